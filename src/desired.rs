@@ -1,0 +1,125 @@
+//! What the node should hold: one part per target.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::format::{KeyEdit, KeyFormat};
+use crate::model::content::Content;
+use crate::model::path::NodePath;
+use crate::model::problem::Problem;
+
+/// The unit of failure: what one target cannot do leaves that target untouched, and the others go on.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Target {
+    /// One containerd, by its configuration file.
+    Containerd(NodePath),
+    /// The containers/image family: registries.conf, certs.d, auth file, as read by CRI-O and Podman.
+    Containers,
+    /// CRI-O's own configuration (pause image).
+    Crio,
+    /// The OS trust store.
+    Trust,
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Containerd(config) if config.as_str() == "/etc/containerd/config.toml" => f.write_str("containerd"),
+            Self::Containerd(config) => write!(f, "containerd ({config})"),
+            Self::Containers => f.write_str("containers"),
+            Self::Crio => f.write_str("crio"),
+            Self::Trust => f.write_str("trust store"),
+        }
+    }
+}
+
+/// Everything that the node should hold.
+#[derive(Clone, Debug, Default)]
+pub struct Desired {
+    /// One per target on the node.
+    pub parts: Vec<Part>,
+}
+
+/// What one target should hold.
+#[derive(Clone, Debug)]
+pub struct Part {
+    /// Which.
+    pub target: Target,
+    /// Path → what should be there.
+    pub wants: BTreeMap<NodePath, Want>,
+    /// Warnings and notes that do not stop it.
+    pub notes: Vec<Problem>,
+    /// Why this target is left untouched.
+    pub refused: Option<Refusal>,
+}
+
+impl Part {
+    /// A part without wishes.
+    #[must_use]
+    pub fn new(target: Target) -> Self {
+        Self { target, wants: BTreeMap::new(), notes: Vec::new(), refused: None }
+    }
+
+    /// The same part, left untouched for this reason.
+    #[must_use]
+    pub fn refuse(mut self, refusal: Refusal) -> Self {
+        self.wants.clear();
+        self.refused = Some(refusal);
+        self
+    }
+}
+
+/// Why a target is left untouched.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// The runtime or the node cannot do what the spec wants (exit 4).
+    Cannot(Vec<Problem>),
+    /// Somebody else's configuration is in the way (exit 5).
+    Conflict(Vec<Problem>),
+}
+
+/// What should stand at a path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Want {
+    /// A file that is wholly ours.
+    Whole(Whole),
+    /// Single keys of somebody else's file.
+    Keys(Keys),
+}
+
+/// A file that is wholly ours.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Whole {
+    /// Its content.
+    pub content: Content,
+    /// Permission bits: 0600 wherever the content holds secrets.
+    pub mode: u32,
+    /// Its name is made from its content and nothing reads it before another file names it: may be written early.
+    pub addressed: bool,
+    /// The folder that appears as a whole with all its files (a registry's folder), when there is one.
+    pub unit: Option<NodePath>,
+    /// Where its temporary file may stand: a folder that no runtime or trust tool scans, preferably on the same file system.
+    pub stage: NodePath,
+    /// Why, in the words of `plan`.
+    pub why: String,
+}
+
+/// Single keys of somebody else's file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Keys {
+    /// How the file is written.
+    pub format: KeyFormat,
+    /// The keys that change, against what is on the node now; empty when all is as wanted.
+    pub edits: Vec<KeyEdit>,
+    /// The whole file afterwards.
+    pub content: Content,
+    /// Permission bits when the file does not exist yet.
+    pub mode: u32,
+    /// As in [`Whole`].
+    pub stage: NodePath,
+    /// Why, in the words of `plan`.
+    pub why: String,
+}

@@ -1,0 +1,45 @@
+//! What a file means: parse, render, verdict; one file per format. Text in, meaning out and back; no effects, no spec.
+//!
+//! Whole files that are ours begin with [`HEADER`]. Of files that are partly ours only our keys change ([`KeyEdit`]); every
+//! other byte stays.
+
+use serde::{Deserialize, Serialize};
+
+/// First line of every file that is wholly ours, behind the comment sign of the format.
+pub const HEADER: &str = "managed by nodeprep; changes made here are undone by its next run, change the spec instead";
+
+/// The format of a file of which we own single keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum KeyFormat {
+    /// config.toml of containerd.
+    Toml,
+    /// auth.json.
+    Json,
+}
+
+/// One key that we set in somebody else's file; enough to undo it after others have changed the rest.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyEdit {
+    /// From the top of the document, one element per table or key, unquoted.
+    pub key: Vec<String>,
+    /// The raw value before (as it stood in the file, without comment); `None` when the key was not there.
+    pub from: Option<String>,
+    /// The raw value that we wrote; `None` when we removed the key.
+    pub to: Option<String>,
+    /// Why, in the words of `plan`.
+    pub why: String,
+    /// Whether the values are secret: never shown then.
+    pub secret: bool,
+}
+
+impl std::fmt::Debug for KeyEdit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let shown = |value: &Option<String>| match value {
+            Some(_) if self.secret => crate::model::secret::MASK.to_owned(),
+            Some(value) => value.clone(),
+            None => "nothing".to_owned(),
+        };
+        write!(f, "{}: {} -> {}", self.key.join("."), shown(&self.from), shown(&self.to))
+    }
+}

@@ -1,0 +1,106 @@
+//! SHA-256 digests: of files, and of certificates as fingerprints.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+/// The SHA-256 of some bytes, shown as 64 hexadecimal digits.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Digest([u8; 32]);
+
+/// The SHA-256 of a certificate's DER form: what `openssl x509 -fingerprint -sha256` shows.
+pub type Fingerprint = Digest;
+
+impl Digest {
+    /// The digest of `bytes`.
+    #[must_use]
+    pub fn of(bytes: &[u8]) -> Self {
+        Self(Sha256::digest(bytes).into())
+    }
+
+    /// A keyed digest (HMAC-SHA-256), for files that hold secrets: without the key a guess cannot be confirmed.
+    #[must_use]
+    pub fn keyed(key: &[u8; 32], bytes: &[u8]) -> Self {
+        let pad = |with: u8| -> [u8; 64] {
+            let mut block = [with; 64];
+            for (byte, key) in block.iter_mut().zip(key) {
+                *byte ^= key;
+            }
+            block
+        };
+        let inner = Sha256::new().chain_update(pad(0x36)).chain_update(bytes).finalize();
+        Self(Sha256::new().chain_update(pad(0x5c)).chain_update(inner).finalize().into())
+    }
+
+    /// The first twelve hexadecimal digits: enough for a file name.
+    #[must_use]
+    pub fn short(&self) -> String {
+        self.to_string()[..12].to_owned()
+    }
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const HEX: &[u8; 16] = b"0123456789abcdef";
+        let mut text = [0; 64];
+        for (pair, byte) in text.chunks_exact_mut(2).zip(self.0) {
+            pair[0] = HEX[usize::from(byte >> 4)];
+            pair[1] = HEX[usize::from(byte & 15)];
+        }
+        f.write_str(std::str::from_utf8(&text).unwrap_or_default())
+    }
+}
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.short())
+    }
+}
+
+impl From<Digest> for String {
+    fn from(digest: Digest) -> Self {
+        digest.to_string()
+    }
+}
+
+impl TryFrom<String> for Digest {
+    type Error = String;
+    fn try_from(text: String) -> Result<Self, String> {
+        let wrong = || format!("{text:?} is no SHA-256 digest");
+        let bytes = text.as_bytes();
+        if bytes.len() != 64 {
+            return Err(wrong());
+        }
+        let mut out = [0; 32];
+        for (byte, pair) in out.iter_mut().zip(bytes.chunks_exact(2)) {
+            let digit = |c: u8| char::from(c).to_digit(16).and_then(|d| u8::try_from(d).ok());
+            *byte = digit(pair[0]).ok_or_else(wrong)? << 4 | digit(pair[1]).ok_or_else(wrong)?;
+        }
+        Ok(Self(out))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn known_answers() {
+        let hello = "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824";
+        assert_eq!(Digest::of(b"hello").to_string(), hello);
+        assert_eq!(Digest::try_from(hello.to_owned()), Ok(Digest::of(b"hello")));
+        assert!(Digest::try_from("2cf2".to_owned()).is_err());
+        assert!(Digest::try_from(hello.replace('2', "g")).is_err());
+    }
+
+    /// RFC 4231, test case 1, its 20-byte key padded with zeros as HMAC does.
+    #[test]
+    fn hmac_known_answer() {
+        let mut key = [0; 32];
+        key[..20].fill(0x0b);
+        let want = "b0344c61d8db38535ca8afceaf0bf12b881dc200c9833da726e9376c2e32cff7";
+        assert_eq!(Digest::keyed(&key, b"Hi There").to_string(), want);
+    }
+}

@@ -1,0 +1,21 @@
+//! The words of the field as types that cannot hold nonsense.
+//!
+//! What lives here: names (hosts, repositories, images, paths on the node), certificates, secrets, the picture of a node
+//! ([`tree::Tree`]) and what a runtime asks for an image ([`resolution::Resolution`]).
+//! What must not: effects, knowledge of one runtime or one file format, the spec.
+
+pub mod cert;
+pub mod content;
+pub mod digest;
+pub mod endpoint;
+pub mod host;
+pub mod image;
+pub mod path;
+pub mod place;
+pub mod problem;
+pub mod repo;
+pub mod resolution;
+pub mod secret;
+pub mod time;
+pub mod tree;
+pub mod version;

@@ -1,0 +1,171 @@
+//! Absolute paths as seen from the node's root.
+
+use std::borrow::Borrow;
+use std::fmt;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+/// An absolute, normalised path inside the node's root: `/etc/containerd/config.toml` whatever `--root` says.
+///
+/// No empty component, no `.` or `..`, no trailing slash (except the root itself, `/`). Always UTF-8: everything that
+/// nodeprep writes is, and names that are not are reported by the reader and left alone.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct NodePath(Arc<str>);
+
+/// Why a text is no path on the node.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PathError {
+    /// Relative paths mean nothing on a node.
+    #[error("path {0:?} is not absolute")]
+    NotAbsolute(String),
+    /// A NUL byte cannot be part of a file name.
+    #[error("path {0:?} holds a NUL byte")]
+    Nul(String),
+}
+
+impl NodePath {
+    /// The node's root folder, `/`.
+    #[must_use]
+    pub fn root() -> Self {
+        Self(Arc::from("/"))
+    }
+
+    /// Normalises `text`: doubled slashes, `.` and `..` are resolved as text, as `path.Clean` does in Go (`..` above the
+    /// root stays at the root).
+    ///
+    /// # Errors
+    /// When `text` is not absolute or holds a NUL byte.
+    pub fn new(text: &str) -> Result<Self, PathError> {
+        if !text.starts_with('/') {
+            return Err(PathError::NotAbsolute(text.to_owned()));
+        }
+        if text.contains('\0') {
+            return Err(PathError::Nul(text.to_owned()));
+        }
+        let mut parts: Vec<&str> = Vec::new();
+        for part in text.split('/') {
+            match part {
+                "" | "." => {}
+                ".." => {
+                    parts.pop();
+                }
+                name => parts.push(name),
+            }
+        }
+        let mut clean = String::with_capacity(text.len());
+        for part in &parts {
+            clean.push('/');
+            clean.push_str(part);
+        }
+        if clean.is_empty() {
+            clean.push('/');
+        }
+        Ok(Self(clean.into()))
+    }
+
+    /// A path that is written in this source; panics on a relative one.
+    #[must_use]
+    pub fn fixed(text: &'static str) -> Self {
+        Self::new(text).expect("paths in the source are absolute")
+    }
+
+    /// This path and one more component or relative path; an absolute `name` replaces it, as `filepath.Join` does not
+    /// but every reader of `ca = "…"` does.
+    #[must_use]
+    pub fn join(&self, name: &str) -> Self {
+        let text = if name.starts_with('/') { name.to_owned() } else { format!("{}/{name}", self.0) };
+        Self::new(&text.replace('\0', "")).unwrap_or_else(|_| Self::root())
+    }
+
+    /// The folder that holds it; `None` for the root.
+    #[must_use]
+    pub fn parent(&self) -> Option<Self> {
+        let (head, _) = self.0.rsplit_once('/').filter(|_| &*self.0 != "/")?;
+        Some(if head.is_empty() { Self::root() } else { Self(head.into()) })
+    }
+
+    /// The last component; empty for the root.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.0.rsplit_once('/').map_or("", |(_, name)| name)
+    }
+
+    /// The components from the root on.
+    pub fn components(&self) -> impl DoubleEndedIterator<Item = &str> {
+        self.0.split('/').filter(|part| !part.is_empty())
+    }
+
+    /// Whether it lies below `folder` (not `folder` itself).
+    #[must_use]
+    pub fn is_below(&self, folder: &Self) -> bool {
+        if &*folder.0 == "/" {
+            return &*self.0 != "/";
+        }
+        self.0.strip_prefix(&*folder.0).is_some_and(|rest| rest.starts_with('/'))
+    }
+
+    /// As text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl TryFrom<String> for NodePath {
+    type Error = PathError;
+    fn try_from(text: String) -> Result<Self, PathError> {
+        Self::new(&text)
+    }
+}
+
+impl From<NodePath> for String {
+    fn from(path: NodePath) -> Self {
+        path.0.as_ref().to_owned()
+    }
+}
+
+impl Borrow<str> for NodePath {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for NodePath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for NodePath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn normalises_like_a_shell_would() {
+        for (text, want) in [("/", "/"), ("//a//b/", "/a/b"), ("/a/./b/../c", "/a/c"), ("/../..", "/"), ("/a/..", "/")] {
+            assert_eq!(NodePath::new(text).unwrap().as_str(), want, "{text}");
+        }
+        assert_eq!(NodePath::new("a/b"), Err(PathError::NotAbsolute("a/b".into())));
+    }
+
+    #[test]
+    fn parents_and_children() {
+        let path = NodePath::fixed("/etc/containerd");
+        assert_eq!(path.join("certs.d/x").as_str(), "/etc/containerd/certs.d/x");
+        assert_eq!(path.join("/ca.pem").as_str(), "/ca.pem");
+        assert_eq!(path.parent().unwrap().as_str(), "/etc");
+        assert_eq!(path.parent().unwrap().parent(), Some(NodePath::root()));
+        assert_eq!(NodePath::root().parent(), None);
+        assert!(path.is_below(&NodePath::root()) && !path.is_below(&path));
+        assert!(!NodePath::fixed("/etc/containerdx").is_below(&path));
+        assert_eq!(path.name(), "containerd");
+    }
+}

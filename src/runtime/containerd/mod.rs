@@ -1,0 +1,74 @@
+//! containerd and its CRI plugin.
+
+use super::FoundRuntime;
+use crate::model::image::ImageRef;
+use crate::model::resolution::{End, Resolution};
+use crate::model::tree::Tree;
+use crate::model::version::Version;
+
+/// Versions that read their files alike (`runtime-semantics.md` 1.1–1.8).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Dialect {
+    /// 1.5 and 1.6: configuration version 2 at most; hosts.toml without any `[host]` table is rejected.
+    V1_6,
+    /// 1.7.0–1.7.31: the same for hosts.toml; timeouts for pulls.
+    V1_7_0,
+    /// 1.7.32 and later 1.7.
+    V1_7_32,
+    /// 2.0.0–2.0.6: configuration version 3, go-toml v2 (standard tables only, no byte order mark).
+    V2_0,
+    /// 2.0.7 and later 2.0: `dial_timeout`.
+    V2_0_7,
+    /// 2.1: transfer service (a list in `config_path` is ignored), headers also for token requests.
+    V2_1,
+    /// 2.2: `referrers`; two folders as built-in default of `config_path`.
+    V2_2,
+    /// 2.3 and later: configuration version 4.
+    V2_3,
+}
+
+impl Dialect {
+    /// All classes, oldest first.
+    pub const ALL: [Self; 8] = [Self::V1_6, Self::V1_7_0, Self::V1_7_32, Self::V2_0, Self::V2_0_7, Self::V2_1, Self::V2_2, Self::V2_3];
+
+    /// The class of one version.
+    #[must_use]
+    pub fn of_version(version: Version) -> Self {
+        match version {
+            Version(0..=1, 0..=6, _) | Version(0, ..) => Self::V1_6,
+            Version(1, 7, 0..=31) => Self::V1_7_0,
+            Version(1, ..) => Self::V1_7_32,
+            Version(2, 0, 0..=6) => Self::V2_0,
+            Version(2, 0, _) => Self::V2_0_7,
+            Version(2, 1, _) => Self::V2_1,
+            Version(2, 2, _) => Self::V2_2,
+            _ => Self::V2_3,
+        }
+    }
+
+    /// The classes of the running binary and the one on disk, the running one first; all of them when neither is known.
+    #[must_use]
+    pub fn of(running: Option<Version>, installed: Option<Version>) -> Vec<Self> {
+        let mut known: Vec<Self> = running.into_iter().chain(installed).map(Self::of_version).collect();
+        known.dedup();
+        if known.is_empty() { Self::ALL.into_iter().rev().collect() } else { known }
+    }
+}
+
+/// containerd's configuration as one class of versions reads it.
+#[derive(Debug)]
+pub struct View {}
+
+impl View {
+    /// Reads configuration and hosts folders from the tree.
+    #[must_use]
+    pub fn new(_tree: &Tree, _on: &FoundRuntime, _dialect: Dialect) -> Self {
+        Self {}
+    }
+
+    /// What containerd asks for `image` when kubelet asks for it through CRI.
+    #[must_use]
+    pub fn resolve(&self, image: &ImageRef) -> Resolution {
+        Resolution { image: image.clone(), attempts: Vec::new(), end: End::Exhausted, files: Vec::new() }
+    }
+}

@@ -1,0 +1,177 @@
+//! Who reads the files, and how by version: one room per runtime.
+//!
+//! What lives here: where a runtime and its configuration are found ([`facts`]), how it reads them ([`View`]), what it needs
+//! to be true to a spec (`want`), what activates a change. What must not: effects, the spec's own meaning (`spec::intent`),
+//! knowledge of one runtime in another's room.
+
+pub mod containerd;
+pub mod containers;
+
+use serde::Serialize;
+
+use crate::model::image::ImageRef;
+use crate::model::path::NodePath;
+use crate::model::resolution::Resolution;
+use crate::model::time::Time;
+use crate::model::tree::Tree;
+use crate::model::version::Version;
+
+/// The runtimes that nodeprep knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Runtime {
+    /// containerd with its CRI plugin.
+    Containerd,
+    /// CRI-O.
+    Crio,
+    /// Podman, and with it Buildah and Skopeo.
+    Podman,
+}
+
+impl Runtime {
+    /// All of them, in the order in which they are shown.
+    pub const ALL: [Self; 3] = [Self::Containerd, Self::Crio, Self::Podman];
+
+    /// The name in the spec and on the command line.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Containerd => "containerd",
+            Self::Crio => "crio",
+            Self::Podman => "podman",
+        }
+    }
+
+    /// The runtime of that name.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|runtime| runtime.name() == name)
+    }
+}
+
+impl std::fmt::Display for Runtime {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// How sure we are that a runtime is on the node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Presence {
+    /// Its binary or unit is there.
+    There,
+    /// Only a configuration folder is: configured only when the spec's `runtimes` or `--runtime` names it.
+    Maybe,
+}
+
+/// A runtime on the node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct FoundRuntime {
+    /// Which.
+    pub runtime: Runtime,
+    /// How sure.
+    pub presence: Presence,
+    /// What shows that it is there: a path.
+    pub because: NodePath,
+    /// Version of the binary on disk, when it could be told.
+    pub installed: Option<Version>,
+    /// The process, when it runs.
+    pub running: Option<Running>,
+    /// The configuration file that the daemon really reads (`--config` of the process or the unit, else the default).
+    pub config: NodePath,
+    /// The systemd unit, when there is one.
+    pub unit: Option<String>,
+    /// The daemon's environment: of the process, else of the unit. Only variables that change what it asks
+    /// (`CONTAINERS_REGISTRIES_CONF…`, `SSL_CERT_…`, `…_PROXY`, `HOME`), never shown.
+    #[serde(skip)]
+    pub env: Vec<(String, String)>,
+}
+
+/// A running daemon.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Running {
+    /// Process.
+    pub pid: u32,
+    /// When it started.
+    pub started: Time,
+    /// Its version, when it could be told; else that of the binary is assumed.
+    pub version: Option<Version>,
+}
+
+/// One way of reading the files: the version classes of a runtime that behave alike.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Dialect {
+    /// containerd, by class of versions.
+    Containerd(containerd::Dialect),
+    /// containers/image, as CRI-O and Podman carry it.
+    Containers,
+}
+
+impl FoundRuntime {
+    /// The dialects for which the files must be right: the running binary's and the one on disk, or all of them when the
+    /// version is not known. The first is the one that reads them now.
+    #[must_use]
+    pub fn dialects(&self) -> Vec<Dialect> {
+        match self.runtime {
+            Runtime::Containerd => {
+                let running = self.running.as_ref().map(|process| process.version.or(self.installed));
+                containerd::Dialect::of(running.flatten(), self.installed).into_iter().map(Dialect::Containerd).collect()
+            }
+            Runtime::Crio | Runtime::Podman => vec![Dialect::Containers],
+        }
+    }
+
+    /// Parses what the runtime would read, once, for many images.
+    #[must_use]
+    pub fn view(&self, tree: &Tree, dialect: Dialect) -> View {
+        match dialect {
+            Dialect::Containerd(dialect) => View::Containerd(containerd::View::new(tree, self, dialect)),
+            Dialect::Containers => View::Containers(containers::View::new(tree, self)),
+        }
+    }
+}
+
+/// A runtime's configuration as one version of it reads it, whoever wrote it.
+#[derive(Debug)]
+pub enum View {
+    /// containerd.
+    Containerd(containerd::View),
+    /// CRI-O, Podman.
+    Containers(containers::View),
+}
+
+impl View {
+    /// What the runtime asks for `image`, in order.
+    #[must_use]
+    pub fn resolve(&self, image: &ImageRef) -> Resolution {
+        match self {
+            Self::Containerd(view) => view.resolve(image),
+            Self::Containers(view) => view.resolve(image),
+        }
+    }
+}
+
+/// Something that a room wants to see in the tree: a path, and how many levels of folders below it. Depth 0 is the file
+/// itself (or the bare fact that it is a folder), 1 a folder with the files in it, 2 with the folders in it too.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Wish {
+    /// Where.
+    pub path: NodePath,
+    /// Levels of folders below.
+    pub depth: u8,
+}
+
+impl Wish {
+    /// The path alone.
+    #[must_use]
+    pub fn path(path: NodePath) -> Self {
+        Self { path, depth: 0 }
+    }
+
+    /// A folder and `depth` levels below it.
+    #[must_use]
+    pub fn folder(path: NodePath, depth: u8) -> Self {
+        Self { path, depth }
+    }
+}

@@ -1,0 +1,51 @@
+//! The spec's meaning: what every runtime has to ask for an image. The oracle against which each runtime's reading of the
+//! rendered files is held.
+
+use crate::model::host::Host;
+use crate::model::image::ImageRef;
+use crate::model::repo::RepoPath;
+use crate::model::resolution::{Attempt, Auth, End, Ops, Resolution, Trust};
+
+use super::{Access, Fallback, Spec};
+use crate::model::endpoint::Scheme;
+
+/// The ordered requests that the spec wants for `image`: the endpoints of its source, then the image's own registry unless
+/// that is closed. An image that no source covers is asked for at its own registry.
+#[must_use]
+pub fn intent(spec: &Spec, image: &ImageRef) -> Resolution {
+    let mut attempts = Vec::new();
+    let mirror = spec.mirror_of(image);
+    if let Some(mirror) = mirror {
+        let rest = image.repo.below(&mirror.source.path).unwrap_or_default();
+        for endpoint in &mirror.endpoints {
+            attempts.push(attempt(endpoint.host.clone(), endpoint.prefix.join(&rest), spec.access(&endpoint.host), false));
+        }
+    }
+    if mirror.is_none_or(|mirror| mirror.fallback == Fallback::Upstream) {
+        attempts.push(attempt(image.host.api(), image.repo.clone(), spec.access(&image.host), true));
+    }
+    Resolution { image: image.clone(), attempts, end: End::Exhausted, files: Vec::new() }
+}
+
+fn attempt(host: Host, repo: RepoPath, access: &Access, upstream: bool) -> Attempt {
+    Attempt {
+        scheme: access.scheme,
+        host,
+        api_root: "/v2".to_owned(),
+        repo,
+        ops: Ops::PULL,
+        upstream,
+        trust: trust(access),
+        client: access.client.as_ref().and_then(super::Client::fingerprint),
+        auth: access.login.as_ref().map_or(Auth::None, |login| Auth::Basic(login.basic.clone())),
+        from: access.at.clone(),
+    }
+}
+
+fn trust(access: &Access) -> Trust {
+    match (access.scheme, access.insecure) {
+        (Scheme::Http, _) => Trust::Plain,
+        (Scheme::Https, true) => Trust::Unverified,
+        (Scheme::Https, false) => Trust::Verified { extra: access.ca.iter().map(|cert| cert.fingerprint).collect() },
+    }
+}

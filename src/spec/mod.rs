@@ -1,0 +1,195 @@
+//! What the user wrote: one document for a whole fleet.
+//!
+//! What lives here: the document with the place of every value (`document`), the table that decodes it (`table`, `decode`),
+//! closing it over the files that it references (`load`), what is wrong with it (`validate`), its meaning ([`intent`]).
+//! What must not: effects (referenced files arrive as bytes), any runtime's or file format's words.
+//!
+//! A [`Spec`] is closed and resolved: every referenced file is inside, every default filled in, every value valid. What is
+//! not valid never becomes a `Spec`.
+
+pub mod intent;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use crate::model::cert::Cert;
+use crate::model::digest::{Digest, Fingerprint};
+use crate::model::endpoint::{Endpoint, Scheme};
+use crate::model::host::Host;
+use crate::model::image::ImageRef;
+use crate::model::place::Place;
+use crate::model::repo::RepoPath;
+use crate::model::secret::Secret;
+use crate::runtime::Runtime;
+
+/// What happens when no endpoint has the image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Fallback {
+    /// The source is never asked.
+    Never,
+    /// The source is asked last.
+    Upstream,
+}
+
+/// A valid, closed spec.
+#[derive(Clone, Debug)]
+pub struct Spec {
+    /// The document as given to `--spec`.
+    pub file: Arc<str>,
+    /// Digest over the document and everything that it references.
+    pub digest: Digest,
+    /// The document's `fallback`; each mirror carries its own, resolved.
+    pub fallback: Fallback,
+    /// What the fleet runs, when the document says so.
+    pub runtimes: Option<Vec<Runtime>>,
+    /// Internal CAs, in the document's order.
+    pub cas: Vec<Ca>,
+    /// How to reach each host that appears as an endpoint, in `[[registry]]` or in `pause_image`: resolved defaults.
+    pub access: BTreeMap<Host, Access>,
+    /// How to reach a host that does not appear: every CA with `trust = "system"`, no login, TLS verified.
+    pub default_access: Access,
+    /// What is pulled from where, in the document's order.
+    pub mirrors: Vec<Mirror>,
+    /// The pause image of the CRI runtimes.
+    pub pause: Option<Pause>,
+}
+
+/// A `[[ca]]`.
+#[derive(Clone, Debug)]
+pub struct Ca {
+    /// Its name.
+    pub name: String,
+    /// Its currently valid certificates (an expired one among valid ones is left out, with a warning).
+    pub certs: Vec<Cert>,
+    /// Whether it goes into the OS trust store.
+    pub scope: Scope,
+    /// Where it is written.
+    pub at: Place,
+}
+
+/// `trust` of a `[[ca]]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// The OS trust store, and every registry that does not name its own CAs.
+    System,
+    /// Only the registries that name it.
+    Registries,
+}
+
+/// How a host is reached.
+#[derive(Clone, Debug)]
+pub struct Access {
+    /// TLS, or plain HTTP where an endpoint says `http://`.
+    pub scheme: Scheme,
+    /// Trusted in addition to the OS trust store.
+    pub ca: Arc<[Cert]>,
+    /// Client certificate for mTLS.
+    pub client: Option<Client>,
+    /// Static login.
+    pub login: Option<Login>,
+    /// HTTPS without verification.
+    pub insecure: bool,
+    /// Where it is written: `[[registry]]`, else the first endpoint.
+    pub at: Option<Place>,
+}
+
+/// A client certificate and its key.
+#[derive(Clone, Debug)]
+pub struct Client {
+    /// The chain, leaf first.
+    pub certs: Vec<Cert>,
+    /// The private key as PEM text.
+    pub key: Secret,
+}
+
+impl Client {
+    /// The leaf's fingerprint.
+    #[must_use]
+    pub fn fingerprint(&self) -> Option<Fingerprint> {
+        self.certs.first().map(|cert| cert.fingerprint)
+    }
+
+    /// The chain as PEM.
+    #[must_use]
+    pub fn chain_pem(&self) -> String {
+        self.certs.iter().map(Cert::to_pem).collect()
+    }
+}
+
+/// A login from a dockerconfigjson file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Login {
+    /// `user:password`.
+    pub basic: Secret,
+}
+
+/// A `[[mirror]]`.
+#[derive(Clone, Debug)]
+pub struct Mirror {
+    /// What is mirrored.
+    pub source: Source,
+    /// Where it is kept, in the order in which they are tried; at least one.
+    pub endpoints: Vec<Endpoint>,
+    /// Resolved: the mirror's own, else the document's.
+    pub fallback: Fallback,
+    /// Where it is written.
+    pub at: Place,
+}
+
+/// What a mirror stands in for: a registry, or the repositories below a path of it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Source {
+    /// The registry.
+    pub host: Host,
+    /// Below which path; empty for all of it.
+    pub path: RepoPath,
+}
+
+impl std::fmt::Display for Source {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.host)?;
+        if self.path.is_all() { Ok(()) } else { write!(f, "/{}", self.path) }
+    }
+}
+
+/// `pause_image`.
+#[derive(Clone, Debug)]
+pub struct Pause {
+    /// The image, as it is written into the runtimes' configuration.
+    pub image: ImageRef,
+    /// Where it is written.
+    pub at: Place,
+}
+
+impl Spec {
+    /// How to reach `host` (as named in an image reference or an endpoint).
+    #[must_use]
+    pub fn access(&self, host: &Host) -> &Access {
+        self.access.get(host).unwrap_or(&self.default_access)
+    }
+
+    /// The mirror that is responsible for an image, longest source first. Under `fallback = "never"` a source is known
+    /// under all its names ([`Host::aliases`]).
+    #[must_use]
+    pub fn mirror_of(&self, image: &ImageRef) -> Option<&Mirror> {
+        let named = |mirror: &&Mirror| {
+            mirror.source.host == image.host || mirror.fallback == Fallback::Never && mirror.source.host.aliases().contains(&image.host)
+        };
+        self.mirrors
+            .iter()
+            .filter(named)
+            .filter(|mirror| image.repo.below(&mirror.source.path).is_some_and(|rest| !rest.is_all() || !mirror.source.path.is_all()))
+            .max_by_key(|mirror| mirror.source.path.as_str().len())
+    }
+
+    /// Every host that has a configuration of its own because images are pulled from it directly: endpoints,
+    /// `[[registry]]` and the pause image's, less those that are a whole source of a mirror.
+    pub fn own_hosts(&self) -> impl Iterator<Item = (&Host, &Access)> {
+        let sources: std::collections::BTreeSet<&Host> =
+            self.mirrors.iter().filter(|mirror| mirror.source.path.is_all()).map(|mirror| &mirror.source.host).collect();
+        self.access.iter().filter(move |(host, _)| !sources.contains(host))
+    }
+}
