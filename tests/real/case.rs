@@ -15,7 +15,7 @@
 //! scheme = "http"                             # default https
 //! htpasswd = "user:$2y$…"                     # demands basic authentication
 //! client = true                               # demands a client certificate
-//! ca = "unknown"                              # its certificate comes from a CA that is not the spec's
+//! ca = "unknown"                              # its certificate comes from a CA that is not the spec's; reached if the spec says `insecure`
 //! dead = true                                 # nothing listens there
 //! ```
 
@@ -42,6 +42,8 @@ pub struct Demand {
     pub htpasswd: Option<String>,
     pub client: bool,
     pub unknown_ca: bool,
+    /// The spec wants no verification here.
+    pub insecure: bool,
     pub dead: bool,
 }
 
@@ -54,6 +56,11 @@ impl Demand {
         self.listen.rsplit_once(':').map_or(&self.listen, |(address, _)| address)
     }
 
+    /// Nothing reaches the log of a registry that is not there or that is not believed.
+    pub fn reachable(&self) -> bool {
+        !self.dead && (!self.unknown_ca || self.insecure)
+    }
+
     /// Does `authority` (the host and port of a URL) lead here?
     pub fn is(&self, authority: &str) -> bool {
         let port = self.listen.rsplit_once(':').map_or("443", |(_, port)| port);
@@ -64,10 +71,18 @@ impl Demand {
 pub fn load(folder: &Path) -> Result<Case> {
     let document = read(&folder.join("case.toml"))?;
     let spec = read(&folder.join("spec.toml"))?;
-    let registries = match document.get("registry") {
-        Some(Item::ArrayOfTables(tables)) => tables.iter().map(demand).collect::<Result<Vec<_>>>(),
-        _ => bail!("no [[registry]]"),
+    let mut registries = match document.get("registry") {
+        Some(Item::ArrayOfTables(tables)) => {
+            tables.iter().map(demand).collect::<Result<Vec<_>>>().with_context(|| folder.display().to_string())?
+        }
+        _ => bail!("{}: no [[registry]]", folder.display()),
     };
+    for access in spec.get("registry").and_then(Item::as_array_of_tables).into_iter().flatten() {
+        let (host, insecure) = (access.get("host").and_then(Item::as_str), access.get("insecure").and_then(Item::as_bool));
+        for registry in registries.iter_mut().filter(|registry| host.is_some_and(|host| registry.is(host))) {
+            registry.insecure = insecure.unwrap_or_default();
+        }
+    }
     let images = strings(&document, "images")?;
     ensure!(!images.is_empty(), "{}: no images", folder.display());
     let closed = spec.get("fallback").and_then(Item::as_str) == Some("never")
@@ -75,7 +90,7 @@ pub fn load(folder: &Path) -> Result<Case> {
             .get("mirror")
             .and_then(Item::as_array_of_tables)
             .is_some_and(|mirrors| mirrors.iter().all(|mirror| !mirror.contains_key("fallback")));
-    Ok(Case { folder: folder.to_owned(), images, registries: registries.with_context(|| folder.display().to_string())?, closed })
+    Ok(Case { folder: folder.to_owned(), images, registries, closed })
 }
 
 fn read(path: &Path) -> Result<DocumentMut> {

@@ -43,8 +43,8 @@ pub fn expect(attempts: &[String], registries: &[Demand], filled: bool) -> Resul
             expected.upstream = true;
             continue;
         };
-        // Nothing of these reaches the log: no connection, no handshake, or a greeting in the wrong protocol.
-        if registry.dead || registry.unknown_ca || registry.scheme() != scheme {
+        // A greeting in the wrong protocol does not reach the log either.
+        if !registry.reachable() || registry.scheme() != scheme {
             continue;
         }
         let line = format!("{authority}{path}");
