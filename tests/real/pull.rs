@@ -90,15 +90,14 @@ fn grpc(scratch: &Scratch, method: &str, message: &[u8]) -> Result<Result<(), St
     })
 }
 
-/// A length-delimited field of a protobuf message.
+/// A length-delimited field of a protobuf message. References to images are short: two bytes of length are enough.
 fn field(number: u8, data: &[u8]) -> Vec<u8> {
+    let [high, low] = u16::try_from(data.len()).expect("a reference to an image is short").to_be_bytes();
     let mut encoded = vec![number << 3 | 2];
-    let mut length = data.len();
-    while length > 127 {
-        encoded.push((length & 127) as u8 | 128);
-        length >>= 7;
+    match (high << 1) | (low >> 7) {
+        0 => encoded.push(low),
+        more => encoded.extend([low | 0x80, more]),
     }
-    encoded.push(length as u8);
     encoded.extend_from_slice(data);
     encoded
 }

@@ -51,9 +51,10 @@ impl Authority {
 pub struct Registry {
     pub demand: Demand,
     folder: PathBuf,
+    running: Option<Running>,
 }
 
-/// A registry that stops when it is dropped.
+/// The program itself; it stops when this is dropped.
 struct Running(Child);
 
 impl Drop for Running {
@@ -64,9 +65,9 @@ impl Drop for Running {
 }
 
 impl Registry {
-    /// Starts what the case demands; it runs until the case's process namespace ends.
+    /// Starts what the case demands.
     pub fn start(demand: &Demand, folder: &Path, known: &Authority, unknown: &Authority) -> Result<Registry> {
-        let registry = Registry { demand: demand.clone(), folder: folder.to_owned() };
+        let mut registry = Registry { demand: demand.clone(), folder: folder.to_owned(), running: None };
         fs::create_dir_all(folder.join("data")).with_context(|| folder.display().to_string())?;
         if demand.dead {
             return Ok(registry);
@@ -81,14 +82,14 @@ impl Registry {
             http = format!("  tls:\n    certificate: {}\n    key: {}\n", path("server.crt"), path("server.key"));
             if demand.client {
                 known.write(&folder.join("clients.crt"))?;
-                http.push_str(&format!("    clientcas: [{}]\n", path("clients.crt")));
+                http += &format!("    clientcas: [{}]\n", path("clients.crt"));
             }
         }
         if let Some(line) = &demand.htpasswd {
             fs::write(folder.join("htpasswd"), format!("{line}\n")).context("htpasswd")?;
-            http.push_str(&format!("auth:\n  htpasswd:\n    realm: real\n    path: {}\n", path("htpasswd")));
+            http += &format!("auth:\n  htpasswd:\n    realm: real\n    path: {}\n", path("htpasswd"));
         }
-        std::mem::forget(registry.serve(&demand.listen, &http, "registry")?);
+        registry.running = Some(registry.serve(&demand.listen, &http, "registry")?);
         Ok(registry)
     }
 
