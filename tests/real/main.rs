@@ -4,6 +4,7 @@
 //! side on the same addresses, the machine is neither asked nor written to, and nothing outlives the test. `prepare` unpacks the programs beforehand; where
 //! that has not been done, or without root, the cases are skipped with a line that says so, or fail if NODEPREP_REAL=required.
 #![allow(clippy::disallowed_methods, reason = "a test starts programs and touches files; only the product is held to node/")]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "what was skipped, and what went wrong in the child, is said there")]
 
 mod case;
 mod image;

@@ -66,6 +66,8 @@ impl Scratch {
             fs::create_dir_all(&path).with_context(|| path.display().to_string())?;
         }
         fs::create_dir(scratch.view()).context("the view's folder")?;
+        let link = scratch.root().join("var/run");
+        std::os::unix::fs::symlink("/run", &link).with_context(|| link.display().to_string())?;
         // As on the machine whose libraries the view shows: links with a merged /usr, folders otherwise.
         for name in ["bin", "sbin", "lib", "lib32", "lib64"] {
             let (machine, ours) = (Path::new("/").join(name), scratch.root().join(name));

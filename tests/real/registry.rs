@@ -73,23 +73,23 @@ impl Registry {
             return Ok(registry);
         }
         let path = |name: &str| folder.join(name).display().to_string();
-        let mut http = String::new();
+        let mut http = Vec::new();
         if !demand.plain {
             let mut names = vec![demand.address().to_owned()];
             names.extend(demand.name.clone());
             let authority = if demand.unknown_ca { unknown } else { known };
             authority.sign(names, &folder.join("server.crt"), &folder.join("server.key"))?;
-            http = format!("  tls:\n    certificate: {}\n    key: {}\n", path("server.crt"), path("server.key"));
+            http.push(format!("  tls:\n    certificate: {}\n    key: {}\n", path("server.crt"), path("server.key")));
             if demand.client {
                 known.write(&folder.join("clients.crt"))?;
-                http += &format!("    clientcas: [{}]\n", path("clients.crt"));
+                http.push(format!("    clientcas: [{}]\n", path("clients.crt")));
             }
         }
         if let Some(line) = &demand.htpasswd {
             fs::write(folder.join("htpasswd"), format!("{line}\n")).context("htpasswd")?;
-            http += &format!("auth:\n  htpasswd:\n    realm: real\n    path: {}\n", path("htpasswd"));
+            http.push(format!("auth:\n  htpasswd:\n    realm: real\n    path: {}\n", path("htpasswd")));
         }
-        registry.running = Some(registry.serve(&demand.listen, &http, "registry")?);
+        registry.running = Some(registry.serve(&demand.listen, &http.concat(), "registry")?);
         Ok(registry)
     }
 
@@ -172,11 +172,10 @@ pub fn requests(registries: &[Registry], mark: &mut Mark) -> Result<Vec<Request>
         // The last line may still be growing.
         let end = log.rfind('\n').map_or(0, |end| end + 1);
         for line in log[*read..end].lines() {
-            match arrival(line)? {
-                Some(request) => found.push(request),
-                None => {
-                    strays.extend(access(line).map(|path| Request { time: "~".to_owned(), host: registry.demand.listen.clone(), path }))
-                }
+            if let Some(request) = arrival(line)? {
+                found.push(request);
+            } else if let Some(path) = access(line) {
+                strays.push(Request { time: "~".to_owned(), host: registry.demand.listen.clone(), path });
             }
         }
         *read = end;
