@@ -24,9 +24,13 @@ use libtest_mimic::{Arguments, Failed, Trial};
 /// In the environment of this program's own child: the case to run, inside the namespaces made for it.
 const INSIDE: &str = "NODEPREP_REAL_CASE";
 
+/// Likewise: the folder of the containerd to use instead of the usual one; `enclose` reads it too.
+const CONTAINERD: &str = "NODEPREP_REAL_CONTAINERD";
+
 fn main() -> ExitCode {
     if let Some(name) = std::env::var_os(INSIDE) {
-        return match round::run(Path::new(&name)) {
+        let containerd = std::env::var_os(CONTAINERD).map(PathBuf::from);
+        return match round::run(Path::new(&name), containerd.as_deref()) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
                 eprintln!("{error:?}");
@@ -40,10 +44,13 @@ fn main() -> ExitCode {
         println!("skipped: real programs: {reason}");
     }
     let required = std::env::var("NODEPREP_REAL").is_ok_and(|value| value == "required");
-    for case in cases() {
-        let name = case.file_name().expect("a folder in fixtures/real has a name").to_string_lossy().into_owned();
+    let usual = std::iter::once(None);
+    for (containerd, case) in
+        usual.chain(others().into_iter().map(Some)).flat_map(|containerd| cases().into_iter().map(move |case| (containerd.clone(), case)))
+    {
+        let name = scratch_name(&case, containerd.as_deref());
         let trial = if missing.is_empty() {
-            Trial::test(name, move || enclosed(&case))
+            Trial::test(name, move || enclosed(&case, containerd.as_deref()))
         } else if required {
             let why = missing.join("; ");
             Trial::test(name, move || Err(Failed::from(format!("NODEPREP_REAL=required, but {why}"))))
@@ -76,6 +83,20 @@ fn source() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
+/// The further versions of containerd that `prepare` found.
+fn others() -> Vec<PathBuf> {
+    let mut others: Vec<PathBuf> =
+        std::fs::read_dir(prepared().join("containerd")).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
+    others.sort();
+    others
+}
+
+/// What a trial and its scratch folder are called.
+fn scratch_name(case: &Path, containerd: Option<&Path>) -> String {
+    let last = |path: &Path| path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    containerd.map_or_else(|| last(case), |containerd| format!("{}-containerd-{}", last(case), last(containerd)))
+}
+
 fn cases() -> Vec<PathBuf> {
     let folder = source().join("fixtures/real");
     let entries = std::fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
@@ -86,9 +107,8 @@ fn cases() -> Vec<PathBuf> {
 }
 
 /// Runs one case in namespaces of its own: everything that it starts dies with the process that is number 1 in there, and that one dies with us.
-fn enclosed(case: &Path) -> Result<(), Failed> {
-    let name = case.file_name().ok_or("no name")?;
-    let scratch = Path::new(env!("CARGO_TARGET_TMPDIR")).join("real").join(name);
+fn enclosed(case: &Path, containerd: Option<&Path>) -> Result<(), Failed> {
+    let scratch = Path::new(env!("CARGO_TARGET_TMPDIR")).join("real").join(scratch_name(case, containerd));
     let scratch = node::Scratch::new(&scratch).map_err(|error| format!("{error:?}"))?;
     let output = Command::new("setpriv")
         .args(["--pdeathsig", "KILL", "--", "unshare", "--mount", "--net", "--pid", "--fork", "--kill-child", "--"])
@@ -98,6 +118,7 @@ fn enclosed(case: &Path) -> Result<(), Failed> {
         .env_clear()
         .envs(node::environment()?)
         .env(INSIDE, case)
+        .envs(containerd.map(|containerd| (CONTAINERD, containerd)))
         .envs(std::env::var_os(round::OTHER_BINARY).map(|binary| (round::OTHER_BINARY, binary)))
         .output()
         .map_err(|error| format!("setpriv: {error}"))?;

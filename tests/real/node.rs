@@ -98,15 +98,27 @@ impl Scratch {
     }
 
     /// Writes what a stock node has, and what the case adds to it.
-    pub fn furnish(&self, case: &Case) -> Result<()> {
+    pub fn furnish(&self, case: &Case, containerd: Option<&Path>) -> Result<()> {
         let root = self.root();
-        for name in FROM_PACKAGES {
-            let (from, to) = (prepared().join("root").join(name), root.join(name));
-            if from.exists() && !to.exists() {
-                put(&from, &to)?;
+        let mut status = String::new();
+        // The first that has something wins: files, and packages in the list of what is installed.
+        for source in containerd.into_iter().chain([prepared().as_path()]) {
+            for name in FROM_PACKAGES {
+                let (from, to) = (source.join("root").join(name), root.join(name));
+                if from.exists() && !to.exists() {
+                    put(&from, &to)?;
+                }
+            }
+            let list = source.join("status");
+            for package in fs::read_to_string(&list).with_context(|| list.display().to_string())?.split_terminator("\n\n") {
+                let name = package.lines().next().unwrap_or_default();
+                if !status.lines().any(|line| line == name) {
+                    status += package;
+                    status += "\n\n";
+                }
             }
         }
-        copy(&prepared().join("status"), &root.join("var/lib/dpkg/status"))?;
+        fs::write(root.join("var/lib/dpkg/status"), status).context("var/lib/dpkg/status")?;
         copy_folder(&source().join("fixtures/real/node"), &root)?;
         copy_folder(&case.folder.join("node"), &root)?;
         let hosts = root.join("etc/hosts");

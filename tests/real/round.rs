@@ -23,21 +23,20 @@ const DEADLINE: Duration = Duration::from_secs(110);
 /// nodeprep under test; another build of it can be named instead (a release, a static one).
 pub const OTHER_BINARY: &str = "NODEPREP_REAL_BINARY";
 
-pub fn run(folder: &Path) -> Result<()> {
+pub fn run(folder: &Path, containerd: Option<&Path>) -> Result<()> {
     std::thread::spawn(|| {
         std::thread::sleep(DEADLINE);
         eprintln!("the case did not end within {DEADLINE:?}");
         std::process::exit(1);
     });
     let mut case = case::load(folder)?;
-    let name = folder.file_name().context("a case's folder has a name")?;
-    let scratch = Scratch::open(&Path::new(env!("CARGO_TARGET_TMPDIR")).join("real").join(name));
+    let scratch = Scratch::open(&Path::new(env!("CARGO_TARGET_TMPDIR")).join("real").join(crate::scratch_name(folder, containerd)));
     let layout = scratch.folder.join("image");
     let digest = image::write(&layout)?;
     for image in &mut case.images {
         *image = image.replace("{digest}", &digest);
     }
-    scratch.furnish(&case)?;
+    scratch.furnish(&case, containerd)?;
     let (known, unknown) = (Authority::new("real test CA")?, Authority::new("some other CA")?);
     let spec = write_spec(&case, &scratch, &known)?;
     let registries = start_registries(&case, &scratch, &known, &unknown)?;
@@ -64,7 +63,10 @@ pub fn run(folder: &Path) -> Result<()> {
     let explained: Value = serde_json::from_str(&explained).context("explain --output json is not JSON")?;
 
     let _containerd = pull::start_containerd(&scratch)?;
-    let mut world = World { case: &case, scratch: &scratch, registries: &registries, upstream, mark: Mark::default(), wrong: Vec::new() };
+    // With another containerd, only that one has anything new to tell.
+    let pullers = if containerd.is_some() { &Puller::ALL[..1] } else { &Puller::ALL[..] };
+    let mut world =
+        World { pullers, case: &case, scratch: &scratch, registries: &registries, upstream, mark: Mark::default(), wrong: Vec::new() };
     world.leaked("while the runtimes start", false);
     // First with nothing in the registries: every attempt is made and answered 404, so the whole chain shows. Then as the case has it.
     world.round(&explained, false)?;
@@ -80,6 +82,7 @@ pub fn run(folder: &Path) -> Result<()> {
 }
 
 struct World<'a> {
+    pullers: &'a [Puller],
     case: &'a Case,
     scratch: &'a Scratch,
     registries: &'a [Registry],
@@ -92,7 +95,7 @@ struct World<'a> {
 impl World<'_> {
     fn round(&mut self, explained: &Value, filled: bool) -> Result<()> {
         let demands: Vec<Demand> = self.registries.iter().map(|registry| registry.demand.clone()).collect();
-        for puller in Puller::ALL {
+        for &puller in self.pullers {
             let promised = promise::attempts(explained, puller.runtime(), &self.case.images)?;
             for (image, attempts) in self.case.images.iter().zip(&promised) {
                 let what = format!("{puller:?} {image} ({})", if filled { "filled" } else { "every endpoint answers 404" });
