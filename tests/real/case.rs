@@ -1,0 +1,127 @@
+//! What a case says. A case is a folder of `fixtures/real`:
+//!
+//! - `spec.toml`: the spec, as a user writes it. Beside it the test puts `ca.pem` (the CA of the registries), `node.crt` and `node.key` (a client certificate).
+//! - `case.toml`: the images to pull and the registries of this little world.
+//! - `node/`: files that the node has besides those of `fixtures/real/node`, if any.
+//! - anything else (pull secrets) lies beside the spec.
+//!
+//! ```toml
+//! images = ["docker.io/library/hello:1"]      # pulled in this order by each runtime; {digest} is the image's digest
+//!
+//! [[registry]]
+//! listen = "127.0.0.2:5443"
+//! holds  = ["docker.io/library/hello"]        # repositories where the image is found as :1; none: answers 404 always
+//! name   = "mirror.example"                   # goes into /etc/hosts and the certificate
+//! scheme = "http"                             # default https
+//! htpasswd = "user:$2y$…"                     # demands basic authentication
+//! client = true                               # demands a client certificate
+//! ca = "unknown"                              # its certificate comes from a CA that is not the spec's; reached if the spec says `insecure`
+//! dead = true                                 # nothing listens there
+//! ```
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail, ensure};
+use toml_edit::{DocumentMut, Item, Table};
+
+pub struct Case {
+    pub folder: PathBuf,
+    pub images: Vec<String>,
+    pub registries: Vec<Demand>,
+    /// The spec says so for the whole document: then nothing may ever arrive at an upstream, whatever `explain` says.
+    pub closed: bool,
+}
+
+/// A registry of the case and what it demands.
+#[derive(Clone, Default)]
+pub struct Demand {
+    pub listen: String,
+    pub name: Option<String>,
+    pub plain: bool,
+    pub holds: Vec<String>,
+    pub htpasswd: Option<String>,
+    pub client: bool,
+    pub unknown_ca: bool,
+    /// The spec wants no verification here.
+    pub insecure: bool,
+    pub dead: bool,
+}
+
+impl Demand {
+    pub fn scheme(&self) -> &'static str {
+        if self.plain { "http" } else { "https" }
+    }
+
+    pub fn address(&self) -> &str {
+        self.listen.rsplit_once(':').map_or(&self.listen, |(address, _)| address)
+    }
+
+    /// Nothing reaches the log of a registry that is not there or that is not believed.
+    pub fn reachable(&self) -> bool {
+        !self.dead && (!self.unknown_ca || self.insecure)
+    }
+
+    /// Does `authority` (the host and port of a URL) lead here?
+    pub fn is(&self, authority: &str) -> bool {
+        let port = self.listen.rsplit_once(':').map_or("443", |(_, port)| port);
+        authority == self.listen || self.name.as_ref().is_some_and(|name| authority == format!("{name}:{port}"))
+    }
+}
+
+pub fn load(folder: &Path) -> Result<Case> {
+    let document = read(&folder.join("case.toml"))?;
+    let spec = read(&folder.join("spec.toml"))?;
+    let mut registries = match document.get("registry") {
+        Some(Item::ArrayOfTables(tables)) => {
+            tables.iter().map(demand).collect::<Result<Vec<_>>>().with_context(|| folder.display().to_string())?
+        }
+        _ => bail!("{}: no [[registry]]", folder.display()),
+    };
+    for access in spec.get("registry").and_then(Item::as_array_of_tables).into_iter().flatten() {
+        let (host, insecure) = (access.get("host").and_then(Item::as_str), access.get("insecure").and_then(Item::as_bool));
+        for registry in registries.iter_mut().filter(|registry| host.is_some_and(|host| registry.is(host))) {
+            registry.insecure = insecure.unwrap_or_default();
+        }
+    }
+    let images = strings(&document, "images")?;
+    ensure!(!images.is_empty(), "{}: no images", folder.display());
+    let closed = spec.get("fallback").and_then(Item::as_str) == Some("never")
+        && spec
+            .get("mirror")
+            .and_then(Item::as_array_of_tables)
+            .is_some_and(|mirrors| mirrors.iter().all(|mirror| !mirror.contains_key("fallback")));
+    Ok(Case { folder: folder.to_owned(), images, registries, closed })
+}
+
+fn read(path: &Path) -> Result<DocumentMut> {
+    let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
+    text.parse().with_context(|| path.display().to_string())
+}
+
+fn demand(table: &Table) -> Result<Demand> {
+    let mut demand = Demand::default();
+    for (key, value) in table {
+        match key {
+            "listen" => demand.listen = text(value)?,
+            "name" => demand.name = Some(text(value)?),
+            "holds" => demand.holds = strings(table, "holds")?,
+            "htpasswd" => demand.htpasswd = Some(text(value)?),
+            "client" => demand.client = value.as_bool().context("client is not a boolean")?,
+            "dead" => demand.dead = value.as_bool().context("dead is not a boolean")?,
+            "scheme" => demand.plain = text(value)? == "http",
+            "ca" => demand.unknown_ca = text(value)? == "unknown",
+            other => bail!("unknown key {other} in [[registry]]"),
+        }
+    }
+    ensure!(demand.listen.contains(':'), "[[registry]] without listen = \"address:port\"");
+    Ok(demand)
+}
+
+fn text(item: &Item) -> Result<String> {
+    Ok(item.as_str().with_context(|| format!("not a string: {item}"))?.to_owned())
+}
+
+fn strings(table: &Table, key: &str) -> Result<Vec<String>> {
+    let array = table.get(key).and_then(Item::as_array).with_context(|| format!("{key} is not a list"))?;
+    array.iter().map(|value| Ok(value.as_str().with_context(|| format!("{key}: not a string"))?.to_owned())).collect()
+}

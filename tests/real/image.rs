@@ -1,0 +1,65 @@
+//! One small image, made by hand: a layer with one file, as an OCI layout that skopeo pushes.
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use sha2::{Digest, Sha256};
+
+pub const TAG: &str = "1";
+
+/// Writes the layout into `folder` and returns the digest of the manifest.
+pub fn write(folder: &Path) -> Result<String> {
+    let blobs = folder.join("blobs/sha256");
+    std::fs::create_dir_all(&blobs).with_context(|| blobs.display().to_string())?;
+    let put = |bytes: &[u8]| -> Result<(String, usize)> {
+        let digest = hex(bytes);
+        std::fs::write(blobs.join(&digest), bytes).with_context(|| format!("blob {digest}"))?;
+        Ok((format!("sha256:{digest}"), bytes.len()))
+    };
+    // The layer is not compressed, so its digest is also its diff id.
+    let (layer, layer_size) = put(&tar("hello.txt", b"hello\n"))?;
+    let architecture = match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    };
+    let config =
+        format!(r#"{{"architecture":"{architecture}","os":"linux","config":{{}},"rootfs":{{"type":"layers","diff_ids":["{layer}"]}}}}"#);
+    let (config, config_size) = put(config.as_bytes())?;
+    let kind = "application/vnd.oci.image";
+    let manifest = format!(
+        r#"{{"schemaVersion":2,"mediaType":"{kind}.manifest.v1+json","config":{{"mediaType":"{kind}.config.v1+json","digest":"{config}","size":{config_size}}},"layers":[{{"mediaType":"{kind}.layer.v1.tar","digest":"{layer}","size":{layer_size}}}]}}"#
+    );
+    let (digest, size) = put(manifest.as_bytes())?;
+    let index = format!(
+        r#"{{"schemaVersion":2,"manifests":[{{"mediaType":"{kind}.manifest.v1+json","digest":"{digest}","size":{size},"annotations":{{"org.opencontainers.image.ref.name":"{TAG}"}}}}]}}"#
+    );
+    std::fs::write(folder.join("index.json"), index).context("index.json")?;
+    std::fs::write(folder.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).context("oci-layout")?;
+    Ok(digest)
+}
+
+fn hex(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
+}
+
+/// A ustar archive of one file.
+fn tar(name: &str, content: &[u8]) -> Vec<u8> {
+    let mut header = [0u8; 512];
+    let mut put = |at: usize, text: &str| header[at..at + text.len()].copy_from_slice(text.as_bytes());
+    put(0, name);
+    put(100, "0000644\0");
+    put(108, "0000000\0");
+    put(116, "0000000\0");
+    put(124, &format!("{:011o}\0", content.len()));
+    put(136, "00000000000\0");
+    put(148, "        ");
+    put(156, "0");
+    put(257, "ustar\x0000");
+    let sum: u32 = header.iter().map(|&byte| u32::from(byte)).sum();
+    header[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+    let mut archive = header.to_vec();
+    archive.extend_from_slice(content);
+    archive.resize(512 * (2 + content.len().div_ceil(512) + 1), 0);
+    archive
+}

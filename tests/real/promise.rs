@@ -1,0 +1,135 @@
+//! What `nodeprep explain` promised, held against what arrived: the first request for the manifest per host and path, in order.
+
+use anyhow::{Context, Result, ensure};
+use libtest_mimic::{Failed, Trial};
+use serde_json::Value;
+
+use crate::case::Demand;
+use crate::image::TAG;
+use crate::registry::{self, Request};
+
+/// What one runtime will ask for one image, as `explain` says: URLs of the manifest, in order.
+pub type Attempts = Vec<String>;
+
+/// The attempts of `runtime` for each image, in the order in which the images were asked about.
+pub fn attempts(explained: &Value, runtime: &str, images: &[String]) -> Result<Vec<Attempts>> {
+    let resolutions = explained["resolutions"].as_array().context("explain: no resolutions[]")?;
+    let ours: Vec<&Value> = resolutions.iter().filter(|resolution| resolution["runtime"] == runtime).collect();
+    ensure!(ours.len() == images.len(), "explain: {} resolutions for {runtime}, {} images were asked about", ours.len(), images.len());
+    ours.iter()
+        .map(|resolution| {
+            let attempts = resolution["attempts"].as_array().context("explain: no attempts[]")?;
+            attempts.iter().map(|attempt| Ok(attempt["url"].as_str().context("explain: an attempt without url")?.to_owned())).collect()
+        })
+        .collect()
+}
+
+/// What must be seen when the runtime keeps the promise.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Expected {
+    pub requests: Vec<String>,
+    /// An upstream's turn comes.
+    pub upstream: bool,
+    /// A registry of the case gives the image.
+    pub served: bool,
+}
+
+/// Walks the attempts as far as the first that answers. `filled`: the registries hold what the case says; otherwise nothing.
+pub fn expect(attempts: &[String], registries: &[Demand], filled: bool) -> Result<Expected> {
+    let mut expected = Expected { requests: Vec::new(), upstream: false, served: false };
+    for url in attempts {
+        let (scheme, authority, path) = split(url)?;
+        let Some(registry) = registries.iter().find(|registry| registry.is(authority)) else {
+            expected.upstream = true;
+            continue;
+        };
+        // A greeting in the wrong protocol does not reach the log either.
+        if !registry.reachable() || registry.scheme() != scheme {
+            continue;
+        }
+        let line = format!("{authority}{path}");
+        if !expected.requests.contains(&line) {
+            expected.requests.push(line);
+        }
+        let (repository, reference) = manifest(path).with_context(|| format!("explain: {url} is not the URL of a manifest"))?;
+        if filled && registry.holds.iter().any(|held| held == repository) && (reference == TAG || reference.starts_with("sha256:")) {
+            expected.served = true;
+            break;
+        }
+    }
+    Ok(expected)
+}
+
+/// The requests that decide where the image comes from: those for the manifest by the reference of the image, first per host and path. Whatever else was
+/// asked (blobs, the manifest by its digest) has to have gone to one of the same hosts.
+pub fn seen(requests: &[Request], image: &str, attempts: &[String]) -> Result<Vec<String>> {
+    let reference = image.split_once('@').map_or_else(|| image.rsplit_once(':').map_or(TAG, |(_, tag)| tag), |(_, digest)| digest);
+    let mut seen: Vec<String> = Vec::new();
+    for request in requests {
+        let line = format!("{}{}", request.host, request.path);
+        if manifest(&request.path).is_some_and(|(_, asked)| asked == reference) {
+            if !seen.contains(&line) {
+                seen.push(line);
+            }
+        } else {
+            let allowed = attempts.iter().any(|url| split(url).is_ok_and(|(_, authority, _)| authority == request.host));
+            ensure!(allowed, "a request to a host that explain does not name: {line}");
+        }
+    }
+    Ok(seen)
+}
+
+/// Scheme, authority and path; a query (containerd's `ns=`) is not part of the promise.
+fn split(url: &str) -> Result<(&str, &str, &str)> {
+    let (scheme, rest) = url.split_once("://").with_context(|| format!("explain: {url} has no scheme"))?;
+    let slash = rest.find('/').with_context(|| format!("explain: {url} has no path"))?;
+    let (authority, path) = rest.split_at(slash);
+    Ok((scheme, authority, path.split_once('?').map_or(path, |(path, _)| path)))
+}
+
+/// Repository and reference of a manifest's path.
+fn manifest(path: &str) -> Option<(&str, &str)> {
+    path.strip_prefix("/v2/")?.rsplit_once("/manifests/")
+}
+
+/// The judge is tested too: it must not find promises kept because it reads nothing.
+pub fn trials() -> Vec<Trial> {
+    let url = |host: &str| format!("https://{host}/v2/docker.io/library/hello/manifests/1");
+    let demand = |listen: &str, holds: &[&str], dead: bool| Demand {
+        listen: listen.to_owned(),
+        holds: holds.iter().map(|&held| held.to_owned()).collect(),
+        dead,
+        ..Demand::default()
+    };
+    let check = |right: bool, what: &str| if right { Ok(()) } else { Err(Failed::from(what.to_owned())) };
+    let world = move || {
+        [
+            demand("127.0.0.2:5443", &[], false),
+            demand("127.0.0.3:5443", &["docker.io/library/hello"], false),
+            demand("127.0.0.4:5443", &[], true),
+        ]
+    };
+    let chain = move || ["127.0.0.4:5443", "127.0.0.2:5443", "127.0.0.3:5443", "registry-1.docker.io"].map(url).to_vec();
+    vec![
+        Trial::test("judge::ends_at_the_first_that_answers", move || {
+            let expected = expect(&chain(), &world(), true).map_err(|error| error.to_string())?;
+            check(expected.requests.len() == 2 && expected.served && !expected.upstream, &format!("{expected:?}"))
+        }),
+        Trial::test("judge::goes_on_to_the_end_when_none_answers", move || {
+            let expected = expect(&chain(), &world(), false).map_err(|error| error.to_string())?;
+            check(expected.requests.len() == 2 && !expected.served && expected.upstream, &format!("{expected:?}"))
+        }),
+        Trial::test("judge::reads_the_log", move || {
+            let line = r#"time="2026-01-02T03:04:05.5Z" level=debug msg="authorizing request" http.request.host="127.0.0.2:5443" http.request.uri="/v2/a/b/manifests/1?ns=docker.io" vars.name=a/b"#;
+            let read = registry::arrival(line).map_err(|error| error.to_string())?.ok_or("the line was not understood")?;
+            check(
+                read.time == "2026-01-02T03:04:05.500000000" && read.host == "127.0.0.2:5443" && read.path == "/v2/a/b/manifests/1",
+                &format!("{read:?}"),
+            )
+        }),
+        Trial::test("judge::refuses_a_host_that_was_not_named", move || {
+            let blob = Request { time: String::new(), host: "127.0.0.9:5443".to_owned(), path: "/v2/a/blobs/sha256:0".to_owned() };
+            check(seen(&[blob], "docker.io/library/hello:1", &chain()).is_err(), "a blob from elsewhere was accepted")
+        }),
+    ]
+}

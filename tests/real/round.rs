@@ -1,0 +1,154 @@
+//! One case from start to end, inside its own namespaces.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::Value;
+
+use crate::case::{self, Case, Demand};
+use crate::node::{self, Scratch};
+use crate::promise;
+use crate::pull::{self, Puller};
+use crate::registry::{self, Authority, Mark, Registry};
+use crate::upstream::Upstream;
+use crate::{image, tree};
+
+/// Longer than any case takes; a case that hangs ends with all its programs, because this process is number 1 of its namespace.
+const DEADLINE: Duration = Duration::from_secs(110);
+
+/// nodeprep under test; another build of it can be named instead (a release, a static one).
+pub const OTHER_BINARY: &str = "NODEPREP_REAL_BINARY";
+
+pub fn run(folder: &Path, containerd: Option<&Path>) -> Result<()> {
+    std::thread::spawn(|| {
+        std::thread::sleep(DEADLINE);
+        eprintln!("the case did not end within {DEADLINE:?}");
+        std::process::exit(1);
+    });
+    let mut case = case::load(folder)?;
+    let scratch = Scratch::open(&Path::new(env!("CARGO_TARGET_TMPDIR")).join("real").join(crate::scratch_name(folder, containerd)));
+    let layout = scratch.folder.join("image");
+    let digest = image::write(&layout)?;
+    for image in &mut case.images {
+        *image = image.replace("{digest}", &digest);
+    }
+    scratch.furnish(&case, containerd)?;
+    let (known, unknown) = (Authority::new("real test CA")?, Authority::new("some other CA")?);
+    let spec = write_spec(&case, &scratch, &known)?;
+    let registries = start_registries(&case, &scratch, &known, &unknown)?;
+    let upstream = Upstream::start()?;
+
+    let root = scratch.root();
+    let before = tree::read(&root)?;
+    let (root, spec) = (root.as_os_str(), spec.as_os_str());
+    nodeprep([
+        "apply".as_ref(),
+        "--spec".as_ref(),
+        spec,
+        "--root".as_ref(),
+        root,
+        "--activate".as_ref(),
+        "never".as_ref(),
+        "--probe".as_ref(),
+        "off".as_ref(),
+    ])?;
+    let mut explain: Vec<&OsStr> = ["explain".as_ref(), "--root".as_ref(), root, "--output".as_ref(), "json".as_ref()].to_vec();
+    explain.extend(case.images.iter().map(OsStr::new));
+    let explained = nodeprep(explain)?;
+    fs::write(scratch.folder.join("explain.json"), &explained).context("explain.json")?;
+    let explained: Value = serde_json::from_str(&explained).context("explain --output json is not JSON")?;
+
+    let _containerd = pull::start_containerd(&scratch)?;
+    // With another containerd, only that one has anything new to tell.
+    let pullers = if containerd.is_some() { &Puller::ALL[..1] } else { &Puller::ALL[..] };
+    let mut world =
+        World { pullers, case: &case, scratch: &scratch, registries: &registries, upstream, mark: Mark::default(), wrong: Vec::new() };
+    world.leaked("while the runtimes start", false);
+    // First with nothing in the registries: every attempt is made and answered 404, so the whole chain shows. Then as the case has it.
+    world.round(&explained, false)?;
+    for registry in &registries {
+        registry.fill(&layout)?;
+    }
+    world.round(&explained, true)?;
+
+    let mut wrong = world.wrong;
+    nodeprep(["revert".as_ref(), "--root".as_ref(), root])?;
+    wrong.extend(tree::differences(&before, &tree::read(Path::new(root))?).into_iter().map(|line| format!("after revert: {line}")));
+    if wrong.is_empty() { Ok(()) } else { bail!("{}", wrong.join("\n")) }
+}
+
+struct World<'a> {
+    pullers: &'a [Puller],
+    case: &'a Case,
+    scratch: &'a Scratch,
+    registries: &'a [Registry],
+    upstream: Upstream,
+    mark: Mark,
+    /// All that is wrong is reported at once: one wrong URL is easier to read beside the right ones.
+    wrong: Vec<String>,
+}
+
+impl World<'_> {
+    fn round(&mut self, explained: &Value, filled: bool) -> Result<()> {
+        let demands: Vec<Demand> = self.registries.iter().map(|registry| registry.demand.clone()).collect();
+        for &puller in self.pullers {
+            let promised = promise::attempts(explained, puller.runtime(), &self.case.images)?;
+            for (image, attempts) in self.case.images.iter().zip(&promised) {
+                let what = format!("{puller:?} {image} ({})", if filled { "filled" } else { "every endpoint answers 404" });
+                registry::requests(self.registries, &mut self.mark)?;
+                let outcome = puller.pull(self.scratch, image)?;
+                let requests = registry::requests(self.registries, &mut self.mark)?;
+                let said = outcome.as_ref().err().map_or("it succeeded", String::as_str);
+                let expected = promise::expect(attempts, &demands, filled).with_context(|| what.clone())?;
+                match promise::seen(&requests, image, attempts) {
+                    Ok(seen) if seen == expected.requests => {}
+                    Ok(seen) => self.wrong.push(format!("{what}: explain promised {:#?}, seen were {seen:#?}; {said}", expected.requests)),
+                    Err(error) => self.wrong.push(format!("{what}: {error}")),
+                }
+                if outcome.is_ok() != expected.served {
+                    self.wrong.push(format!("{what}: should {}, but {said}", if expected.served { "succeed" } else { "fail" }));
+                }
+                self.leaked(&what, expected.upstream && !expected.served);
+            }
+        }
+        Ok(())
+    }
+
+    /// Under `never` nothing may arrive upstream, whatever was promised; otherwise exactly when it was promised, which also shows that leaks are seen.
+    fn leaked(&mut self, what: &str, promised: bool) {
+        let contacts = self.upstream.take();
+        if !contacts.is_empty() && (self.case.closed || !promised) {
+            self.wrong.push(format!("{what}: upstream was asked: {contacts:?}"));
+        }
+        if promised && (self.case.closed || contacts.is_empty()) {
+            self.wrong.push(format!("{what}: explain promised an upstream's turn; seen: {contacts:?}"));
+        }
+    }
+}
+
+/// The spec as a user has it: the document and, beside it, what it names.
+fn write_spec(case: &Case, scratch: &Scratch, known: &Authority) -> Result<PathBuf> {
+    let folder = scratch.folder.join("spec");
+    node::copy_folder(&case.folder, &folder)?;
+    known.write(&folder.join("ca.pem"))?;
+    known.sign(Vec::new(), &folder.join("node.crt"), &folder.join("node.key"))?;
+    Ok(folder.join("spec.toml"))
+}
+
+fn start_registries(case: &Case, scratch: &Scratch, known: &Authority, unknown: &Authority) -> Result<Vec<Registry>> {
+    let folder = |number: usize| scratch.folder.join(format!("registry-{number}"));
+    case.registries.iter().enumerate().map(|(number, demand)| Registry::start(demand, &folder(number), known, unknown)).collect()
+}
+
+fn nodeprep<'a>(arguments: impl IntoIterator<Item = &'a OsStr>) -> Result<String> {
+    let binary = std::env::var_os(OTHER_BINARY).unwrap_or_else(|| env!("CARGO_BIN_EXE_nodeprep").into());
+    let arguments: Vec<&OsStr> = arguments.into_iter().collect();
+    let output = Command::new(&binary).args(&arguments).env("HOME", "/root").output().with_context(|| binary.display().to_string())?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "nodeprep {arguments:?}: {}\n{said}", output.status);
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
