@@ -178,7 +178,11 @@ impl<'n> Row<'n> {
         let errors = problems.errors();
         for entry in entries {
             let Some(index) = def.fields.iter().position(|field| field.name == entry.key) else {
-                unknown(def, &entry.key, &entry.key_span, problems);
+                // a misspelt key is not missing as well
+                let meant = unknown(def, &entry.key, &entry.key_span, problems);
+                if let Some(index) = meant.and_then(|name| def.fields.iter().position(|field| field.name == name)) {
+                    seen[index] = true;
+                }
                 continue;
             };
             seen[index] = true;
@@ -300,22 +304,25 @@ fn fits(def: &TableDef, field: &'static Field, key: &Range<usize>, node: &Node, 
     right
 }
 
-fn unknown(def: &TableDef, key: &str, span: &Range<usize>, problems: &mut Problems<'_>) {
+/// Reports a key that the table does not have; gives the key of this table that is likely meant.
+fn unknown(def: &'static TableDef, key: &str, span: &Range<usize>, problems: &mut Problems<'_>) -> Option<&'static str> {
     if names_a_secret(key) {
-        let what = format!("`{}` in {}: a secret does not belong into the document", short(key), def.header);
+        let what = format!("`{}` in {}: a secret does not belong in the document", short(key), def.header);
         let help = "put the login into a dockerconfigjson file and name it with `credentials` under [[registry]]";
         problems.error("secret-in-spec", span, what, help);
-        return;
+        return None;
     }
-    let what = format!("unknown key `{}` in {}", short(key), def.header);
     let own = || def.fields.iter().filter(|field| field.when == When::Now);
     let others = || table::TABLES.into_iter().filter(|other| other.header != def.header);
     let folded = key.to_lowercase().replace('-', "_");
-    let known_as = own().find(|field| field.elsewhere.contains(&folded.as_str())).map(|field| field.name);
-    let help = if let Some(other) = others().find(|other| other.field(key).is_some()) {
+    let elsewhere = others().find(|other| other.field(key).is_some());
+    let known_as = || own().find(|field| field.elsewhere.contains(&folded.as_str())).map(|field| field.name);
+    let near = || nearest(key, own().map(|field| field.name));
+    let meant = if elsewhere.is_some() { None } else { known_as().or_else(near) };
+    let help = if let Some(other) = elsewhere {
         belongs(other, key)
-    } else if let Some(name) = known_as.or_else(|| nearest(key, own().map(|field| field.name))) {
-        format!("write `{name}`")
+    } else if let Some(field) = meant.and_then(|name| def.field(name)) {
+        field.kind.table().map_or_else(|| format!("write `{}`", field.name), |table| format!("write {}", table.header))
     } else if let Some((other, name)) =
         others().find_map(|other| nearest(key, other.fields.iter().map(|field| field.name)).map(|name| (other, name)))
     {
@@ -324,7 +331,8 @@ fn unknown(def: &TableDef, key: &str, span: &Range<usize>, problems: &mut Proble
         let names: Vec<String> = own().map(|field| format!("`{}`", field.name)).collect();
         format!("use one of {}", names.join(", "))
     };
-    problems.error("unknown-key", span, what, help);
+    problems.error("unknown-key", span, format!("unknown key `{}` in {}", short(key), def.header), help);
+    meant
 }
 
 fn belongs(def: &TableDef, name: &str) -> String {

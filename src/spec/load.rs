@@ -127,3 +127,45 @@ fn digest(document: Digest, references: &[Reference], materials: &BTreeMap<Strin
     }
     Digest::of(text.as_bytes())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CA: &str = "version = 1\nfallback = 'never'\n[[ca]]\nname = 'a'\nfile = 'node:/a.pem'\n";
+
+    fn codes(problems: &[Problem]) -> Vec<&str> {
+        problems.iter().map(|problem| problem.code).collect()
+    }
+
+    #[test]
+    fn large_documents_are_refused_before_they_are_read() {
+        let most = vec![b'#'; LARGEST];
+        assert_eq!(codes(&Draft::open("s", &most).unwrap().problems), ["missing-key", "missing-key"]);
+        assert_eq!(codes(&Draft::open("s", &[&most[..], b"#"].concat()).unwrap_err()), ["too-large"]);
+    }
+
+    #[test]
+    fn the_digest_covers_what_is_referenced() {
+        let root = include_bytes!("../../fixtures/spec/_material/root.pem");
+        let mixed = include_bytes!("../../fixtures/spec/_material/mixed.pem");
+        let digest = |document: &str, bytes: &[u8]| {
+            let materials = BTreeMap::from([("node:/a.pem".to_owned(), Ok(bytes.to_vec()))]);
+            Draft::open("s", document.as_bytes()).unwrap().close(&materials, None).spec.unwrap().digest
+        };
+        assert_eq!(digest(CA, root), digest(CA, root));
+        assert_ne!(digest(CA, root), digest(CA, mixed));
+        assert_ne!(digest(CA, root), digest(&format!("{CA}#"), root));
+    }
+
+    #[test]
+    fn files_on_the_node_may_stay_unread_for_a_check() {
+        let draft = Draft::open("s", CA.as_bytes()).unwrap();
+        assert_eq!(draft.references()[0].written, "node:/a.pem");
+        let closed = draft.close(&BTreeMap::new(), None);
+        assert_eq!((closed.unread.as_slice(), closed.spec.is_some()), (&["node:/a.pem".to_owned()][..], true));
+        let missing = BTreeMap::from([("node:/a.pem".to_owned(), Err("gone".to_owned()))]);
+        let closed = Draft::open("s", CA.as_bytes()).unwrap().close(&missing, None);
+        assert_eq!((codes(&closed.problems).as_slice(), closed.spec.is_none()), (&["reference-unreadable"][..], true));
+    }
+}

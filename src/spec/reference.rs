@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::decode::{At, Raw};
 use super::document::{Node, Scalar, Tree};
 use super::problems::Problems;
-use super::text::{holds_private_key, names_a_secret};
+use super::text::{holds_login, holds_private_key, names_a_secret};
 use crate::model::path::NodePath;
 use crate::model::place::Place;
 
@@ -130,7 +130,7 @@ fn is_a_login(text: &str) -> bool {
 }
 
 /// The parts of a document that no excerpt shows, as far as the tree tells: values of keys that name a secret, private keys,
-/// logins.
+/// logins (a URL's own login is hidden by the text itself).
 #[must_use]
 pub fn hidden(root: &Node) -> Vec<Range<usize>> {
     let mut found = Vec::new();
@@ -140,7 +140,9 @@ pub fn hidden(root: &Node) -> Vec<Range<usize>> {
 
 fn hide(node: &Node, secret: bool, found: &mut Vec<Range<usize>>) {
     match &node.value {
-        Tree::Scalar(Scalar::Text(text)) if secret || holds_private_key(text) => found.push(node.span.clone()),
+        Tree::Scalar(Scalar::Text(text)) if secret || holds_private_key(text) || holds_login(text) && !text.contains("://") => {
+            found.push(node.span.clone());
+        }
         Tree::Scalar(_) if secret => found.push(node.span.clone()),
         Tree::Scalar(_) => {}
         Tree::List(nodes) => nodes.iter().for_each(|node| hide(node, secret, found)),

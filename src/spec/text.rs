@@ -172,6 +172,12 @@ pub fn holds_private_key(text: &str) -> bool {
     text.contains("PRIVATE KEY-----")
 }
 
+/// Whether a host, endpoint or image has a login in it: `user:password@host`. The `@` of a digest is none.
+#[must_use]
+pub fn holds_login(text: &str) -> bool {
+    text.split('@').skip(1).any(|rest| !["sha256:", "sha384:", "sha512:"].iter().any(|algorithm| rest.starts_with(algorithm)))
+}
+
 /// What looks like a secret in a text that may not even be a document: private keys, the login in URLs, and what stands
 /// behind a key that names a secret.
 fn secrets_in(text: &str) -> Vec<Range<usize>> {
@@ -188,7 +194,7 @@ fn secrets_in(text: &str) -> Vec<Range<usize>> {
     for (at, mark) in text.match_indices("://") {
         let from = at + mark.len();
         let rest = &text[from..];
-        let end = rest.find(|c: char| c.is_whitespace() || matches!(c, '/' | '"' | '\'' | ',' | '?' | '#')).unwrap_or(rest.len());
+        let end = rest.find(|c: char| c.is_whitespace() || matches!(c, '"' | '\'' | ',')).unwrap_or(rest.len());
         if let Some(login) = rest[..end].rfind('@') {
             found.push(from..from + login);
         }

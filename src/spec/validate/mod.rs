@@ -134,6 +134,9 @@ fn runtimes(raw: &Raw, problems: &mut Problems<'_>) -> Option<Vec<Runtime>> {
 
 fn pause(raw: &Raw, problems: &mut Problems<'_>) -> Option<Pause> {
     let written = raw.pause_image.as_ref()?;
+    if name::secret(written, problems) {
+        return None;
+    }
     let image = match ImageRef::parse(&written.value) {
         Ok(image) => image,
         Err(error) => {

@@ -3,10 +3,14 @@
 use super::super::decode::At;
 use super::super::nearest::distance;
 use super::super::problems::Problems;
+use super::super::text::holds_login;
 use crate::model::endpoint::{Endpoint, Scheme};
 use crate::model::host::{HUB, HUB_API, Host, HostError};
 use crate::model::repo::{RepoError, RepoPath};
 use crate::spec::Source;
+
+/// Normalised away in references (distribution/reference, `legacyDefaultDomain`).
+const OLD_HUB: &str = "index.docker.io";
 
 /// One name for all names of a registry: Docker Hub is `docker.io`, `:443` is left out.
 pub fn canonical(host: &Host) -> &str {
@@ -22,6 +26,11 @@ pub fn host(written: &At<String>, problems: &mut Problems<'_>) -> Option<Host> {
         return None;
     }
     match Host::new(text) {
+        Ok(host) if host.name() == OLD_HUB => {
+            let what = format!("{text} is an old name that every runtime turns into docker.io");
+            problems.error("invalid-host", &written.span, what, "write `docker.io`");
+            None
+        }
         Ok(host) => Some(host),
         Err(error) => {
             let help = match &error {
@@ -53,18 +62,15 @@ fn path_help(error: &RepoError) -> String {
     }
 }
 
-/// A login in front of the host: reported without showing it.
-fn secret(written: &At<String>, problems: &mut Problems<'_>) -> bool {
-    let text = written.value.as_str();
-    let authority = text.split_once("://").map_or(text, |(_, rest)| rest);
-    let authority = authority.split('/').next().unwrap_or_default();
-    if !authority.contains('@') {
-        return false;
+/// A login in front of a host: reported without showing it.
+pub fn secret(written: &At<String>, problems: &mut Problems<'_>) -> bool {
+    let found = holds_login(&written.value);
+    if found {
+        let what = "a login stands in front of a host";
+        let help = "put it into a dockerconfigjson file and name that file with `credentials` under [[registry]]";
+        problems.error("secret-in-spec", &written.span, what, help);
     }
-    let what = "a login stands in front of a host";
-    let help = "put it into a dockerconfigjson file and name that file with `credentials` under [[registry]]";
-    problems.error("secret-in-spec", &written.span, what, help);
-    true
+    found
 }
 
 /// Reads a source.
@@ -97,7 +103,7 @@ pub fn source(written: &At<String>, problems: &mut Problems<'_>) -> Option<Sourc
         Ok(path) => path,
         Err(error) => return wrong(format!("source: {error}"), path_help(&error)),
     };
-    if host.as_str() == "index.docker.io" {
+    if host.name() == OLD_HUB {
         return wrong(format!("source {text:?} is an old name that every runtime turns into docker.io"), "write `docker.io`".to_owned());
     }
     if !host.is_recognised_in_references() {
@@ -142,7 +148,7 @@ pub fn endpoint(written: &At<String>, problems: &mut Problems<'_>) -> Option<End
         Ok(host) => host,
         Err(error) => return wrong(format!("endpoint: {error}"), host_help(&error)),
     };
-    if matches!(canonical(&host), HUB) && host.name() == HUB || host.name() == "index.docker.io" {
+    if canonical(&host) == HUB && host.name() == HUB || host.name() == OLD_HUB {
         let what = format!("endpoint {text:?}: {host} does not serve images itself");
         return wrong(what, format!("write `{HUB_API}`"));
     }

@@ -10,7 +10,7 @@ pub fn read(bytes: &[u8], name: &str, span: &Range<usize>, problems: &mut Proble
     match read_pem(bytes) {
         Ok(pem) => Some(pem),
         Err(error @ PemError::Binary) => {
-            let help = format!("convert it: openssl x509 -inform der -in {name} -out {}", with_pem_suffix(name));
+            let help = format!("convert it: openssl x509 -inform der -in {name} -out {}", with_suffix(name, "pem"));
             problems.error("pem-binary", span, format!("{name}: {error}"), help);
             None
         }
@@ -36,7 +36,7 @@ pub fn sections(pem: &Pem, name: &str, span: &Range<usize>, problems: &mut Probl
     let listed = labels.join(", ");
     let convertible = labels.iter().any(|label| label.ends_with("CERTIFICATE"));
     let help = if convertible {
-        format!("convert it: openssl x509 -in {name} -out plain-{name}")
+        format!("convert it: openssl x509 -in {name} -out {}", with_suffix(name, "plain.pem"))
     } else {
         "put certificates between -----BEGIN CERTIFICATE----- and -----END CERTIFICATE-----".to_owned()
     };
@@ -56,7 +56,7 @@ pub fn sections(pem: &Pem, name: &str, span: &Range<usize>, problems: &mut Probl
     true
 }
 
-fn with_pem_suffix(name: &str) -> String {
-    let stem = name.rsplit_once('.').filter(|(stem, suffix)| !stem.is_empty() && !suffix.contains('/')).map_or(name, |(stem, _)| stem);
-    format!("{stem}.pem")
+fn with_suffix(name: &str, suffix: &str) -> String {
+    let stem = name.rsplit_once('.').filter(|(stem, old)| !stem.is_empty() && !old.contains('/')).map_or(name, |(stem, _)| stem);
+    format!("{stem}.{suffix}")
 }
