@@ -85,6 +85,10 @@ fn golden(case: &str) -> Result<(), Failed> {
 fn every_code() -> Result<(), Failed> {
     let mut found: BTreeSet<&str> = cases().iter().flat_map(|case| run(case).1).map(|problem| problem.code).collect();
     found.extend(Draft::open("spec.toml", &vec![b'#'; LARGEST + 1]).unwrap_err().iter().map(|problem| problem.code));
+    let crowd = format!("version = 1\nfallback = 'never'\nruntimes = {:?}\n", ["x"; 600]);
+    found.extend(
+        Draft::open("spec.toml", crowd.as_bytes()).unwrap().close(&BTreeMap::new(), None).problems.iter().map(|problem| problem.code),
+    );
     let missing: Vec<&str> = CODES.iter().map(|(code, _)| *code).filter(|code| !found.contains(code)).collect();
     let unknown: Vec<&&str> = found.iter().filter(|code| !CODES.iter().any(|(known, _)| known == *code)).collect();
     if missing.is_empty() && unknown.is_empty() {

@@ -2,7 +2,7 @@
 //! calls reads the files.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 use std::sync::Arc;
 
 use super::Spec;
@@ -21,7 +21,6 @@ use crate::model::time::Time;
 pub const LARGEST: usize = 1024 * 1024;
 
 /// A document that was read, but not the files that it references.
-#[derive(Debug)]
 pub struct Draft {
     text: Text,
     document: Digest,
@@ -42,6 +41,12 @@ pub struct Closed {
     pub unread: Vec<String>,
     /// The document's text, for the excerpts of later problems ([`Text::illustrate`]).
     pub text: Text,
+}
+
+impl fmt::Debug for Draft {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Draft({:?})", self.text)
+    }
 }
 
 impl Draft {

@@ -1,8 +1,10 @@
 //! Gathering what is wrong with a document: all of it, each with place and excerpt.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use super::text::Text;
+use crate::model::place::Place;
 use crate::model::problem::{Problem, Severity};
 
 /// Every code that reading a spec can give, with what it is about. Scripts rely on them: they are not renamed.
@@ -38,6 +40,7 @@ pub const CODES: &[(&str, &str)] = &[
     ("leading-v2", "an endpoint has a `/v2` in front of its prefix that is taken off"),
     ("mirror-of-itself", "an endpoint lies inside its own source"),
     ("missing-key", "a required key is not there"),
+    ("more-problems", "there are more than are shown"),
     ("no-valid-ca", "a registry is left without any CA that is valid now"),
     ("not-available", "known, but this version does not do it yet"),
     ("not-expressible", "a runtime cannot do what is meant"),
@@ -63,23 +66,32 @@ pub const CODES: &[(&str, &str)] = &[
     ("wrong-type", "a value of another kind than the key takes"),
 ];
 
+/// As many errors, and as many warnings and notes, are told at most: nobody reads more, and each costs a look at its line.
+const MOST: usize = 500;
+
 /// Problems of one document, in the order in which they are found.
 #[derive(Debug)]
 pub struct Problems<'a> {
     text: &'a Text,
     found: Vec<Problem>,
+    errors: usize,
+    others: usize,
 }
 
 impl<'a> Problems<'a> {
     /// None yet.
     #[must_use]
     pub fn new(text: &'a Text) -> Self {
-        Self { text, found: Vec::new() }
+        Self { text, found: Vec::new(), errors: 0, others: 0 }
     }
 
     fn push(&mut self, problem: Problem, span: &Range<usize>) {
         debug_assert!(CODES.iter().any(|(code, _)| *code == problem.code), "{} is not in the table of codes", problem.code);
-        self.found.push(self.text.locate(problem, span));
+        let count = if problem.severity == Severity::Error { &mut self.errors } else { &mut self.others };
+        *count += 1;
+        if *count <= MOST {
+            self.found.push(self.text.locate(problem, span));
+        }
     }
 
     /// An error at `span`.
@@ -100,7 +112,7 @@ impl<'a> Problems<'a> {
     /// How many of them are errors.
     #[must_use]
     pub fn errors(&self) -> usize {
-        self.found.iter().filter(|problem| problem.severity == Severity::Error).count()
+        self.errors
     }
 
     /// The document's text.
@@ -109,9 +121,17 @@ impl<'a> Problems<'a> {
         self.text
     }
 
-    /// All of them.
+    /// All of them; what was too much is counted in one more.
     #[must_use]
-    pub fn into_vec(self) -> Vec<Problem> {
+    pub fn into_vec(mut self) -> Vec<Problem> {
+        let help = "correct these first";
+        let file = || Place::file(Arc::clone(self.text.file()));
+        if self.errors > MOST {
+            self.found.push(Problem::error("more-problems", format!("{} more errors are not shown", self.errors - MOST), help).at(file()));
+        }
+        if self.others > MOST {
+            self.found.push(Problem::note("more-problems", format!("{} more warnings are not shown", self.others - MOST), help).at(file()));
+        }
         self.found
     }
 }

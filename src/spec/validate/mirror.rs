@@ -1,6 +1,6 @@
 //! `[[mirror]]`: what is pulled from where.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
 use super::super::decode::Raw;
@@ -35,9 +35,10 @@ pub fn check(raw: &Raw, problems: &mut Problems<'_>) -> Vec<Checked> {
         }
         let mut endpoints: Vec<Endpoint> = Vec::with_capacity(list.value.len());
         let mut spans = Vec::with_capacity(list.value.len());
+        let mut places = HashSet::new();
         for at in &list.value {
             let Some(endpoint) = name::endpoint(at, problems) else { continue };
-            if endpoints.iter().any(|other| same_place(other, &endpoint)) {
+            if !places.insert((canonical(&endpoint.host).to_owned(), endpoint.prefix.clone())) {
                 problems.error("duplicate", &at.span, format!("endpoint {endpoint} is there twice"), "take one of them out");
                 continue;
             }
@@ -58,10 +59,6 @@ pub fn check(raw: &Raw, problems: &mut Problems<'_>) -> Vec<Checked> {
         found.push(Checked { mirror, at: written.at.clone(), spans });
     }
     found
-}
-
-fn same_place(a: &Endpoint, b: &Endpoint) -> bool {
-    canonical(&a.host) == canonical(&b.host) && a.prefix == b.prefix
 }
 
 fn twice(source: &Source, span: &Range<usize>, sources: &mut HashMap<(String, String), (String, u32)>, problems: &mut Problems<'_>) {

@@ -29,12 +29,17 @@ pub(super) use name::canonical;
 const SOON_DAYS: i64 = 30;
 
 /// The content of referenced files.
-#[derive(Debug)]
 pub struct Materials<'a> {
     given: &'a BTreeMap<String, Result<Vec<u8>, String>>,
     accepted: BTreeMap<&'a str, &'a Location>,
     told: BTreeSet<String>,
     unread: BTreeSet<String>,
+}
+
+impl std::fmt::Debug for Materials<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_set().entries(self.given.keys()).finish()
+    }
 }
 
 impl<'a> Materials<'a> {
@@ -147,6 +152,12 @@ fn pause(raw: &Raw, problems: &mut Problems<'_>) -> Option<Pause> {
     if image.short {
         let what = format!("pause image {:?} names no registry", written.value);
         problems.error("invalid-image", &written.span, what, "write the registry in front, as in `registry.k8s.io/pause:3.10`");
+        return None;
+    }
+    let host = image.host.as_str();
+    if host.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        let help = format!("write `{}`: runtimes compare hosts letter by letter", host.to_lowercase());
+        problems.error("invalid-image", &written.span, format!("pause image: host {host:?} has capitals"), help);
         return None;
     }
     let name = written.value.rsplit('/').next().unwrap_or_default();
