@@ -9,10 +9,10 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use nodeprep::model::problem::{Problem, Severity};
 use nodeprep::model::time::Time;
 use nodeprep::report::problems::render;
+use nodeprep::spec::Spec;
 use nodeprep::spec::load::{Draft, LARGEST};
 use nodeprep::spec::problems::CODES;
 use nodeprep::spec::reference::Location;
-use nodeprep::spec::{Spec, express};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
@@ -51,10 +51,9 @@ fn run(case: &str) -> (Option<Spec>, Vec<Problem>) {
         materials.insert(reference.written.clone(), read.map_err(|_| "no such file".to_owned()));
     }
     let closed = draft.close(&materials, now);
+    let proof = closed.proof();
     let mut problems = closed.problems;
-    if let Some(spec) = &closed.spec {
-        problems.extend(express::proof(spec).into_iter().map(|problem| closed.text.illustrate(problem)));
-    }
+    problems.extend(proof);
     (closed.spec, problems)
 }
 

@@ -315,11 +315,20 @@ fn unknown(def: &'static TableDef, key: &str, span: &Range<usize>, problems: &mu
     let own = || def.fields.iter().filter(|field| field.when == When::Now);
     let others = || table::TABLES.into_iter().filter(|other| other.header != def.header);
     let folded = key.to_lowercase().replace('-', "_");
-    let elsewhere = others().find(|other| other.field(key).is_some());
-    let known_as = || own().find(|field| field.elsewhere.contains(&folded.as_str())).map(|field| field.name);
-    let near = || nearest(key, own().map(|field| field.name));
-    let meant = if elsewhere.is_some() { None } else { known_as().or_else(near) };
-    let help = if let Some(other) = elsewhere {
+    let now = |field: &&Field| field.when == When::Now;
+    // tables come last: `ca` in a [[mirror]] is more likely a registry's `ca` than a [[ca]]
+    let elsewhere =
+        |tables: bool| others().find(|other| other.field(key).filter(now).is_some_and(|field| field.kind.table().is_some() == tables));
+    let known_as = own().find(|field| field.elsewhere.contains(&folded.as_str())).map(|field| field.name);
+    let (meant, other) = match (known_as, elsewhere(false)) {
+        (Some(name), _) => (Some(name), None),
+        (None, Some(other)) => (None, Some(other)),
+        (None, None) => match nearest(key, own().map(|field| field.name)) {
+            Some(name) => (Some(name), None),
+            None => (None, elsewhere(true)),
+        },
+    };
+    let help = if let Some(other) = other {
         belongs(other, key)
     } else if let Some(field) = meant.and_then(|name| def.field(name)) {
         field.kind.table().map_or_else(|| format!("write `{}`", field.name), |table| format!("write {}", table.header))

@@ -5,13 +5,13 @@ use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
 use std::sync::Arc;
 
-use super::Spec;
 use super::decode::{Raw, decode};
 use super::document::parse_toml;
 use super::problems::{Problems, sort};
 use super::reference::{self, Reference};
 use super::text::Text;
 use super::validate;
+use super::{Spec, express};
 use crate::model::digest::Digest;
 use crate::model::place::Place;
 use crate::model::problem::{Problem, Severity};
@@ -41,6 +41,14 @@ pub struct Closed {
     pub unread: Vec<String>,
     /// The document's text, for the excerpts of later problems ([`Text::illustrate`]).
     pub text: Text,
+}
+
+impl Closed {
+    /// What the runtimes cannot do of it ([`express::proof`]), each with its line.
+    #[must_use]
+    pub fn proof(&self) -> Vec<Problem> {
+        self.spec.iter().flat_map(express::proof).map(|problem| self.text.illustrate(problem)).collect()
+    }
 }
 
 impl fmt::Debug for Draft {

@@ -113,7 +113,7 @@ fn location(written: &At<String>, holds: Holds, problems: &mut Problems<'_>) -> 
     } else if text.starts_with('/') {
         format!("reference {text:?} is absolute")
     } else if text.split('/').any(|part| part == "..") {
-        format!("reference {text:?} leaves the document's folder")
+        format!("reference {text:?} has `..` in it, which may leave the document's folder")
     } else if text.chars().any(char::is_control) || text.ends_with('/') {
         format!("reference {text:?} names no file")
     } else {
