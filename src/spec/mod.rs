@@ -1,7 +1,7 @@
 //! What the user wrote: one document for a whole fleet.
 //!
-//! What lives here: the document with the place of every value ([`document`], [`text`]), the table
-//! that decodes it ([`table`], [`decode`]), closing it over the files that it references ([`load`], [`reference`]), what is wrong with it
+//! What lives here: the document with the place of every value ([`document`], [`text`]), the table that decodes it ([`table`],
+//! [`decode`]), closing it over the files that it references ([`load`], [`mod@reference`]), what is wrong with it
 //! ([`validate`], [`problems`]), its meaning ([`mod@intent`]), what a runtime can express of it ([`express`]).
 //! What must not: effects (referenced files arrive as bytes), any runtime's or file format's words.
 //!

@@ -89,7 +89,7 @@ fn schemes(mirrors: &[mirror::Checked], problems: &mut Problems<'_>) -> BTreeMap
     schemes
 }
 
-/// What a [[registry]] says that does not go together, or will hurt.
+/// What a `[[registry]]` says that does not go together, or will hurt.
 fn judge(registry: &Checked, scheme: Scheme, sets: &Sets<'_>, problems: &mut Problems<'_>) {
     let host = &registry.host;
     if let Some(span) = &registry.insecure {

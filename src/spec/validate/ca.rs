@@ -23,7 +23,7 @@ pub struct Cas {
     pub spans: Vec<Range<usize>>,
 }
 
-/// What became of a [[ca]].
+/// What became of a `[[ca]]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
     /// It holds a certificate that is valid.
