@@ -21,5 +21,6 @@ pub mod ledger;
 pub mod model;
 pub mod node;
 pub mod plan;
+pub mod report;
 pub mod runtime;
 pub mod spec;

@@ -67,7 +67,7 @@ pub enum PemError {
 pub fn read_pem(bytes: &[u8]) -> Result<Pem, PemError> {
     let text = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
     let is_pem = text.windows(11).any(|part| part == b"-----BEGIN ");
-    if !is_pem && text.contains(&0) || text.first() == Some(&0x30) && !is_pem {
+    if !is_pem && (text.contains(&0) || text.first() == Some(&0x30)) {
         return Err(PemError::Binary);
     }
     let mut pem = Pem::default();

@@ -1,13 +1,24 @@
 //! What the user wrote: one document for a whole fleet.
 //!
-//! What lives here: the document with the place of every value (`document`), the table that decodes it (`table`, `decode`),
-//! closing it over the files that it references (`load`), what is wrong with it (`validate`), its meaning ([`intent`]).
+//! What lives here: the document with the place of every value ([`document`], [`text`]), the table that decodes it ([`table`],
+//! [`decode`]), closing it over the files that it references ([`load`], [`mod@reference`]), what is wrong with it
+//! ([`validate`], [`problems`]), its meaning ([`mod@intent`]), what a runtime can express of it ([`express`]).
 //! What must not: effects (referenced files arrive as bytes), any runtime's or file format's words.
 //!
 //! A [`Spec`] is closed and resolved: every referenced file is inside, every default filled in, every value valid. What is
 //! not valid never becomes a `Spec`.
 
+pub mod decode;
+pub mod document;
+pub mod express;
 pub mod intent;
+pub mod load;
+mod nearest;
+pub mod problems;
+pub mod reference;
+pub mod table;
+pub mod text;
+pub mod validate;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -1,0 +1,5 @@
+//! What is told to people and programs.
+//!
+//! What lives here: pure functions from results to text. What must not: effects, decisions.
+
+pub mod problems;

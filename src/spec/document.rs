@@ -1,0 +1,194 @@
+//! The document as a tree in which every key and value knows its place.
+//!
+//! What lives here: TOML text → [`Node`]. What must not: the spec's keys, and anything of TOML behind this file: another
+//! notation gives the same tree.
+
+use std::ops::Range;
+
+use toml_edit::{Item, Value};
+
+/// A value and where it is written, in bytes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Node {
+    /// Of a table, its header, or the key that brings it into being.
+    pub span: Range<usize>,
+    /// What stands there.
+    pub value: Tree,
+}
+
+/// What a [`Node`] holds.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Tree {
+    /// One value.
+    Scalar(Scalar),
+    /// Values in order.
+    List(Vec<Node>),
+    /// Keys with values, in the document's order.
+    Table(Vec<Entry>),
+}
+
+/// A key with its value.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Entry {
+    /// The key, unquoted.
+    pub key: String,
+    /// Where the key is written.
+    pub key_span: Range<usize>,
+    /// Its value.
+    pub node: Node,
+}
+
+/// One value.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Scalar {
+    /// Text.
+    Text(String),
+    /// Whole number.
+    Integer(i64),
+    /// `true` or `false`.
+    Flag(bool),
+    /// Something that no key of the spec takes: its name.
+    Other(&'static str),
+}
+
+/// Why a text is no document.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct SyntaxError {
+    /// What is wrong, a lower-case fragment.
+    pub message: String,
+    /// Where.
+    pub span: Range<usize>,
+}
+
+impl Node {
+    /// What kind of value it is, with its article.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match &self.value {
+            Tree::Scalar(Scalar::Text(_)) => "a text",
+            Tree::Scalar(Scalar::Integer(_)) => "a number",
+            Tree::Scalar(Scalar::Flag(_)) => "true or false",
+            Tree::Scalar(Scalar::Other(name)) => name,
+            Tree::List(nodes) if !nodes.is_empty() && nodes.iter().all(|node| matches!(node.value, Tree::Table(_))) => "a list of tables",
+            Tree::List(_) => "a list",
+            Tree::Table(_) => "a table",
+        }
+    }
+
+    /// The text, if it is one.
+    #[must_use]
+    pub fn text(&self) -> Option<&str> {
+        match &self.value {
+            Tree::Scalar(Scalar::Text(text)) => Some(text),
+            _ => None,
+        }
+    }
+}
+
+/// Reads TOML (1.1).
+///
+/// # Errors
+/// The first syntax error; a doubled key is one.
+pub fn parse_toml(text: &str) -> Result<Node, SyntaxError> {
+    let document = toml_edit::Document::parse(text).map_err(|error| {
+        let message = error.message().trim().replace('\n', ", ");
+        let span = error.span().unwrap_or(0..0);
+        SyntaxError { message: lower_first(&message), span: span.start.min(text.len())..span.end.min(text.len()) }
+    })?;
+    Ok(Node { span: 0..0, value: table(document.as_table()) })
+}
+
+fn lower_first(text: &str) -> String {
+    let mut chars = text.chars();
+    chars.next().map_or_else(String::new, |first| first.to_lowercase().chain(chars).collect())
+}
+
+fn table(table: &toml_edit::Table) -> Tree {
+    let entries = table.iter().filter_map(|(name, _)| {
+        let (key, item) = table.get_key_value(name)?;
+        let key_span = key.span().unwrap_or_default();
+        Some(Entry { key: name.to_owned(), node: from_item(item, &key_span)?, key_span })
+    });
+    Tree::Table(entries.collect())
+}
+
+fn from_item(item: &Item, key: &Range<usize>) -> Option<Node> {
+    match item {
+        Item::None => None,
+        Item::Value(value) => Some(from_value(value, key)),
+        Item::Table(inner) => Some(Node { span: inner.span().unwrap_or_else(|| key.clone()), value: table(inner) }),
+        Item::ArrayOfTables(tables) => {
+            let nodes = tables.iter().map(|inner| Node { span: inner.span().unwrap_or_else(|| key.clone()), value: table(inner) });
+            Some(Node { span: key.clone(), value: Tree::List(nodes.collect()) })
+        }
+    }
+}
+
+fn from_value(value: &Value, key: &Range<usize>) -> Node {
+    let span = value.span().unwrap_or_else(|| key.clone());
+    let value = match value {
+        Value::String(text) => Tree::Scalar(Scalar::Text(text.value().clone())),
+        Value::Integer(number) => Tree::Scalar(Scalar::Integer(*number.value())),
+        Value::Boolean(flag) => Tree::Scalar(Scalar::Flag(*flag.value())),
+        Value::Float(_) => Tree::Scalar(Scalar::Other("a fraction")),
+        Value::Datetime(_) => Tree::Scalar(Scalar::Other("a date or time")),
+        Value::Array(values) => Tree::List(values.iter().map(|value| from_value(value, &span)).collect()),
+        Value::InlineTable(inner) => {
+            let entries = inner.iter().filter_map(|(name, _)| {
+                let (key, item) = inner.get_key_value(name)?;
+                let key_span = key.span().unwrap_or_else(|| span.clone());
+                Some(Entry { key: name.to_owned(), node: from_item(item, &key_span)?, key_span })
+            });
+            Tree::Table(entries.collect())
+        }
+    };
+    Node { span, value }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shape(node: &Node, text: &str) -> String {
+        match &node.value {
+            Tree::Scalar(_) => text[node.span.clone()].to_owned(),
+            Tree::List(nodes) => format!("[{}]", nodes.iter().map(|node| shape(node, text)).collect::<Vec<_>>().join(" ")),
+            Tree::Table(entries) => {
+                let entries = entries.iter().map(|entry| format!("{}={}", &text[entry.key_span.clone()], shape(&entry.node, text)));
+                format!("{{{}}}", entries.collect::<Vec<_>>().join(" "))
+            }
+        }
+    }
+
+    #[test]
+    fn every_form_of_a_table_gives_the_same_tree() {
+        let forms = [
+            "[[ca]]\nname = 'a'\n[runtime]\nsearch.x = 1\n",
+            "ca = [{ name = 'a' }]\nruntime = { search = { x = 1 } }\n",
+            "ca = [{ name = 'a' }]\nruntime.search.x = 1\n",
+            "[[ca]]\r\nname = 'a'\r\n[runtime.search]\r\nx = 1\r\n",
+        ];
+        for text in forms {
+            let node = parse_toml(text).unwrap();
+            assert_eq!(shape(&node, text), "{ca=[{name='a'}] runtime={search={x=1}}}", "{text}");
+        }
+    }
+
+    #[test]
+    fn tables_are_where_their_header_is() {
+        let text = "[[mirror]]\nsource = 'a'\n\n[[mirror]]\nsource = 'b'\n";
+        let Tree::Table(entries) = parse_toml(text).unwrap().value else { panic!() };
+        let Tree::List(nodes) = &entries[0].node.value else { panic!() };
+        assert_eq!(&text[nodes[1].span.clone()][..10], "[[mirror]]");
+        assert_eq!(nodes[1].span.start, 25);
+    }
+
+    #[test]
+    fn syntax_errors_have_a_place() {
+        let error = parse_toml("a = 1\nb = \n").unwrap_err();
+        assert_eq!(error.span.start, 10, "{error:?}");
+        let error = parse_toml("a = 1\na = 2\n").unwrap_err();
+        assert_eq!(error.span.start, 6, "{error:?}");
+    }
+}

@@ -1,0 +1,145 @@
+//! Gathering what is wrong with a document: all of it, each with place and excerpt.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::text::Text;
+use crate::model::place::Place;
+use crate::model::problem::{Problem, Severity};
+
+/// Every code that reading a spec can give, with what it is about. Scripts rely on them: they are not renamed.
+pub const CODES: &[(&str, &str)] = &[
+    ("approximated", "a runtime does nearly what is meant"),
+    ("bad-name", "a [[ca]] has a name that is no file name"),
+    ("bad-runtimes", "`runtimes` is empty, names one twice, or one that nodeprep does not know"),
+    ("bad-value", "a value is none of those that the key takes"),
+    ("ca-expired", "a CA certificate is no longer valid and is left out"),
+    ("ca-expires-soon", "a CA certificate expires within 30 days"),
+    ("ca-is-leaf", "a certificate offered as CA was issued by another one and is no CA itself"),
+    ("ca-not-yet-valid", "a CA certificate is not valid yet and is left out"),
+    ("ca-unused", "a [[ca]] is trusted by no registry and not by the operating system"),
+    ("ca-with-key", "a file of CA certificates holds a private key"),
+    ("ca-without-flag", "a self-signed certificate has no CA flag: some trust stores drop it"),
+    ("client-expired", "a client certificate is not valid now"),
+    ("client-expires-soon", "a client certificate expires within 30 days"),
+    ("client-incomplete", "a client certificate without its key, or the reverse"),
+    ("client-key-mismatch", "a client key does not belong to its certificate"),
+    ("client-key-unchecked", "a client key could not be compared with its certificate"),
+    ("client-key-unreadable", "a client key cannot be read"),
+    ("conflicting-keys", "two keys that exclude each other"),
+    ("credentials-no-host", "a credentials file has no login for the host"),
+    ("credentials-unreadable", "a credentials file is no dockerconfigjson"),
+    ("credentials-unsupported", "a login of a kind that cannot be written into a node's configuration"),
+    ("duplicate", "the same name, host, source or endpoint twice"),
+    ("insecure", "a registry's certificate is not checked"),
+    ("insecure-http", "`insecure` together with plain HTTP"),
+    ("invalid-endpoint", "an endpoint is no `host[:port][/prefix]`"),
+    ("invalid-host", "a host is no `host[:port]`"),
+    ("invalid-image", "the pause image is no image reference with a registry"),
+    ("invalid-source", "a source is no `host[:port][/prefix]`"),
+    ("leading-v2", "an endpoint has a `/v2` in front of its prefix that is taken off"),
+    ("mirror-of-itself", "an endpoint lies inside its own source"),
+    ("missing-key", "a required key is not there"),
+    ("more-problems", "there are more than are shown"),
+    ("no-valid-ca", "a registry is left without any CA that is valid now"),
+    ("not-available", "known, but this version does not do it yet"),
+    ("not-expressible", "a runtime cannot do what is meant"),
+    ("not-utf8", "the document is no UTF-8 text"),
+    ("pause-image-floats", "the pause image has neither tag nor digest"),
+    ("pem-binary", "a file is DER or other binary data"),
+    ("pem-malformed", "a PEM section cannot be read"),
+    ("pem-no-certificate", "a file holds no certificate"),
+    ("pem-section-skipped", "a PEM section that every runtime passes over in silence"),
+    ("plaintext-credentials", "credentials would be sent over plain HTTP"),
+    ("pull-secrets-reach-mirrors", "containerd offers the pull secrets of an image's registry to its mirrors"),
+    ("reference-not-beside", "a file reference leaves the document's folder"),
+    ("reference-on-node", "a file on the node was not looked at here"),
+    ("reference-unreadable", "a referenced file could not be read"),
+    ("scheme-conflict", "one host both with and without TLS"),
+    ("secret-in-spec", "a secret stands in the document"),
+    ("syntax", "the document is no TOML"),
+    ("tls-over-http", "TLS settings for a host that is spoken to over plain HTTP"),
+    ("too-large", "the document is larger than 1 MiB"),
+    ("unknown-ca", "`ca` names a [[ca]] that is not there"),
+    ("unknown-key", "a key that the spec does not have"),
+    ("unsupported-version", "a version of the spec that this nodeprep does not know"),
+    ("wrong-type", "a value of another kind than the key takes"),
+];
+
+/// As many errors, and as many warnings and notes, are told at most: nobody reads more, and each costs a look at its line.
+const MOST: usize = 500;
+
+/// Problems of one document, in the order in which they are found.
+#[derive(Debug)]
+pub struct Problems<'a> {
+    text: &'a Text,
+    found: Vec<Problem>,
+    errors: usize,
+    others: usize,
+}
+
+impl<'a> Problems<'a> {
+    /// None yet.
+    #[must_use]
+    pub fn new(text: &'a Text) -> Self {
+        Self { text, found: Vec::new(), errors: 0, others: 0 }
+    }
+
+    fn push(&mut self, problem: Problem, span: &Range<usize>) {
+        debug_assert!(CODES.iter().any(|(code, _)| *code == problem.code), "{} is not in the table of codes", problem.code);
+        let count = if problem.severity == Severity::Error { &mut self.errors } else { &mut self.others };
+        *count += 1;
+        if *count <= MOST {
+            self.found.push(self.text.locate(problem, span));
+        }
+    }
+
+    /// An error at `span`.
+    pub fn error(&mut self, code: &'static str, span: &Range<usize>, what: impl Into<String>, help: impl Into<String>) {
+        self.push(Problem::error(code, what, help), span);
+    }
+
+    /// A warning at `span`.
+    pub fn warning(&mut self, code: &'static str, span: &Range<usize>, what: impl Into<String>, help: impl Into<String>) {
+        self.push(Problem::warning(code, what, help), span);
+    }
+
+    /// A note at `span`.
+    pub fn note(&mut self, code: &'static str, span: &Range<usize>, what: impl Into<String>, help: impl Into<String>) {
+        self.push(Problem::note(code, what, help), span);
+    }
+
+    /// How many of them are errors.
+    #[must_use]
+    pub fn errors(&self) -> usize {
+        self.errors
+    }
+
+    /// The document's text.
+    #[must_use]
+    pub fn text(&self) -> &'a Text {
+        self.text
+    }
+
+    /// All of them; what was too much is counted in one more.
+    #[must_use]
+    pub fn into_vec(mut self) -> Vec<Problem> {
+        let help = "correct these first";
+        let file = || Place::file(Arc::clone(self.text.file()));
+        if self.errors > MOST {
+            self.found.push(Problem::error("more-problems", format!("{} more errors are not shown", self.errors - MOST), help).at(file()));
+        }
+        if self.others > MOST {
+            self.found.push(Problem::note("more-problems", format!("{} more warnings are not shown", self.others - MOST), help).at(file()));
+        }
+        self.found
+    }
+}
+
+/// Orders problems by place.
+pub fn sort(problems: &mut [Problem]) {
+    problems.sort_by(|a, b| {
+        let key = |problem: &Problem| problem.at.as_ref().map(|place| (place.line, place.column));
+        key(a).cmp(&key(b)).then_with(|| b.severity.cmp(&a.severity))
+    });
+}

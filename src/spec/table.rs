@@ -1,0 +1,321 @@
+//! The keys of the spec: one table from which the decoder, the messages about unknown keys, the schema and the reference
+//! are made.
+//!
+//! What lives here: constant data. What must not: anything that looks at a document.
+
+/// A table of the document.
+#[derive(Debug)]
+pub struct TableDef {
+    /// Its key; empty for the document itself.
+    pub name: &'static str,
+    /// How it is written: `[[mirror]]`; for the document `the document`.
+    pub header: &'static str,
+    /// What it is for, one line.
+    pub doc: &'static str,
+    /// Its keys, in the order in which they are shown.
+    pub fields: &'static [Field],
+}
+
+/// A key.
+#[derive(Debug)]
+pub struct Field {
+    /// The key.
+    pub name: &'static str,
+    /// What it takes.
+    pub kind: Kind,
+    /// Whether it must be there.
+    pub required: bool,
+    /// What it means, one line.
+    pub doc: &'static str,
+    /// How it is written, key included; empty for a table.
+    pub example: &'static str,
+    /// Whether this version does it.
+    pub when: When,
+    /// What the same thing is called elsewhere, for messages only.
+    pub elsewhere: &'static [&'static str],
+}
+
+/// What a key takes.
+#[derive(Debug)]
+pub enum Kind {
+    /// A whole number.
+    Integer,
+    /// `true` or `false`.
+    Flag,
+    /// Text.
+    Text,
+    /// One of these words.
+    Word(&'static [Word]),
+    /// A list of texts.
+    Texts,
+    /// A table.
+    Table(&'static TableDef),
+    /// Tables in order, `[[name]]`.
+    Tables(&'static TableDef),
+    /// Anything: a key of a later version.
+    Any,
+}
+
+/// A word that a key takes.
+#[derive(Debug)]
+pub struct Word {
+    /// The word.
+    pub name: &'static str,
+    /// What it means, one line.
+    pub doc: &'static str,
+    /// Whether this version does it.
+    pub when: When,
+}
+
+/// Whether this version does something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum When {
+    /// It does.
+    Now,
+    /// A later version will; until then it is an error, never ignored.
+    Later,
+}
+
+impl Kind {
+    /// What it is called in messages, with its article.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Integer => "a number",
+            Self::Flag => "true or false",
+            Self::Text | Self::Word(_) => "a text",
+            Self::Texts => "a list of texts",
+            Self::Table(_) => "a table",
+            Self::Tables(_) => "a list of tables",
+            Self::Any => "anything",
+        }
+    }
+
+    /// The table behind it.
+    #[must_use]
+    pub const fn table(&self) -> Option<&'static TableDef> {
+        match self {
+            Self::Table(table) | Self::Tables(table) => Some(table),
+            _ => None,
+        }
+    }
+}
+
+impl TableDef {
+    /// The key of this name.
+    #[must_use]
+    pub fn field(&self, name: &str) -> Option<&'static Field> {
+        self.fields.iter().find(|field| field.name == name)
+    }
+}
+
+const fn key(name: &'static str, kind: Kind, example: &'static str, doc: &'static str) -> Field {
+    Field { name, kind, required: false, doc, example, when: When::Now, elsewhere: &[] }
+}
+
+const fn later(name: &'static str, example: &'static str, doc: &'static str) -> Field {
+    Field { when: When::Later, ..key(name, Kind::Any, example, doc) }
+}
+
+const fn word(name: &'static str, doc: &'static str) -> Word {
+    Word { name, doc, when: When::Now }
+}
+
+impl Field {
+    const fn required(self) -> Self {
+        Self { required: true, ..self }
+    }
+
+    const fn elsewhere(self, names: &'static [&'static str]) -> Self {
+        Self { elsewhere: names, ..self }
+    }
+}
+
+const FALLBACK: Kind = Kind::Word(&[
+    word("never", "the source itself is never asked: an air gap"),
+    word("upstream", "the source itself is asked when no endpoint has the image"),
+]);
+
+/// The document.
+pub const DOCUMENT: TableDef = TableDef {
+    name: "",
+    header: "the document",
+    doc: "Which registries are mirrored where and which internal CAs are trusted, for a whole fleet.",
+    fields: &[
+        key("version", Kind::Integer, "version = 1", "Version of the spec: 1.").required(),
+        key("fallback", FALLBACK, "fallback = \"never\"", "What happens when no endpoint has an image; a mirror may override it.")
+            .required(),
+        key(
+            "unlisted",
+            Kind::Word(&[
+                word("allow", "they are left as they are"),
+                Word { when: When::Later, ..word("deny", "nothing is pulled from them") },
+            ]),
+            "unlisted = \"allow\"",
+            "Registries that the spec does not name (default \"allow\").",
+        ),
+        key(
+            "runtimes",
+            Kind::Texts,
+            "runtimes = [\"containerd\", \"podman\"]",
+            "What the fleet runs, of containerd, crio and podman: `check` proves the spec against these.",
+        )
+        .elsewhere(&["runtime_names", "container_runtimes", "targets"]),
+        later("requires", "requires = \">=0.4\"", "The oldest nodeprep that understands the document."),
+        later(
+            "deny_domains",
+            "deny_domains = [\"com\"]",
+            "Top-level domains that unlisted = \"deny\" closes where a runtime has no other way.",
+        ),
+        key("ca", Kind::Tables(&CA), "", "Internal CAs.").elsewhere(&["cas", "certificate", "certificates", "trust_anchor"]),
+        key("registry", Kind::Tables(&REGISTRY), "", "How to reach a host; only where it differs from the default.").elsewhere(&[
+            "registries",
+            "configs",
+            "hosts",
+        ]),
+        key("mirror", Kind::Tables(&MIRROR), "", "What is pulled from where.").elsewhere(&["mirrors", "imagemirror"]),
+        key("runtime", Kind::Table(&RUNTIME), "", "Settings of the runtimes themselves."),
+        later("blocked", "[[blocked]]", "Sources from which nothing is pulled."),
+    ],
+};
+
+/// `[[ca]]`.
+pub const CA: TableDef = TableDef {
+    name: "ca",
+    header: "[[ca]]",
+    doc: "An internal CA: for the operating system's trust store and the runtimes' own CA files.",
+    fields: &[
+        key("name", Kind::Text, "name = \"internal-root-2026\"", "Its name, for `ca = […]` of a registry and for file names on the node.")
+            .required(),
+        key(
+            "file",
+            Kind::Text,
+            "file = \"internal-root-2026.pem\"",
+            "PEM file with one certificate or more, beside the document or `node:/path` on the node.",
+        )
+        .elsewhere(&["path", "cert", "certificate", "cafile", "ca_file", "crt"]),
+        key("pem", Kind::Text, "pem = \"\"\"-----BEGIN CERTIFICATE-----…\"\"\"", "The certificates themselves, instead of `file`.")
+            .elsewhere(&["data", "content", "inline"]),
+        key(
+            "trust",
+            Kind::Word(&[
+                word("system", "the operating system's trust store and every registry that names no CA of its own"),
+                word("registries", "only the registries that name it"),
+            ]),
+            "trust = \"system\"",
+            "Who trusts it (default \"system\").",
+        )
+        .elsewhere(&["scope"]),
+        later("url", "url = \"internal-root-2026.pem\"", "The certificates at the same origin as a document from a URL."),
+        later("sha256", "sha256 = \"…\"", "Digest of what stands at `url`."),
+    ],
+};
+
+/// `[[registry]]`.
+pub const REGISTRY: TableDef = TableDef {
+    name: "registry",
+    header: "[[registry]]",
+    doc: "How to reach a host; only where it differs from the default.",
+    fields: &[
+        key("host", Kind::Text, "host = \"registry.example.com:5000\"", "The host, with the port if references carry one.")
+            .required()
+            .elsewhere(&["location", "name", "server", "url", "address"]),
+        key(
+            "ca",
+            Kind::Texts,
+            "ca = [\"internal-root-2026\"]",
+            "Names of the [[ca]] that it is checked with (default: every [[ca]] with trust = \"system\").",
+        )
+        .elsewhere(&["ca_file", "cafile", "cacert", "ca_cert", "cas"]),
+        key("client_cert", Kind::Text, "client_cert = \"node.crt\"", "PEM file with the client certificate for mTLS, leaf first.")
+            .elsewhere(&["cert", "cert_file", "certificate", "client", "crt"]),
+        key("client_key", Kind::Text, "client_key = \"node.key\"", "PEM file with the key of `client_cert`.")
+            .elsewhere(&["key", "key_file"]),
+        key("credentials", Kind::Text, "credentials = \"pull-secret.json\"", "A dockerconfigjson file, as in an imagePullSecret.")
+            .elsewhere(&["auth_file", "authfile", "pull_secret", "pullsecret", "login", "username", "user"]),
+        key(
+            "insecure",
+            Kind::Flag,
+            "insecure = true",
+            "HTTPS without verification (default false); plain HTTP is `http://` on the endpoint.",
+        )
+        .elsewhere(&["skip_verify", "insecure_skip_verify", "tls_verify", "skipverify"]),
+        key(
+            "allow_plaintext_credentials",
+            Kind::Flag,
+            "allow_plaintext_credentials = true",
+            "Accepts that `credentials` are sent over plain HTTP (default false).",
+        ),
+        later("timeout", "timeout = \"10s\"", "How long a connection may take."),
+        later("header", "header = { X-Team = \"a\" }", "Sent with every request."),
+    ],
+};
+
+/// `[[mirror]]`.
+pub const MIRROR: TableDef = TableDef {
+    name: "mirror",
+    header: "[[mirror]]",
+    doc: "What is pulled from where.",
+    fields: &[
+        key("source", Kind::Text, "source = \"docker.io\"", "What is mirrored: `host[:port]` or `host[:port]/repository/prefix`.")
+            .required()
+            .elsewhere(&["prefix", "registry", "upstream", "from"]),
+        key(
+            "endpoints",
+            Kind::Texts,
+            "endpoints = [\"registry.example.com:5000/docker.io\"]",
+            "Where it is kept, tried in order: `host[:port][/prefix]`, without /v2; `http://` in front for plain HTTP.",
+        )
+        .required()
+        .elsewhere(&["mirrors", "location", "locations", "url", "urls", "to"]),
+        key("fallback", FALLBACK, "fallback = \"upstream\"", "What happens when no endpoint has an image (default: the document's)."),
+        key(
+            "on_unready",
+            Kind::Word(&[word("keep", "what is on the node stays"), Word { when: When::Later, ..word("apply", "it is written anyway") }]),
+            "on_unready = \"keep\"",
+            "When no endpoint answers (default \"keep\").",
+        ),
+        later("runtimes", "runtimes = [\"podman\"]", "Only for these runtimes."),
+        later("widen", "widen = true", "On containerd, a source below host level takes the whole host."),
+        later("hosts", "hosts = [\"quay.io\"]", "The hosts that source = \"*\" stands for."),
+        later("pull", "pull = \"digest\"", "Only references by digest, or only by tag."),
+        later("timeout", "timeout = \"10s\"", "How long a connection may take."),
+        later("header", "header = { X-Team = \"a\" }", "Sent with every request."),
+    ],
+};
+
+/// `[runtime]`.
+pub const RUNTIME: TableDef = TableDef {
+    name: "runtime",
+    header: "[runtime]",
+    doc: "Settings of the runtimes themselves.",
+    fields: &[
+        key("pause_image", Kind::Text, "pause_image = \"registry.example.com/pause:3.10\"", "The pause image of containerd and CRI-O.")
+            .elsewhere(&["sandbox_image", "sandbox", "pause", "infra_image"]),
+        later("search", "search = [\"docker.io\"]", "Registries for unqualified names, in registries.conf only."),
+    ],
+};
+
+/// Every table, the document first.
+pub const TABLES: [&TableDef; 5] = [&DOCUMENT, &CA, &REGISTRY, &MIRROR, &RUNTIME];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn is_complete() {
+        for table in TABLES {
+            assert!(table.doc.ends_with('.'), "{}", table.header);
+            for field in table.fields {
+                assert!(field.doc.ends_with('.') && !field.doc.contains('\n'), "{}", field.name);
+                assert!(field.kind.table().is_some() || field.example.contains(field.name), "{}", field.name);
+                assert_eq!(table.fields.iter().filter(|other| other.name == field.name).count(), 1, "{}", field.name);
+                assert!(!field.elsewhere.iter().any(|name| table.field(name).is_some()), "{}", field.name);
+                if let Some(inner) = field.kind.table() {
+                    assert_eq!(inner.name, field.name);
+                }
+            }
+        }
+    }
+}

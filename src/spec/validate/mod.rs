@@ -1,0 +1,180 @@
+//! What is written → [`Spec`], with everything that is wrong with it.
+//!
+//! What lives here: one file per concern. What must not: the notation (`document`), what a runtime can do (`express`).
+
+mod access;
+mod ca;
+mod client;
+mod credentials;
+mod mirror;
+mod name;
+mod pem;
+mod registry;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::decode::{At, Raw};
+use super::nearest::nearest;
+use super::problems::Problems;
+use super::reference::{Location, Reference};
+use super::{Fallback, Pause, Spec};
+use crate::model::digest::Digest;
+use crate::model::image::ImageRef;
+use crate::model::time::Time;
+use crate::runtime::Runtime;
+
+pub(super) use name::canonical;
+
+/// What is checked for as "soon".
+const SOON_DAYS: i64 = 30;
+
+/// The content of referenced files.
+pub struct Materials<'a> {
+    given: &'a BTreeMap<String, Result<Vec<u8>, String>>,
+    accepted: BTreeMap<&'a str, &'a Location>,
+    told: BTreeSet<String>,
+    unread: BTreeSet<String>,
+}
+
+impl std::fmt::Debug for Materials<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_set().entries(self.given.keys()).finish()
+    }
+}
+
+impl<'a> Materials<'a> {
+    /// What was read for these references.
+    #[must_use]
+    pub fn new(given: &'a BTreeMap<String, Result<Vec<u8>, String>>, references: &'a [Reference]) -> Self {
+        let accepted = references.iter().map(|reference| (reference.written.as_str(), &reference.location)).collect();
+        Self { given, accepted, told: BTreeSet::new(), unread: BTreeSet::new() }
+    }
+
+    /// The references on the node that nobody looked at.
+    #[must_use]
+    pub fn unread(&self) -> Vec<String> {
+        self.unread.iter().cloned().collect()
+    }
+
+    /// The bytes of a reference. Why there are none is reported once for each file.
+    fn get(&mut self, reference: &At<String>, problems: &mut Problems<'_>) -> Option<&'a [u8]> {
+        let location = *self.accepted.get(reference.value.as_str())?;
+        let why = match (self.given.get(&reference.value), location) {
+            (Some(Ok(bytes)), _) => return Some(bytes),
+            (Some(Err(why)), _) => why.as_str(),
+            (None, Location::Node(path)) => {
+                if self.unread.insert(reference.value.clone()) {
+                    let what = format!("{path} is on the node and was not looked at here");
+                    problems.note("reference-on-node", &reference.span, what, "run `nodeprep plan` on the node to check it");
+                }
+                return None;
+            }
+            (None, Location::Beside(_)) => "it was not read",
+        };
+        if self.told.insert(reference.value.clone()) {
+            let help = match location {
+                Location::Beside(_) => "put the file beside the document, readable for nodeprep, or correct the reference",
+                Location::Node(_) => "put the file on the node, or correct the reference",
+            };
+            problems.error("reference-unreadable", &reference.span, format!("{:?} cannot be read: {why}", reference.value), help);
+        }
+        None
+    }
+}
+
+/// Everything that is wrong with what is written; the spec, without its digest, which means something only when no error was
+/// found.
+pub fn validate(raw: &Raw, materials: &mut Materials<'_>, now: Option<Time>, problems: &mut Problems<'_>) -> Spec {
+    if let Some(version) = raw.version.as_ref().filter(|version| version.value != 1) {
+        let what = format!("version {} of the spec is not known to this nodeprep", version.value);
+        problems.error("unsupported-version", &version.span, what, "write `version = 1`");
+    }
+    let runtimes = runtimes(raw, problems);
+    let cas = ca::check(raw, materials, now, problems);
+    let mirrors = mirror::check(raw, problems);
+    let pause = pause(raw, problems);
+    let registries = registry::check(raw, &cas, materials, now, problems);
+    let access = access::build(raw, &cas, &mirrors, registries, pause.as_ref(), problems);
+    pull_secrets(&mirrors, runtimes.as_deref(), problems);
+    Spec {
+        file: problems.text().file().clone(),
+        digest: Digest::of(b""),
+        fallback: raw.fallback.as_ref().map_or(Fallback::Never, |word| word.value),
+        runtimes,
+        cas: cas.list,
+        access: access.by_host,
+        default_access: access.default,
+        mirrors: mirrors.into_iter().map(|checked| checked.mirror).collect(),
+        pause,
+    }
+}
+
+fn runtimes(raw: &Raw, problems: &mut Problems<'_>) -> Option<Vec<Runtime>> {
+    let names = raw.runtimes.as_ref()?;
+    let known = || Runtime::ALL.into_iter().map(Runtime::name);
+    if names.value.is_empty() {
+        problems.error("bad-runtimes", &names.span, "`runtimes` names none", "name what the fleet runs, or take the key out");
+    }
+    let mut found = Vec::new();
+    for name in &names.value {
+        match Runtime::from_name(&name.value) {
+            Some(runtime) if found.contains(&runtime) => {
+                problems.error("bad-runtimes", &name.span, format!("`runtimes` names {runtime} twice"), "take one of them out");
+            }
+            Some(runtime) => found.push(runtime),
+            None => {
+                let help = match name.value.to_lowercase().as_str() {
+                    "cri-o" => "write \"crio\"".to_owned(),
+                    "buildah" | "skopeo" => "write \"podman\": it stands for Buildah and Skopeo too".to_owned(),
+                    other => nearest(other, known())
+                        .map_or_else(|| format!("use {}", known().collect::<Vec<_>>().join(", ")), |near| format!("write \"{near}\"")),
+                };
+                let what = format!("\"{}\" is no runtime that nodeprep knows", super::decode::short(&name.value));
+                problems.error("bad-runtimes", &name.span, what, help);
+            }
+        }
+    }
+    Some(found)
+}
+
+fn pause(raw: &Raw, problems: &mut Problems<'_>) -> Option<Pause> {
+    let written = raw.pause_image.as_ref()?;
+    if name::secret(written, problems) {
+        return None;
+    }
+    let image = match ImageRef::parse(&written.value) {
+        Ok(image) => image,
+        Err(error) => {
+            problems.error("invalid-image", &written.span, error.to_string(), "write `registry/repository:tag`");
+            return None;
+        }
+    };
+    if image.short {
+        let what = format!("pause image {:?} names no registry", written.value);
+        problems.error("invalid-image", &written.span, what, "write the registry in front, as in `registry.k8s.io/pause:3.10`");
+        return None;
+    }
+    let host = image.host.as_str();
+    if host.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        let help = format!("write `{}`: runtimes compare hosts letter by letter", host.to_lowercase());
+        problems.error("invalid-image", &written.span, format!("pause image: host {host:?} has capitals"), help);
+        return None;
+    }
+    let name = written.value.rsplit('/').next().unwrap_or_default();
+    if !name.contains([':', '@']) {
+        let what = format!("pause image {:?} has neither tag nor digest: it is whatever :latest is", written.value);
+        problems.warning("pause-image-floats", &written.span, what, "add the tag that your Kubernetes release uses");
+    }
+    Some(Pause { image, at: problems.text().place(written.span.start) })
+}
+
+/// Told once for each document.
+fn pull_secrets(mirrors: &[mirror::Checked], runtimes: Option<&[Runtime]>, problems: &mut Problems<'_>) {
+    if let Some(first) = mirrors.first()
+        && runtimes.is_none_or(|runtimes| runtimes.contains(&Runtime::Containerd))
+    {
+        let what = "containerd offers the pull secrets of an image's registry to its mirrors too";
+        let help = "make sure that whoever runs the mirrors may see them; with `credentials` for a mirror, do not use pull secrets for its sources";
+        problems.note("pull-secrets-reach-mirrors", &first.at, what, help);
+    }
+}
