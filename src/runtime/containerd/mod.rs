@@ -1,9 +1,23 @@
 //! containerd and its CRI plugin.
+//!
+//! What lives here: the version classes ([`Dialect`]), which files matter ([`wishes`]), what is asked for an image
+//! ([`View`]), what the node should hold ([`want`](fn@want)), what a change needs to take effect ([`activation`]). What must not:
+//! the grammar of the files (`format/hosts_toml`, `format/config_toml`), the meaning of a spec beyond laying it out.
 
-use super::FoundRuntime;
-use crate::model::image::ImageRef;
-use crate::model::resolution::{End, Resolution};
-use crate::model::tree::Tree;
+mod activation;
+mod hosts;
+mod legacy;
+#[cfg(test)]
+mod tests;
+mod view;
+mod want;
+mod wishes;
+
+pub use activation::activation;
+pub use view::View;
+pub use want::{folder_name, want};
+pub use wishes::wishes;
+
 use crate::model::version::Version;
 
 /// Versions that read their files alike (`runtime-semantics.md` 1.1–1.8).
@@ -113,23 +127,5 @@ impl Dialect {
         let mut known: Vec<Self> = running.into_iter().chain(installed).map(Self::of_version).collect();
         known.dedup();
         if known.is_empty() { Self::ALL.into_iter().rev().collect() } else { known }
-    }
-}
-
-/// containerd's configuration as one class of versions reads it.
-#[derive(Debug)]
-pub struct View {}
-
-impl View {
-    /// Reads configuration and hosts folders from the tree.
-    #[must_use]
-    pub fn new(_tree: &Tree, _on: &FoundRuntime, _dialect: Dialect) -> Self {
-        Self {}
-    }
-
-    /// What containerd asks for `image` when kubelet asks for it through CRI.
-    #[must_use]
-    pub fn resolve(&self, image: &ImageRef) -> Resolution {
-        Resolution { image: image.clone(), attempts: Vec::new(), end: End::Exhausted, files: Vec::new() }
     }
 }
