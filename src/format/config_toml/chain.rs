@@ -7,6 +7,7 @@ use toml_edit::Document;
 use super::imports::{Import, imported};
 use super::merged::{Node, Spot};
 use super::{CRI_V2, CRI_V3};
+use crate::format::hosts_toml::toml10::newer_than_toml_1_0;
 use crate::model::path::NodePath;
 use crate::model::place::Place;
 use crate::model::secret::Secret;
@@ -246,6 +247,10 @@ fn parse(text: &str, path: &NodePath, number: usize) -> Result<(Option<i64>, Nod
         why: format!("TOML syntax: {}, containerd does not start", error.message().lines().next().unwrap_or_default()),
         at: Place::at(path.as_str(), text, error.span().map_or(0, |span| span.start)),
     })?;
+    if let Some((what, offset)) = newer_than_toml_1_0(&document) {
+        let at = Place::at(path.as_str(), text, offset);
+        return Err(Broken { why: format!("TOML syntax: {what}, containerd does not start"), at });
+    }
     // 0 is "not set" when files are merged
     let version = document.get("version").and_then(toml_edit::Item::as_integer).filter(|version| *version != 0);
     let top = Node::table(document.as_table(), number, Spot { file: number, offset: 0 });

@@ -9,6 +9,7 @@
 
 pub mod parse;
 pub mod render;
+pub mod toml10;
 pub mod url;
 
 use crate::model::path::NodePath;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use toml_edit::{Document, Item, Table, TableLike, Value};
 
+use super::toml10::newer_than_toml_1_0;
 use super::{Capabilities, HostConfig, HostsFile, Rejected, Url};
 use crate::model::path::NodePath;
 use crate::model::place::Place;
@@ -28,6 +29,9 @@ pub fn parse(bytes: &[u8], file: &NodePath, dialect: Dialect) -> Result<HostsFil
         why: format!("TOML syntax: {}", error.message().lines().next().unwrap_or_default()),
         at: error.span().map_or_else(|| Place::file(Arc::clone(&name)), |span| Place::at(Arc::clone(&name), text, span.start)),
     })?;
+    if let Some((what, offset)) = newer_than_toml_1_0(&document) {
+        return Err(Rejected { why: format!("TOML syntax: {what}"), at: Place::at(Arc::clone(&name), text, offset) });
+    }
     let folder = file.parent().unwrap_or_else(NodePath::root);
     Reader { file: name, text, folder, dialect }.document(document.as_table())
 }

@@ -50,7 +50,7 @@ pub(super) fn locate(
         for name in &names {
             let path = root.join(name);
             match (tree.find(&path), &chosen) {
-                (Found::Absent | Found::Unread, _) | (Found::File(..) | Found::Unreadable(_), Some(_)) => {}
+                (Found::Absent, _) | (Found::File(..) | Found::Unreadable(_) | Found::Unread, Some(_)) => {}
                 (Found::Dir(_), Some(before)) => shadowed.push(verdict(path, Verdict::Shadowed(before.clone()))),
                 (Found::Dir(_), None) => chosen = Some(path),
                 (Found::File(..), None) => {
@@ -58,6 +58,7 @@ pub(super) fn locate(
                     let why = format!("{path} is a file where a folder belongs: every pull from {host} fails");
                     return Err((vec![verdict(path, Verdict::Broken(why.clone()))], why));
                 }
+                (Found::Unread, None) => return Err(unread(path)),
                 (Found::Unreadable(reason), None) => {
                     let why = format!("{path} cannot be read ({reason}): every pull from {host} fails");
                     return Err((vec![verdict(path, Verdict::Broken(why.clone()))], why));
@@ -84,7 +85,8 @@ pub(super) fn locate(
                 None
             }
         },
-        Found::Absent | Found::Unread => None,
+        Found::Absent => None,
+        Found::Unread => return Err(unread(file)),
         Found::Dir(_) | Found::Unreadable(_) => {
             let why = format!("{file} cannot be read: every pull from {host} fails");
             files.push(verdict(file, Verdict::Broken(why.clone())));
@@ -94,6 +96,12 @@ pub(super) fn locate(
     let hosts = parsed.unwrap_or_else(|| vec![scan(tree, &folder, &mut files)]);
     files.extend(shadowed);
     Ok(Some(Located { hosts, files }))
+}
+
+/// A defect of [`super::wishes`](fn@super::wishes), never taken for absence.
+fn unread(path: NodePath) -> (Vec<FileVerdict>, String) {
+    let why = format!("{path} was not looked at");
+    (vec![FileVerdict { path, verdict: Verdict::Broken(why.clone()) }], why)
 }
 
 /// Docker's way of placing certificates, taken when there is no usable hosts.toml (1.2; hosts.go, `loadCertFiles`).

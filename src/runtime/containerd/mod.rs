@@ -18,6 +18,9 @@ pub use view::View;
 pub use want::{folder_name, want};
 pub use wishes::wishes;
 
+use crate::format::config_toml::Chain;
+use crate::model::path::NodePath;
+use crate::model::tree::Tree;
 use crate::model::version::Version;
 
 /// Versions that read their files alike (`runtime-semantics.md` 1.1–1.8).
@@ -127,5 +130,13 @@ impl Dialect {
         let mut known: Vec<Self> = running.into_iter().chain(installed).map(Self::of_version).collect();
         known.dedup();
         if known.is_empty() { Self::ALL.into_iter().rev().collect() } else { known }
+    }
+
+    /// Those of `dialects` that start with the configuration on the node, in their order: a file of version 3 rules 1.x out
+    /// where the version of containerd is not known. All of them when none does: then the file is what is wrong.
+    #[must_use]
+    pub fn plausible(dialects: &[Self], tree: &Tree, config: &NodePath) -> Vec<Self> {
+        let starting: Vec<Self> = dialects.iter().copied().filter(|dialect| Chain::read(tree, config, *dialect).is_ok()).collect();
+        if starting.is_empty() { dialects.to_vec() } else { starting }
     }
 }

@@ -8,7 +8,7 @@ use crate::format::HEADER;
 use crate::format::config_toml::{Chain, imported};
 use crate::format::hosts_toml;
 use crate::model::path::NodePath;
-use crate::model::tree::{Entry, Tree};
+use crate::model::tree::Tree;
 use crate::runtime::{FoundRuntime, Wish};
 
 /// What has to be in the tree to read the configuration of `on`, as far as `tree` tells by now; called again until it says
@@ -44,17 +44,12 @@ pub fn wishes(on: &FoundRuntime, tree: &Tree) -> Vec<Wish> {
     }
     for root in roots {
         found.insert(Wish::folder(root.clone(), 2));
-        let real = tree.real(&root).unwrap_or(root);
-        let files = tree.below(&real).filter(|(path, _)| path.name() == "hosts.toml");
-        for (path, entry) in files {
-            let bytes = match entry {
-                Entry::File { bytes, .. } => &**bytes,
-                Entry::Link { .. } => tree.bytes(path).unwrap_or_default(),
-                _ => continue,
-            };
+        for name in tree.names(&root) {
+            let file = root.join(&name).join("hosts.toml");
+            let Some(bytes) = tree.bytes(&file) else { continue };
             // all that our own files name stands in the one folder above
             if !bytes.get(2..).is_some_and(|rest| rest.starts_with(HEADER.as_bytes())) {
-                found.extend(named(bytes, path).into_iter().map(Wish::path));
+                found.extend(named(bytes, &file).into_iter().map(Wish::path));
             }
         }
     }
