@@ -143,7 +143,7 @@ fn resolves(tree: &Tree, image: &ImageRef, dialect: Dialect, expect: &Table) -> 
     let got = View::new(tree, &on(), dialect).resolve(image);
     let shown: Vec<String> = got.attempts.iter().map(|attempt| show(attempt, image)).collect();
     let wanted: Vec<&str> = expect["attempts"].as_array().unwrap().iter().map(|line| line.as_str().unwrap()).collect();
-    let broken = expect.get("broken").and_then(|item| item.as_bool()).unwrap_or(false);
+    let broken = expect.get("broken").and_then(toml_edit::Item::as_bool).unwrap_or(false);
     if shown == wanted && broken == matches!(got.end, End::Broken(_)) {
         return Ok(());
     }
@@ -172,7 +172,7 @@ fn show(attempt: &Attempt, image: &ImageRef) -> String {
 fn comes_to(tree: &Tree, config: &NodePath, dialect: Dialect, expect: &Table) -> Result<(), Failed> {
     let chain = Chain::read(tree, config, dialect);
     let said = |key: &str| expect.get(key).and_then(|item| item.as_str());
-    let starts = expect.get("starts").and_then(|item| item.as_bool()).unwrap_or(true);
+    let starts = expect.get("starts").and_then(toml_edit::Item::as_bool).unwrap_or(true);
     let fine = match &chain {
         Err(_) => !starts,
         Ok(chain) => {

@@ -172,6 +172,28 @@ fn certificate_files() {
     assert_eq!(crate::model::cert::fingerprints(&bundle.content.bytes).len(), 2);
 }
 
+/// 8.4, rule 19 and promise 8: a file with a login is for root alone, and its diff shows nothing of it.
+#[test]
+fn logins_are_for_root_alone() {
+    let mut spec = simple();
+    let login = Some(Login { basic: Secret::new("user:hunter22") });
+    spec.access.insert(Host::fixed("m.corp"), Access { login, ..access(Scheme::Https) });
+    for (path, want) in want(&spec, &on(), &tree(&[]), &Dialect::ALL).wants {
+        let Want::Whole(whole) = want else { continue };
+        if path.name() == "hosts.toml" {
+            assert_eq!((whole.mode, whole.content.secrets.len()), (0o600, 3), "{path}");
+            assert!(!format!("{whole:?}").contains("hunter22"));
+        }
+    }
+}
+
+/// Files of version 3 rule 1.x out where the version is unknown.
+#[test]
+fn plausible_versions() {
+    let of = |config: &str| Dialect::plausible(&Dialect::ALL, &tree(&[(CONFIG, config)]), &path(CONFIG)).len();
+    assert_eq!((of("version = 2\n"), of("version = 3\n"), of("version = 4\n"), of("x = ")), (8, 5, 1, 8));
+}
+
 /// 8.4, rules 10 and 11: which value, in which table; the missing file.
 #[test]
 fn config_path_is_set_where_needed() {
