@@ -13,7 +13,6 @@ use crate::desired::{Part, Refusal, Target, Want, Whole};
 use crate::format::hosts_toml::render::{Written, WrittenHost, check, render};
 use crate::model::endpoint::Scheme;
 use crate::model::host::Host;
-use crate::model::image::ImageRef;
 use crate::model::path::NodePath;
 use crate::model::problem::Problem;
 use crate::model::repo::RepoPath;
@@ -65,7 +64,10 @@ pub fn want(spec: &Spec, found: &FoundRuntime, tree: &Tree, dialects: &[Dialect]
             let content = render(&written.borrow());
             (content, why(&host, mirror))
         };
-        if let Err(broken) = check(&String::from_utf8_lossy(&content.bytes)) {
+        let file = folder.join("hosts.toml");
+        // rule 1 of 8.4; what stands there already was read again when it was written
+        let known = tree.bytes(&file) == Some(&*content.bytes);
+        if !known && let Err(broken) = check(&String::from_utf8_lossy(&content.bytes)) {
             let what = format!("the hosts.toml for {host} would not be read as meant: {broken}");
             let mut problem = Problem::error("hosts-toml-rule", what, "write each endpoint only once");
             problem.at = mirror.map(|mirror| mirror.at.clone());
@@ -74,33 +76,21 @@ pub fn want(spec: &Spec, found: &FoundRuntime, tree: &Tree, dialects: &[Dialect]
         }
         let mode = if content.secrets.is_empty() { 0o644 } else { 0o600 };
         let whole = Whole { content, mode, addressed: false, unit: Some(folder.clone()), stage: stage.clone(), why };
-        part.wants.insert(folder.join("hosts.toml"), Want::Whole(whole));
+        part.wants.insert(file, Want::Whole(whole));
     }
     part.wants.extend(pki.into_wants());
     if problems.is_empty() { part } else { part.refuse(Refusal::Cannot(problems)) }
 }
 
-/// Every host name with a folder of its own, and the mirror that is responsible for it.
+/// Every host name with a folder of its own, and the mirror that is responsible for it: as [`Spec::mirror_of`] says, of
+/// several the last, but without asking each mirror about each host.
 fn registries(spec: &Spec) -> BTreeMap<Host, Option<&Mirror>> {
-    let mut found = BTreeMap::new();
-    for (host, _) in spec.own_hosts() {
-        found.insert(host.clone(), None);
-    }
+    let mut found: BTreeMap<Host, Option<&Mirror>> = spec.own_hosts().map(|(host, _)| (host.clone(), None)).collect();
     for mirror in spec.mirrors.iter().filter(|mirror| mirror.source.path.is_all()) {
-        let closed = mirror.fallback == Fallback::Never;
-        found.insert(mirror.source.host.clone(), None);
-        found.extend(mirror.source.host.aliases().into_iter().filter(|_| closed).map(|alias| (alias, None)));
-    }
-    for (host, mirror) in &mut found {
-        // the spec's own words decide, so that two sources that share a name cannot be told apart differently here
-        *mirror = spec.mirror_of(&ImageRef {
-            written: String::new(),
-            host: host.clone(),
-            repo: RepoPath::verbatim("any/image"),
-            tag: None,
-            digest: None,
-            short: false,
-        });
+        found.insert(mirror.source.host.clone(), Some(mirror));
+        if mirror.fallback == Fallback::Never {
+            found.extend(mirror.source.host.aliases().into_iter().map(|alias| (alias, Some(mirror))));
+        }
     }
     found
 }
