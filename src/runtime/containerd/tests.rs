@@ -167,6 +167,9 @@ fn certificate_files() {
         seen += usize::from(whole.addressed);
     }
     assert_eq!(seen, 3);
+    // named by what anybody may see
+    let chain = Digest::of(CERTS[1].0.to_pem().as_bytes()).short();
+    assert!(part.wants.contains_key(&path(&format!("/etc/nodeprep/pki/client-{chain}.key"))));
     let bundle = part.wants.iter().find(|(path, _)| path.as_str().contains("/ca-")).unwrap();
     let Want::Whole(bundle) = bundle.1 else { panic!() };
     assert_eq!(crate::model::cert::fingerprints(&bundle.content.bytes).len(), 2);
@@ -251,6 +254,14 @@ fn refusals() {
     let mut below = simple();
     below.mirrors[0].source.path = RepoPath::new("library").unwrap();
     assert_eq!(codes(&want(&below, &on(), &self::tree(&[]), &new)), ["subhost-source"]);
+}
+
+/// 8.4, rule 1: what would not be read as meant is not written.
+#[test]
+fn own_output_is_read_again() {
+    let twice = mirror("docker.io", &[("m.corp", "hub"), ("m.corp", "hub")], Fallback::Upstream);
+    let part = want(&spec(vec![twice], simple().access), &on(), &tree(&[]), &Dialect::ALL);
+    assert_eq!(codes(&part), ["hosts-toml-rule"]);
 }
 
 #[test]

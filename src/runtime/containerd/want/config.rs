@@ -115,10 +115,13 @@ fn read_all(tree: &Tree, config: &NodePath, dialects: &[Dialect]) -> Result<Vec<
 fn refuse_legacy(chains: &[(Dialect, Chain)]) -> Result<(), Problems> {
     let help = "move these settings to hosts.toml files and remove them from config.toml (this version of nodeprep does not do it for you)";
     let mut found = BTreeSet::new();
-    for (dialect, chain) in chains {
+    for (_, chain) in chains {
         let mirrors = chain.mirrors.iter().map(|(host, mirror)| (mirror.at.clone(), format!("registry.mirrors.{host:?}")));
-        let tls = chain.configs.iter().filter(|_| !dialect.is_v2());
-        let tls = tls.filter_map(|(host, config)| Some((config.tls.as_ref()?.at.clone(), format!("registry.configs.{host:?}.tls"))));
+        // 2.x has no such key: the chain leaves it out there
+        let tls = chain
+            .configs
+            .iter()
+            .filter_map(|(host, config)| Some((config.tls.as_ref()?.at.clone(), format!("registry.configs.{host:?}.tls"))));
         found.extend(mirrors.chain(tls));
     }
     let problem = |(at, what): (Place, String)| {
