@@ -3,6 +3,9 @@
 //! Whole files that are ours begin with [`HEADER`]. Of files that are partly ours only our keys change ([`KeyEdit`]); every
 //! other byte stays.
 
+pub mod config_toml;
+pub mod hosts_toml;
+
 use serde::{Deserialize, Serialize};
 
 /// First line of every file that is wholly ours, behind the comment sign of the format.

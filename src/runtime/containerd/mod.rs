@@ -1,8 +1,25 @@
 //! containerd and its CRI plugin.
+//!
+//! What lives here: the version classes ([`Dialect`]), which files matter ([`wishes`]), what is asked for an image
+//! ([`View`]), what the node should hold ([`want`](fn@want)), what a change needs to take effect ([`activation`]). What must not:
+//! the grammar of the files (`format/hosts_toml`, `format/config_toml`), the meaning of a spec beyond laying it out.
 
-use super::FoundRuntime;
-use crate::model::image::ImageRef;
-use crate::model::resolution::{End, Resolution};
+mod activation;
+mod hosts;
+mod legacy;
+#[cfg(test)]
+mod tests;
+mod view;
+mod want;
+mod wishes;
+
+pub use activation::activation;
+pub use view::View;
+pub use want::{folder_name, want};
+pub use wishes::wishes;
+
+use crate::format::config_toml::Chain;
+use crate::model::path::NodePath;
 use crate::model::tree::Tree;
 use crate::model::version::Version;
 
@@ -46,6 +63,67 @@ impl Dialect {
         }
     }
 
+    /// Whether it belongs to containerd 2.x: another TOML reader, plugin tables merged key by key, localhost rules.
+    #[must_use]
+    pub fn is_v2(self) -> bool {
+        self >= Self::V2_0
+    }
+
+    /// Whether a hosts.toml without any `[host]` table is rejected (`runtime-semantics.md` T04; containerd issue 10027).
+    #[must_use]
+    pub fn needs_host_table(self) -> bool {
+        self <= Self::V1_7_0
+    }
+
+    /// Whether `dial_timeout` in hosts.toml is read at all (1.3).
+    #[must_use]
+    pub fn knows_dial_timeout(self) -> bool {
+        self >= Self::V2_0_7
+    }
+
+    /// Whether the capability `referrers` is known; unknown ones reject the file (T15).
+    #[must_use]
+    pub fn knows_referrers(self) -> bool {
+        self >= Self::V2_2
+    }
+
+    /// Whether pulls go through the transfer service, which takes a list in `config_path` for one path (1.1, F1).
+    #[must_use]
+    pub fn transfers(self) -> bool {
+        self >= Self::V2_1
+    }
+
+    /// The highest `version` of config.toml that it starts with (1.8).
+    #[must_use]
+    pub fn newest_config(self) -> i64 {
+        match self {
+            Self::V1_6 | Self::V1_7_0 | Self::V1_7_32 => 2,
+            Self::V2_0 | Self::V2_0_7 | Self::V2_1 | Self::V2_2 => 3,
+            Self::V2_3 => 4,
+        }
+    }
+
+    /// `config_path` when no file sets it (1.8).
+    #[must_use]
+    pub fn default_config_path(self) -> &'static str {
+        if self >= Self::V2_2 { "/etc/containerd/certs.d:/etc/docker/certs.d" } else { "" }
+    }
+
+    /// Its versions, as shown to users.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::V1_6 => "containerd 1.6",
+            Self::V1_7_0 => "containerd 1.7.0-1.7.31",
+            Self::V1_7_32 => "containerd 1.7.32 and later 1.7",
+            Self::V2_0 => "containerd 2.0.0-2.0.6",
+            Self::V2_0_7 => "containerd 2.0.7 and later 2.0",
+            Self::V2_1 => "containerd 2.1",
+            Self::V2_2 => "containerd 2.2",
+            Self::V2_3 => "containerd 2.3 and later",
+        }
+    }
+
     /// The classes of the running binary and the one on disk, the running one first; all of them when neither is known.
     #[must_use]
     pub fn of(running: Option<Version>, installed: Option<Version>) -> Vec<Self> {
@@ -53,22 +131,12 @@ impl Dialect {
         known.dedup();
         if known.is_empty() { Self::ALL.into_iter().rev().collect() } else { known }
     }
-}
 
-/// containerd's configuration as one class of versions reads it.
-#[derive(Debug)]
-pub struct View {}
-
-impl View {
-    /// Reads configuration and hosts folders from the tree.
+    /// Those of `dialects` that start with the configuration on the node, in their order: a file of version 3 rules 1.x out
+    /// where the version of containerd is not known. All of them when none does: then the file is what is wrong.
     #[must_use]
-    pub fn new(_tree: &Tree, _on: &FoundRuntime, _dialect: Dialect) -> Self {
-        Self {}
-    }
-
-    /// What containerd asks for `image` when kubelet asks for it through CRI.
-    #[must_use]
-    pub fn resolve(&self, image: &ImageRef) -> Resolution {
-        Resolution { image: image.clone(), attempts: Vec::new(), end: End::Exhausted, files: Vec::new() }
+    pub fn plausible(dialects: &[Self], tree: &Tree, config: &NodePath) -> Vec<Self> {
+        let starting: Vec<Self> = dialects.iter().copied().filter(|dialect| Chain::read(tree, config, *dialect).is_ok()).collect();
+        if starting.is_empty() { dialects.to_vec() } else { starting }
     }
 }

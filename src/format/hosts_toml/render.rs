@@ -1,0 +1,303 @@
+//! hosts.toml as we write it: right on every version at once (`runtime-semantics.md` 8.4, rules 1–8).
+
+use std::fmt::Write as _;
+
+use super::super::HEADER;
+use crate::model::cert::base64;
+use crate::model::content::Content;
+use crate::model::endpoint::Scheme;
+use crate::model::host::Host;
+use crate::model::path::NodePath;
+use crate::model::repo::RepoPath;
+use crate::model::secret::Secret;
+
+/// How long a connection to a mirror may take; versions before 2.0.7 pass over the key.
+const DIAL_TIMEOUT: &str = "5s";
+
+/// What a registry's file is to say. Certificate files are there before it is written.
+#[derive(Clone, Debug)]
+pub struct Written<'a> {
+    /// The hosts that are asked before the last one, in order.
+    pub mirrors: Vec<WrittenHost<'a>>,
+    /// The last host: the registry itself, or the last mirror where the registry is closed.
+    pub server: WrittenHost<'a>,
+    /// Whether `server` stands in for the registry, and gets what mirrors get.
+    pub closed: bool,
+}
+
+/// One host.
+#[derive(Clone, Debug)]
+pub struct WrittenHost<'a> {
+    /// How it is spoken to.
+    pub scheme: Scheme,
+    /// Which; Docker Hub's own name is replaced by its API's (rule 6).
+    pub host: &'a Host,
+    /// In front of the repositories.
+    pub prefix: &'a RepoPath,
+    /// CA file; not written for plain HTTP and unverified hosts (rule 7).
+    pub ca: Option<&'a NodePath>,
+    /// Certificate and key file; not written for plain HTTP (rule 7).
+    pub client: Option<(&'a NodePath, &'a NodePath)>,
+    /// HTTPS without verification.
+    pub skip_verify: bool,
+    /// `user:password`, sent as Basic login.
+    pub login: Option<&'a Secret>,
+}
+
+/// The file. The result holds secrets, in each form in which they stand in it, when a host has a login.
+#[must_use]
+pub fn render(written: &Written<'_>) -> Content {
+    let mut text = String::with_capacity(512);
+    let mut secrets = Vec::new();
+    let _ = writeln!(text, "# {HEADER}");
+    text.push_str("server = ");
+    url(&mut text, &written.server);
+    if written.closed {
+        mirror_keys(&mut text, "");
+    }
+    keys(&mut text, "", &written.server);
+    header(&mut text, "", "header", written.server.login, &mut secrets);
+    if written.mirrors.is_empty() {
+        // rule 5: required before 1.7.32, where a file without it is passed over and the pull goes to the registry
+        text.push_str("\n[host]\n");
+    }
+    for mirror in &written.mirrors {
+        let mut key = String::new();
+        url(&mut key, mirror);
+        let key = key.lines().next().unwrap_or_default();
+        let _ = writeln!(text, "\n[host.{key}]");
+        mirror_keys(&mut text, "  ");
+        keys(&mut text, "  ", mirror);
+        header(&mut text, "  ", &format!("host.{key}.header"), mirror.login, &mut secrets);
+    }
+    Content::secret(text, secrets)
+}
+
+/// `"https://host/v2/prefix"` and a line end: always with scheme (rule 2), the path `/v2/…` only together with `override_path`
+/// (rule 18).
+fn url(text: &mut String, host: &WrittenHost<'_>) {
+    let mut address = format!("{}://{}", host.scheme, host.host.api());
+    if !host.prefix.is_all() {
+        let _ = write!(address, "/v2/{}", host.prefix);
+    }
+    string(text, &address);
+    text.push('\n');
+}
+
+/// Rules 3 and 4.
+fn mirror_keys(text: &mut String, indent: &str) {
+    let _ = writeln!(text, "{indent}capabilities = [\"pull\", \"resolve\"]\n{indent}dial_timeout = \"{DIAL_TIMEOUT}\"");
+}
+
+fn keys(text: &mut String, indent: &str, host: &WrittenHost<'_>) {
+    if !host.prefix.is_all() {
+        let _ = writeln!(text, "{indent}override_path = true");
+    }
+    if host.scheme == Scheme::Http {
+        return;
+    }
+    if host.skip_verify {
+        let _ = writeln!(text, "{indent}skip_verify = true");
+    } else if let Some(ca) = host.ca {
+        let _ = write!(text, "{indent}ca = ");
+        string(text, ca.as_str());
+        text.push('\n');
+    }
+    if let Some((cert, key)) = host.client {
+        let _ = write!(text, "{indent}client = [[");
+        string(text, cert.as_str());
+        text.push_str(", ");
+        string(text, key.as_str());
+        text.push_str("]]\n");
+    }
+}
+
+/// A table of its own, directly behind its host's (T47).
+fn header(text: &mut String, indent: &str, table: &str, login: Option<&Secret>, secrets: &mut Vec<Secret>) {
+    let Some(login) = login else { return };
+    let coded = base64(login.expose());
+    let _ = writeln!(text, "{indent}[{table}]\n{indent}  Authorization = \"Basic {coded}\"");
+    secrets.push(Secret::new(coded));
+    secrets.push(login.clone());
+    if let Some(colon) = login.expose().iter().position(|byte| *byte == b':') {
+        secrets.push(Secret::new(&login.expose()[colon + 1..]));
+    }
+}
+
+/// A TOML 1.0 basic string.
+fn string(text: &mut String, value: &str) {
+    text.push('"');
+    for c in value.chars() {
+        match c {
+            '"' => text.push_str("\\\""),
+            '\\' => text.push_str("\\\\"),
+            '\n' => text.push_str("\\n"),
+            '\t' => text.push_str("\\t"),
+            '\r' => text.push_str("\\r"),
+            c if c.is_control() => {
+                let _ = write!(text, "\\u{:04X}", u32::from(c));
+            }
+            c => text.push(c),
+        }
+    }
+    text.push('"');
+}
+
+/// A TOML 1.0 basic string with its quotes, for other files of the same family.
+#[must_use]
+pub fn quoted(value: &str) -> String {
+    let mut text = String::with_capacity(value.len() + 2);
+    string(&mut text, value);
+    text
+}
+
+/// Reads our own file again with rules stricter than any containerd's (rule 1): known keys only, standard tables only, a
+/// scheme on every host, `pull` and `resolve` the only capabilities.
+///
+/// # Errors
+/// Which rule it breaks.
+pub fn check(text: &str) -> Result<(), String> {
+    if text.starts_with('\u{feff}') {
+        return Err("begins with a byte order mark".into());
+    }
+    let document = toml_edit::Document::parse(text).map_err(|error| error.message().to_owned())?;
+    let top = document.as_table();
+    let hosts =
+        top.get("host").map(|item| item.as_table().filter(|table| !table.is_dotted()).ok_or("host is no standard table")).transpose()?;
+    if hosts.is_none() {
+        return Err("has no [host] table".into());
+    }
+    let scheme = |text: &str| text.starts_with("https://") || text.starts_with("http://");
+    let server = top.get("server").and_then(toml_edit::Item::as_str).ok_or("has no server")?;
+    if !scheme(server) {
+        return Err("server has no scheme".into());
+    }
+    check_keys(top, server, &["server", "host"])?;
+    for (key, item) in hosts.into_iter().flatten() {
+        let table = item.as_table().filter(|table| !table.is_dotted() && !table.is_implicit()).ok_or("a host is no standard table")?;
+        if !scheme(key) {
+            return Err(format!("host {key:?} has no scheme"));
+        }
+        if table.get("capabilities").is_none() {
+            return Err(format!("host {key:?} has no capabilities"));
+        }
+        check_keys(table, key, &[])?;
+    }
+    Ok(())
+}
+
+fn check_keys(table: &toml_edit::Table, url: &str, more: &[&str]) -> Result<(), String> {
+    for (key, item) in table {
+        let plain = url.starts_with("http://");
+        let fine = match key {
+            "capabilities" => item.as_array().is_some_and(|list| list.iter().all(|name| matches!(name.as_str(), Some("pull" | "resolve")))),
+            "ca" => item.is_str() && !plain,
+            "client" => item.is_array() && !plain,
+            "skip_verify" => item.is_bool() && !plain,
+            "override_path" => item.is_bool(),
+            "dial_timeout" => item.is_str(),
+            "header" => item.as_table().is_some_and(|table| !table.is_dotted()),
+            key => more.contains(&key),
+        };
+        if !fine {
+            return Err(format!("key {key} of {url} is unknown or wrong"));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn host<'a>(host: &'a Host, prefix: &'a RepoPath) -> WrittenHost<'a> {
+        WrittenHost { scheme: Scheme::Https, host, prefix, ca: None, client: None, skip_verify: false, login: None }
+    }
+
+    fn text(written: &Written<'_>) -> String {
+        let text = String::from_utf8(render(written).bytes).unwrap();
+        check(&text).unwrap();
+        text
+    }
+
+    /// 8.4, rules 2, 3, 4, 6 and 18: the whole file of an open mirror.
+    #[test]
+    fn mirror_then_upstream() {
+        let (mirror, hub) = (Host::fixed("harbor.corp"), Host::fixed("docker.io"));
+        let (prefix, all) = (RepoPath::new("dockerhub").unwrap(), RepoPath::all());
+        let ca = NodePath::fixed("/etc/nodeprep/pki/ca-0.pem");
+        let mirrors = vec![WrittenHost { ca: Some(&ca), ..host(&mirror, &prefix) }];
+        let want = format!(
+            "# {HEADER}\nserver = \"https://registry-1.docker.io\"\n\n[host.\"https://harbor.corp/v2/dockerhub\"]\n  capabilities = [\"pull\", \
+             \"resolve\"]\n  dial_timeout = \"5s\"\n  override_path = true\n  ca = \"/etc/nodeprep/pki/ca-0.pem\"\n"
+        );
+        assert_eq!(text(&Written { mirrors, server: host(&hub, &all), closed: false }).replace("[host]\n", ""), want);
+    }
+
+    /// 8.4, rules 5 and 8: the last mirror is `server`, with its keys at the root, and `[host]` is there.
+    #[test]
+    fn closed_with_one_mirror() {
+        let (mirror, prefix) = (Host::fixed("m:5000"), RepoPath::new("p").unwrap());
+        let text = text(&Written { mirrors: vec![], server: WrittenHost { skip_verify: true, ..host(&mirror, &prefix) }, closed: true });
+        let want = "server = \"https://m:5000/v2/p\"\ncapabilities = [\"pull\", \"resolve\"]\ndial_timeout = \"5s\"\noverride_path = \
+                    true\nskip_verify = true\n\n[host]\n";
+        assert_eq!(text.split_once('\n').unwrap().1, want);
+    }
+
+    /// 8.4, rule 7.
+    #[test]
+    fn no_tls_keys_on_http() {
+        let (mirror, all, file) = (Host::fixed("m:5000"), RepoPath::all(), NodePath::fixed("/x"));
+        let http =
+            WrittenHost { scheme: Scheme::Http, ca: Some(&file), client: Some((&file, &file)), skip_verify: true, ..host(&mirror, &all) };
+        let text = text(&Written { mirrors: vec![http.clone()], server: http, closed: true });
+        assert!(!text.contains("ca =") && !text.contains("client") && !text.contains("skip_verify"), "{text}");
+    }
+
+    /// 8.4, rule 19: the header follows its host directly, and every form of the secret is known.
+    #[test]
+    fn logins_are_headers_and_masked() {
+        let (one, two, all) = (Host::fixed("a"), Host::fixed("b"), RepoPath::all());
+        let login = Secret::new("user:hunter22");
+        let with = |name| WrittenHost { login: Some(&login), ..host(name, &all) };
+        let content = render(&Written { mirrors: vec![with(&one), with(&two)], server: with(&one), closed: true });
+        let shown = content.masked();
+        let text = String::from_utf8(content.bytes).unwrap();
+        check(&text).unwrap();
+        assert!(text.contains("[host.\"https://b\".header]\n    Authorization = \"Basic dXNlcjpodW50ZXIyMg==\"\n"));
+        assert!(!shown.contains("dXNlc") && !shown.contains("hunter22"), "{shown}");
+        let order: Vec<&str> = text.lines().filter(|line| line.trim_start().starts_with('[')).map(str::trim).collect();
+        let want =
+            ["[header]", "[host.\"https://a\"]", "[host.\"https://a\".header]", "[host.\"https://b\"]", "[host.\"https://b\".header]"];
+        assert_eq!(order, want);
+    }
+
+    /// 8.4, rule 1: what the strict reader does not let through.
+    #[test]
+    fn strict_reader() {
+        for bad in [
+            "\u{feff}server = \"https://m\"\n[host]\n",
+            "server = \"https://m\"\n",
+            "server = \"m\"\n[host]\n",
+            "[host]\n",
+            "server = \"https://m\"\n[host.\"m\"]\ncapabilities = [\"pull\"]\n",
+            "server = \"https://m\"\n[host.\"https://m\"]\n",
+            "server = \"https://m\"\n[host.\"https://m\"]\ncapabilities = [\"referrers\"]\n",
+            "server = \"https://m\"\nskip_verfy = true\n[host]\n",
+            "server = \"https://m\"\ndial_timeout = 1\n[host]\n",
+            "server = \"http://m\"\nskip_verify = true\n[host]\n",
+            "server = \"https://m\"\nhost.\"https://m\".capabilities = [\"pull\"]\n",
+            "server = \"https://m\"\n[host]\n\"https://m\" = { capabilities = [\"pull\"] }\n",
+        ] {
+            assert!(check(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn strings_are_toml_1_0() {
+        let value = "a\"b\\c\u{1}\n\u{7f}é";
+        let document = format!("x = {}", quoted(value)).parse::<toml_edit::DocumentMut>().unwrap();
+        assert_eq!(document["x"].as_str(), Some(value));
+        assert!(quoted(value).contains("\\u0001") && quoted(value).contains("\\u007F"));
+    }
+}

@@ -1,0 +1,76 @@
+//! What TOML 1.1 allows and the runtimes' readers, which know TOML 1.0, do not: toml_edit reads both.
+
+use toml_edit::{Document, Item, TableLike, Value};
+
+/// The first thing in a document that only TOML 1.1 allows, with its place in bytes: an inline table over several lines or
+/// with a comma at its end, the escapes `\e` and `\x..` in a value.
+///
+/// containerd rejects a file with such a thing as a whole (go-toml 1.9 and 2.x).
+#[must_use]
+pub fn newer_than_toml_1_0(document: &Document<&str>) -> Option<(&'static str, usize)> {
+    table(document.as_table(), document.raw())
+}
+
+fn table(entries: &dyn TableLike, text: &str) -> Option<(&'static str, usize)> {
+    entries.iter().find_map(|(_, entry)| item(entry, text))
+}
+
+fn item(item: &Item, text: &str) -> Option<(&'static str, usize)> {
+    match item {
+        Item::Value(found) => value(found, text),
+        Item::Table(found) => table(found, text),
+        Item::ArrayOfTables(found) => found.iter().find_map(|found| table(found, text)),
+        Item::None => None,
+    }
+}
+
+fn value(value: &Value, text: &str) -> Option<(&'static str, usize)> {
+    let span = value.span()?;
+    match value {
+        Value::String(_) => {
+            let raw = text.get(span.clone())?;
+            (raw.starts_with('"') && escapes(raw).any(|escape| matches!(escape, b'e' | b'x')))
+                .then_some(("an escape of TOML 1.1", span.start))
+        }
+        Value::Array(array) => array.iter().find_map(|element| self::value(element, text)),
+        Value::InlineTable(found) => {
+            if !found.is_dotted() {
+                let mut covered = Vec::new();
+                entries(found, &mut covered);
+                covered.sort_unstable();
+                let mut at = span.start + 1;
+                for (start, end) in covered {
+                    if text.get(at..start).is_some_and(|gap| gap.contains(['\n', '#'])) {
+                        return Some(("an inline table over several lines", span.start));
+                    }
+                    at = end;
+                }
+                if text.get(at..span.end).is_some_and(|gap| gap.contains(['\n', '#', ','])) {
+                    return Some(("an inline table that ends with a comma or on another line", span.start));
+                }
+            }
+            table(found, text)
+        }
+        _ => None,
+    }
+}
+
+/// Where the keys and values of an inline table are written, dotted keys included.
+fn entries(table: &toml_edit::InlineTable, covered: &mut Vec<(usize, usize)>) {
+    for (name, value) in table {
+        covered.extend(TableLike::key(table, name).and_then(toml_edit::Key::span).map(|span| (span.start, span.end)));
+        match value {
+            Value::InlineTable(inner) if inner.is_dotted() => entries(inner, covered),
+            value => covered.extend(value.span().map(|span| (span.start, span.end))),
+        }
+    }
+}
+
+/// The characters behind backslashes.
+fn escapes(raw: &str) -> impl Iterator<Item = u8> {
+    let mut bytes = raw.bytes();
+    std::iter::from_fn(move || {
+        bytes.find(|byte| *byte == b'\\')?;
+        bytes.next()
+    })
+}

@@ -1,0 +1,238 @@
+//! What containerd asks for an image when kubelet asks for it through CRI (`runtime-semantics.md` 1.1–1.8).
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::Dialect;
+use super::hosts::{Located, locate};
+use super::legacy;
+use crate::format::config_toml::{Broken, Chain};
+use crate::format::hosts_toml::{Capabilities, HostConfig, Url};
+use crate::model::cert::{self, KeyMatch};
+use crate::model::digest::Fingerprint;
+use crate::model::endpoint::Scheme;
+use crate::model::host::Host;
+use crate::model::image::ImageRef;
+use crate::model::path::NodePath;
+use crate::model::place::Place;
+use crate::model::resolution::{Attempt, Auth, End, FileVerdict, Ops, Resolution, Trust, Verdict};
+use crate::model::secret::Secret;
+use crate::model::tree::{Found, Tree};
+use crate::runtime::FoundRuntime;
+
+type Pair = (NodePath, Option<NodePath>);
+
+/// containerd's configuration as one class of versions reads it. The main configuration is read once, a registry's folder
+/// when an image of it is asked for, a certificate file once.
+#[derive(Debug)]
+pub struct View {
+    tree: Tree,
+    config: NodePath,
+    dialect: Dialect,
+    chain: Result<Box<Chain>, Broken>,
+    cas: RefCell<BTreeMap<NodePath, Result<BTreeSet<Fingerprint>, String>>>,
+    clients: RefCell<BTreeMap<Pair, Result<Fingerprint, String>>>,
+}
+
+impl View {
+    /// Reads the main configuration from the tree.
+    #[must_use]
+    pub fn new(tree: &Tree, on: &FoundRuntime, dialect: Dialect) -> Self {
+        let chain = Chain::read(tree, &on.config, dialect).map(Box::new);
+        let (cas, clients) = (RefCell::default(), RefCell::default());
+        Self { tree: tree.clone(), config: on.config.clone(), dialect, chain, cas, clients }
+    }
+
+    /// The ordered requests for `image`, or why there are none.
+    #[must_use]
+    pub fn resolve(&self, image: &ImageRef) -> Resolution {
+        let mut resolution = Resolution { image: image.clone(), attempts: Vec::new(), end: End::Exhausted, files: Vec::new() };
+        match self.hosts(image, &mut resolution.files).and_then(|hosts| self.attempts(image, &hosts, &mut resolution.files)) {
+            Ok(attempts) => resolution.attempts = attempts,
+            Err(why) => resolution.end = End::Broken(why),
+        }
+        resolution
+    }
+
+    fn hosts(&self, image: &ImageRef, files: &mut Vec<FileVerdict>) -> Result<Vec<HostConfig>, String> {
+        let mut verdict = |path: &NodePath, verdict| files.push(FileVerdict { path: path.clone(), verdict });
+        let broken = |broken: &Broken| format!("{}: {}", broken.at, broken.why);
+        let chain = self.chain.as_ref().map_err(|error| {
+            verdict(&self.config, Verdict::Broken(error.why.clone()));
+            broken(error)
+        })?;
+        if let Some(at) = &chain.disabled {
+            verdict(&self.config, Verdict::Broken("disabled_plugins names the CRI plugin".into()));
+            return Err(format!("{at}: the CRI plugin is disabled: kubelet cannot pull through this containerd"));
+        }
+        if let Some(error) = chain.unloadable(self.dialect) {
+            verdict(&self.config, Verdict::Broken(error.why.clone()));
+            return Err(broken(&error));
+        }
+        let value = chain.config_path(self.dialect);
+        if value.is_empty() {
+            if self.tree.exists(&self.config) {
+                let legacy = !chain.mirrors.is_empty() || !chain.configs.is_empty();
+                let unset = || Verdict::Ignored("sets no config_path: no hosts.toml is read".into());
+                verdict(&self.config, if legacy { Verdict::Used } else { unset() });
+            }
+            let by_endpoints = chain.pulls_locally(self.dialect);
+            return Ok(if by_endpoints { legacy::hosts(chain, &image.host) } else { vec![HostConfig::bare(Place::file(""))] });
+        }
+        let (roots, list) = chain.roots(self.dialect);
+        if list {
+            let why = format!("config_path {value:?} is taken for one path by {}: no hosts.toml is read", self.dialect.name());
+            verdict(&self.config, Verdict::Ignored(why));
+        }
+        match locate(&self.tree, &roots, &image.host, self.dialect) {
+            Ok(Some(Located { hosts, files: more })) => {
+                files.extend(more);
+                Ok(hosts)
+            }
+            Ok(None) => Ok(vec![HostConfig::bare(Place::file(""))]),
+            Err((more, why)) => {
+                files.extend(more);
+                Err(why)
+            }
+        }
+    }
+
+    fn attempts(&self, image: &ImageRef, hosts: &[HostConfig], files: &mut Vec<FileVerdict>) -> Result<Vec<Attempt>, String> {
+        let mut attempts = Vec::new();
+        let mut may_resolve = false;
+        for (number, config) in hosts.iter().enumerate() {
+            let mut config = config.clone();
+            let last = number + 1 == hosts.len();
+            let url = match config.url.take() {
+                Some(url) if !url.host.is_empty() || !last => url,
+                // without `server`, or with one that names no host (hosts.go: `host == ""`)
+                _ => Self::own(image, &mut config),
+            };
+            // a bad certificate file fails the registry as a whole, also where only a plain host names it (T26)
+            let tls = self.tls(&config).map_err(|(path, why)| {
+                files.push(FileVerdict { path: path.clone(), verdict: Verdict::Broken(why.clone()) });
+                format!("{path} {why}: every pull from {} fails", image.host)
+            })?;
+            let Capabilities { pull, resolve, .. } = config.capabilities;
+            let ops = Ops { resolve: pull && (resolve || image.digest.is_some()), manifest: true, blob: true };
+            may_resolve |= ops.resolve;
+            // T36: a malformed request, then the next host
+            let Ok(host) = Host::from_reference(&url.host) else { continue };
+            let upstream = host == image.host.api() || host == image.host || image.host.aliases().contains(&host);
+            let auth = self.auth(&config, &host);
+            let from = (!config.at.file.is_empty()).then(|| config.at.clone());
+            let attempt = |scheme, trust, client| Attempt {
+                scheme,
+                host: host.clone(),
+                api_root: url.api_root.clone(),
+                repo: image.repo.clone(),
+                ops,
+                upstream,
+                trust,
+                client,
+                auth: auth.clone(),
+                from: from.clone(),
+            };
+            let (trust, client) = tls;
+            match url.scheme.as_str() {
+                "https" => attempts.push(attempt(Scheme::Https, trust, client)),
+                "http" => {
+                    // T29; 1.6 leaves a host without port alone
+                    let bare_1_6 = self.dialect == Dialect::V1_6 && url.port().is_none();
+                    if config.has_tls() && url.port() != Some("80") && !bare_1_6 {
+                        attempts.push(attempt(Scheme::Https, trust, client));
+                    }
+                    attempts.push(attempt(Scheme::Http, Trust::Plain, None));
+                }
+                _ => {}
+            }
+        }
+        if may_resolve { Ok(attempts) } else { Err(format!("no host may be asked for {image}: capabilities leave none")) }
+    }
+
+    /// The image's own registry (1.4, 1.6): `/v2`, all capabilities; localhost is not verified.
+    fn own(image: &ImageRef, config: &mut HostConfig) -> Url {
+        config.capabilities = Capabilities::ALL;
+        let host = image.host.api();
+        let mut scheme = "https";
+        if host.is_loopback() {
+            if !matches!(host.port(), None | Some(443)) {
+                scheme = "http";
+            }
+            // of no consequence on port 80, which is plain
+            config.skip_verify = Some(true);
+        }
+        Url { scheme: scheme.into(), host: host.as_str().into(), api_root: "/v2".into() }
+    }
+
+    fn tls(&self, config: &HostConfig) -> Result<(Trust, Option<Fingerprint>), (NodePath, String)> {
+        let mut extra = BTreeSet::new();
+        for path in config.ca.iter().flatten() {
+            let mut cas = self.cas.borrow_mut();
+            let found = cas.entry(path.clone()).or_insert_with(|| read_ca(&self.tree, path));
+            extra.extend(found.as_ref().map_err(|why| (path.clone(), why.clone()))?);
+        }
+        let mut leaves = Vec::new();
+        for pair in config.client.iter().flatten() {
+            let mut clients = self.clients.borrow_mut();
+            let found = clients.entry(pair.clone()).or_insert_with(|| read_client(&self.tree, pair));
+            leaves.push(found.clone().map_err(|why| (pair.0.clone(), why))?);
+        }
+        let trust = if config.skip_verify == Some(true) { Trust::Unverified } else { Trust::Verified { extra } };
+        Ok((trust, leaves.first().copied()))
+    }
+
+    fn auth(&self, config: &HostConfig, host: &Host) -> Auth {
+        let is_login = |(name, _): &&(String, Vec<String>)| name.eq_ignore_ascii_case("authorization");
+        if let Some((_, values)) = config.header.iter().find(is_login) {
+            let coded = values.first().and_then(|value| value.strip_prefix("Basic ").or_else(|| value.strip_prefix("basic ")));
+            let plain = coded.and_then(|coded| cert::base64_decode(coded.trim()));
+            return plain.map_or_else(|| Auth::Other("Authorization header".into()), |plain| Auth::Basic(Secret::new(plain)));
+        }
+        if !config.header.is_empty() {
+            let names: Vec<&str> = config.header.iter().map(|(name, _)| name.as_str()).collect();
+            return Auth::Other(format!("header {}", names.join(", ")));
+        }
+        match self.chain.as_ref().ok().and_then(|chain| chain.configs.get(host.as_str())) {
+            Some(settings) => match &settings.basic {
+                Some(basic) => Auth::Basic(basic.clone()),
+                None if settings.token => Auth::Other("identity token".into()),
+                None => Auth::None,
+            },
+            None => Auth::None,
+        }
+    }
+}
+
+fn bytes<'a>(tree: &'a Tree, path: &NodePath) -> Result<&'a [u8], String> {
+    match tree.find(path) {
+        Found::File(bytes, _) => Ok(bytes),
+        Found::Absent => Err("does not exist".into()),
+        Found::Dir(_) => Err("is a folder".into()),
+        Found::Unreadable(why) => Err(format!("cannot be read ({why})")),
+        Found::Unread => Err("was not looked at".into()),
+    }
+}
+
+/// T26, T27.
+fn read_ca(tree: &Tree, path: &NodePath) -> Result<BTreeSet<Fingerprint>, String> {
+    let found = cert::fingerprints(bytes(tree, path)?);
+    if found.is_empty() { Err("holds no certificate".into()) } else { Ok(found) }
+}
+
+/// As Go's `tls.X509KeyPair`: the leaf's fingerprint, when the key belongs to it.
+fn read_client(tree: &Tree, (cert, key): &Pair) -> Result<Fingerprint, String> {
+    let chain = cert::read_pem(bytes(tree, cert)?).map_err(|error| error.to_string())?;
+    let leaf = chain.certs.first().ok_or("holds no certificate")?;
+    let keys = match key {
+        Some(key) => bytes(tree, key).and_then(|bytes| cert::read_pem(bytes).map_err(|error| error.to_string())),
+        None => Ok(chain.clone()),
+    };
+    let keys = keys.map_err(|why| format!("has no usable key: {} {why}", key.as_ref().unwrap_or(cert)))?;
+    let private = keys.keys.first().ok_or("has no private key")?;
+    match cert::key_matches(&chain.certs, private) {
+        KeyMatch::No => Err("does not belong to its key".into()),
+        KeyMatch::Unreadable(why) => Err(format!("has a key that cannot be read: {why}")),
+        KeyMatch::Yes | KeyMatch::Unknown(_) => Ok(leaf.fingerprint),
+    }
+}

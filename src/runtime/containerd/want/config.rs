@@ -1,0 +1,205 @@
+//! The keys of config.toml: one folder in `config_path`, and the pause image. Everything that forbids to touch it.
+
+use std::collections::BTreeSet;
+
+use super::super::Dialect;
+use super::{DEFAULT_ROOT, STAGE};
+use crate::desired::{Keys, Part, Want};
+use crate::format::KeyFormat;
+use crate::format::config_toml::{Chain, Setting, config_path_key, sandbox_key, set};
+use crate::format::hosts_toml::render::quoted;
+use crate::model::content::Content;
+use crate::model::path::NodePath;
+use crate::model::place::Place;
+use crate::model::problem::Problem;
+use crate::model::tree::{Found, Tree};
+use crate::runtime::FoundRuntime;
+use crate::spec::Spec;
+
+type Problems = Vec<Problem>;
+
+/// Decides where the registry folders go and wants the keys of config.toml that this needs. `None`: this containerd serves no
+/// CRI, there is nothing to do.
+///
+/// # Errors
+/// Why the target has to be left untouched.
+pub(super) fn prepare(
+    spec: &Spec,
+    found: &FoundRuntime,
+    tree: &Tree,
+    dialects: &[Dialect],
+    part: &mut Part,
+) -> Result<Option<NodePath>, Problems> {
+    let chains = read_all(tree, &found.config, dialects)?;
+    if let Some(at) = chains.iter().find_map(|(_, chain)| chain.disabled.clone()) {
+        let what = "disabled_plugins names the CRI plugin: no kubelet pulls through this containerd, it is left as it is";
+        part.notes
+            .push(Problem::note("cri-disabled", what, "take it out of disabled_plugins if Kubernetes is to use this containerd").at(at));
+        return Ok(None);
+    }
+    refuse_legacy(&chains)?;
+    let root = root(&chains);
+    let path_ok = |chain: &Chain, dialect: Dialect| chain.roots(dialect).0.first() == Some(&root);
+    let edit_path = chains.iter().any(|(dialect, chain)| !path_ok(chain, *dialect));
+    if edit_path {
+        part.notes.extend(dropped_roots(&chains, tree, &root));
+    }
+    let pause = spec.pause.as_ref().map(|pause| pause.image.written.as_str());
+    let pause_ok = |chain: &Chain| pause.is_none_or(|image| chain.sandbox.as_ref().is_some_and(|said| said.value == image));
+    let edit_pause = chains.iter().any(|(_, chain)| !pause_ok(chain));
+
+    let bytes = match tree.find(&found.config) {
+        Found::File(bytes, _) => Some(bytes),
+        _ => None,
+    };
+    if bytes.is_none() && !edit_path && !edit_pause {
+        return Ok(Some(root));
+    }
+    let before = std::str::from_utf8(bytes.map_or(b"", |bytes| bytes)).map_err(|_| {
+        let help = "make the file valid UTF-8";
+        vec![Problem::error("config-toml", format!("{} is not UTF-8", found.config), help).at(Place::file(found.config.as_str()))]
+    })?;
+    let declared = chains.first().and_then(|(_, chain)| chain.declared);
+    let start = versioned(before, declared, &found.config, edit_path || edit_pause)?;
+    let version = declared.unwrap_or(2);
+    let mut settings = Vec::new();
+    if edit_path {
+        let why = format!("containerd reads registry folders only from a single config_path; {root} becomes it");
+        settings.push(Setting { key: config_path_key(version).to_vec(), raw: quoted(root.as_str()), why });
+    }
+    if let Some(image) = pause.filter(|_| edit_pause) {
+        settings.push(Setting { key: sandbox_key(version), raw: quoted(image), why: format!("the pause image is {image}") });
+    }
+    let mut all = Vec::new();
+    all.extend(start.map(|raw| Setting {
+        key: vec!["version"],
+        raw,
+        why: "without a version containerd 1.x looks for other tables".into(),
+    }));
+    all.extend(settings);
+    let (after, edits) = set(before, &all).map_err(|refused| {
+        let at = Place::at(found.config.as_str(), before, refused.offset);
+        vec![Problem::error("config-toml", refused.why.clone(), "write the table in the standard form, `[plugins.…]`").at(at)]
+    })?;
+    prove(tree, found, dialects, &after, &root, pause)?;
+    let why = if edits.is_empty() { "as it should be".to_owned() } else { join(&edits) };
+    let stage = found.config.parent().unwrap_or_else(NodePath::root).join(STAGE);
+    let keys = Keys { format: KeyFormat::Toml, edits, content: Content::public(after), mode: 0o644, stage, why };
+    part.wants.insert(found.config.clone(), Want::Keys(keys));
+    Ok(Some(root))
+}
+
+fn join(edits: &[crate::format::KeyEdit]) -> String {
+    let mut reasons: Vec<&str> = edits.iter().map(|edit| edit.why.as_str()).collect();
+    reasons.dedup();
+    reasons.join("; ")
+}
+
+fn read_all(tree: &Tree, config: &NodePath, dialects: &[Dialect]) -> Result<Vec<(Dialect, Chain)>, Problems> {
+    let read = |dialect: &Dialect| {
+        Chain::read(tree, config, *dialect).map(|chain| (*dialect, chain)).map_err(|broken| {
+            let help = "repair the file; `containerd config dump` shows the same error";
+            vec![Problem::error("config-toml", broken.why, help).at(broken.at)]
+        })
+    };
+    // a file of a version that only some classes know rules the others out where the version of containerd is unknown
+    let (known, failed): (Vec<_>, Vec<_>) = dialects.iter().map(read).partition(Result::is_ok);
+    let known: Vec<_> = known.into_iter().filter_map(Result::ok).collect();
+    match failed.into_iter().find_map(Result::err) {
+        Some(problems) if known.is_empty() || dialects.len() < Dialect::ALL.len() => Err(problems),
+        _ => Ok(known),
+    }
+}
+
+/// 8.4, rule 13. Moving legacy settings over comes with a later version.
+fn refuse_legacy(chains: &[(Dialect, Chain)]) -> Result<(), Problems> {
+    let help = "move these settings to hosts.toml files and remove them from config.toml (this version of nodeprep does not do it for you)";
+    let mut found = BTreeSet::new();
+    for (_, chain) in chains {
+        let mirrors = chain.mirrors.iter().map(|(host, mirror)| (mirror.at.clone(), format!("registry.mirrors.{host:?}")));
+        // 2.x has no such key: the chain leaves it out there
+        let tls = chain
+            .configs
+            .iter()
+            .filter_map(|(host, config)| Some((config.tls.as_ref()?.at.clone(), format!("registry.configs.{host:?}.tls"))));
+        found.extend(mirrors.chain(tls));
+    }
+    let problem = |(at, what): (Place, String)| {
+        let what = format!("{what} is set: together with config_path the CRI plugin would not load");
+        Problem::error("legacy-registry", what, help).at(at)
+    };
+    if found.is_empty() { Ok(()) } else { Err(found.into_iter().map(problem).collect()) }
+}
+
+/// Where the folders go: the first entry of a value that a file sets, else the usual place.
+fn root(chains: &[(Dialect, Chain)]) -> NodePath {
+    let set = chains.iter().find_map(|(_, chain)| chain.set_path.as_ref());
+    let first = set.and_then(|said| said.value.split(':').find(|part| !part.is_empty()));
+    first.map_or_else(|| NodePath::fixed(DEFAULT_ROOT), |first| NodePath::root().join(first))
+}
+
+/// What stands in folders that are not looked through any more.
+fn dropped_roots(chains: &[(Dialect, Chain)], tree: &Tree, root: &NodePath) -> Problems {
+    let mut dropped = BTreeSet::new();
+    for (dialect, chain) in chains {
+        let value = chain.config_path(*dialect);
+        dropped
+            .extend(value.split(':').filter(|part| !part.is_empty()).map(|part| NodePath::root().join(part)).filter(|path| path != root));
+    }
+    let held = dropped.into_iter().filter_map(|path| {
+        let names = tree.names(&path);
+        let what = format!("{path} will not be looked through any more: config_path becomes {root} alone; it holds {}", names.join(", "));
+        (!names.is_empty()).then(|| Problem::warning("config-path-collapsed", what, format!("move what is still needed to {root}")))
+    });
+    held.collect()
+}
+
+/// 8.4, rule 11: the `version` that has to be added to a file without one, if it can be.
+fn versioned(text: &str, declared: Option<i64>, config: &NodePath, edits: bool) -> Result<Option<String>, Problems> {
+    if !edits || declared.is_some_and(|version| version >= 2) {
+        return Ok(None);
+    }
+    let document = toml_edit::Document::parse(text).ok();
+    let speaks_of_plugins = |key: &str| document.as_ref().is_some_and(|document| document.get(key).is_some());
+    if !["plugins", "disabled_plugins", "required_plugins", "version"].iter().any(|key| speaks_of_plugins(key)) {
+        return Ok(Some("2".to_owned()));
+    }
+    let what = format!("{config} is a file of version 1 with plugin settings, which mean something else in every later version");
+    let help = "convert it with `containerd config migrate`, or write `version = 2` with the long plugin names";
+    Err(vec![Problem::error("config-toml-version", what, help).at(Place::file(config.as_str()))])
+}
+
+/// What counts is the effective value: reads the result again as each class of versions does, drop-ins included.
+fn prove(
+    tree: &Tree,
+    found: &FoundRuntime,
+    dialects: &[Dialect],
+    after: &str,
+    root: &NodePath,
+    pause: Option<&str>,
+) -> Result<(), Problems> {
+    let mut tree = tree.clone();
+    let real = tree.real(&found.config).unwrap_or_else(|| found.config.clone());
+    tree.put(&real, after.as_bytes(), 0o644);
+    for (dialect, chain) in read_all(&tree, &found.config, dialects)? {
+        let wrong = |what: &str, at: Option<Place>| {
+            let mut problem = Problem::error(
+                "config-toml-overridden",
+                format!("{what} set in {} would not take effect on {}", found.config, dialect.name()),
+                "remove it from the file that overrides it, or give that file the same `version` as config.toml",
+            );
+            problem.at = at.or_else(|| chain.passed_over.first().map(|said| said.at.clone()));
+            Err(vec![problem])
+        };
+        if chain.roots(dialect).0.first() != Some(root) {
+            return wrong("config_path", chain.set_path.as_ref().map(|said| said.at.clone()));
+        }
+        if pause.is_some_and(|image| chain.sandbox.as_ref().is_none_or(|said| said.value != image)) {
+            return wrong("the pause image", chain.sandbox.as_ref().map(|said| said.at.clone()));
+        }
+        if let Some(broken) = chain.unloadable(dialect) {
+            return Err(vec![Problem::error("config-toml", broken.why, "remove the legacy settings").at(broken.at)]);
+        }
+    }
+    Ok(())
+}
