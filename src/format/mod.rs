@@ -3,6 +3,11 @@
 //! Whole files that are ours begin with [`HEADER`]. Of files that are partly ours only our keys change ([`KeyEdit`]); every
 //! other byte stays.
 
+pub mod auth_json;
+pub mod certs_d;
+pub mod crio_conf;
+pub mod registries_conf;
+
 use serde::{Deserialize, Serialize};
 
 /// First line of every file that is wholly ours, behind the comment sign of the format.
