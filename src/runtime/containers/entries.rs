@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use crate::format::registries_conf::{Mirror as Entry, Pull, Registry, canonical};
 use crate::model::endpoint::{Endpoint, Scheme};
-use crate::model::host::Host;
+use crate::model::host::{HUB, HUB_API, Host};
 use crate::model::place::Place;
 use crate::model::problem::Problem;
 use crate::model::repo::RepoPath;
@@ -35,6 +35,12 @@ pub fn entries(spec: &Spec) -> Entries {
     }
     for (host, path) in prefixes(spec) {
         entries.add(spec, &host, &path);
+    }
+    let hub = [HUB, HUB_API].map(Host::fixed);
+    let logins: Vec<_> = hub.iter().map(|host| spec.access(host).login.as_ref()).collect();
+    if logins.windows(2).any(|pair| pair[0] != pair[1]) {
+        let what = format!("auth.json: a login for one of {HUB} and {HUB_API} is used for both, and the spec gives them different ones");
+        entries.notes.push(Problem::note("hub-login", what, "give both names the same credentials"));
     }
     for (host, access) in spec.own_hosts() {
         if host.port().is_none() && is_insecure(access) {
