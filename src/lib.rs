@@ -23,3 +23,4 @@ pub mod node;
 pub mod plan;
 pub mod runtime;
 pub mod spec;
+pub mod trust;
