@@ -47,6 +47,7 @@ fn client() -> Client {
     Client { certs: vec![made()[2].0.clone()], key: made()[2].1.clone() }
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "stands where an optional login is wanted")]
 fn login(text: &str) -> Option<Login> {
     Some(Login { basic: Secret::new(text) })
 }
