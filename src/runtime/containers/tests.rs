@@ -471,12 +471,11 @@ mod meaning {
             accepted.set(accepted.get() + 1);
             let after = lay(&empty, &parts);
             let entries = entries::entries(&spec);
-            let prefixes: BTreeSet<&str> = entries.registries.iter().map(|entry| entry.prefix.as_str()).collect();
+            let named: BTreeSet<&Host> = spec.mirrors.iter().map(|mirror| &mirror.source.host).chain(spec.access.keys()).collect();
             let views = [View::new(&after, &crio), View::new(&after, &podman)];
             for (host, repo) in HOSTS.iter().flat_map(|host| REPOS.map(|repo| (host, repo))) {
-                // the one gap that is told: another port of a bare name that has an entry
-                let bare = host.split(':').next().unwrap_or(host);
-                if host.contains(':') && prefixes.contains(bare) && !prefixes.contains(host) {
+                // the one gap that is told: another port of a bare name that is mirrored or insecure
+                if host.contains(':') && !host.ends_with(":443") && !named.contains(&Host::fixed(host)) {
                     continue;
                 }
                 for suffix in [":1".to_owned(), format!("@sha256:{}", "a".repeat(64))] {
