@@ -31,12 +31,12 @@ fn check(folder: &Path) -> Result<(), Failed> {
     tree.insert(NodePath::root(), Entry::Dir { meta: Meta::new(0o755), listed: true });
     load(&mut tree, &folder.join("root"), &NodePath::root());
     let expected = std::fs::read_to_string(folder.join("expect.txt"))?;
-    let comment = expected.lines().take_while(|line| line.starts_with('#')).map(|line| format!("{line}\n")).collect::<String>();
+    let comment: Vec<&str> = expected.split_inclusive('\n').take_while(|line| line.starts_with('#')).collect();
     let images = expected.lines().filter(|line| !line.is_empty() && !line.starts_with(['#', ' ']));
     for runtime in [Runtime::Crio, Runtime::Podman] {
         let view = View::new(&tree, &found(runtime));
         let answers: String = images.clone().map(|image| answer(&view, image)).collect();
-        let is = format!("{comment}{answers}");
+        let is = comment.concat() + &answers;
         if is != expected {
             return Err(format!("{runtime} differs\n--- expected\n{expected}\n--- is\n{is}").into());
         }
@@ -72,15 +72,15 @@ fn found(runtime: Runtime) -> FoundRuntime {
 fn answer(view: &View, text: &str) -> String {
     let image = ImageRef::parse(text).unwrap();
     let resolution = view.resolve(&image);
-    let mut lines = format!("\n{text}\n");
+    let mut lines = vec![String::new(), text.to_owned()];
     for attempt in &resolution.attempts {
         let unverified = if attempt.scheme == Scheme::Https && attempt.trust == Trust::Unverified { " unverified" } else { "" };
-        lines.push_str(&format!("  {}{unverified}\n", attempt.manifest_url(&image)));
+        lines.push(format!("  {}{unverified}", attempt.manifest_url(&image)));
     }
-    lines.push_str(&match resolution.end {
-        End::Exhausted => "  exhausted\n".to_owned(),
-        End::Blocked(why) => format!("  blocked: {why}\n"),
-        End::Broken(why) => format!("  broken: {why}\n"),
+    lines.push(match resolution.end {
+        End::Exhausted => "  exhausted".to_owned(),
+        End::Blocked(why) => format!("  blocked: {why}"),
+        End::Broken(why) => format!("  broken: {why}"),
     });
-    lines
+    lines.join("\n") + "\n"
 }

@@ -55,8 +55,13 @@ impl Conf {
     /// lexically smaller, so that `*.example.com` beats `a.example.com`.
     #[must_use]
     pub fn find(&self, name: &str) -> Option<&Registry> {
-        let candidates = self.registries.values().filter(|registry| matched(name, &registry.prefix).is_some());
-        candidates.reduce(|best, next| if next.prefix.len() > best.prefix.len() { next } else { best })
+        let boundary = |c: char| matches!(c, '/' | ':' | '@');
+        let ends = name.match_indices(boundary).map(|(end, _)| end).chain([name.len()]);
+        let exact = ends.filter_map(|end| self.registries.get(&name[..end]));
+        let host = name.split(boundary).next().unwrap_or(name);
+        let domains = host.match_indices('.').filter_map(|(dot, _)| self.registries.get(&format!("*{}", &host[dot..])));
+        let all = exact.chain(domains.filter(|registry| matched(name, &registry.prefix).is_some()));
+        all.max_by(|one, other| one.prefix.len().cmp(&other.prefix.len()).then_with(|| other.prefix.cmp(&one.prefix)))
     }
 }
 
@@ -99,6 +104,35 @@ impl Registry {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The look-up by candidates finds what a walk over all entries finds, as upstream does it.
+    #[test]
+    fn finds_what_a_walk_finds() {
+        let prefixes = ["a.b", "a.b:5", "a.b/c", "a.b/c/d", "*.b", "*.a.b", "x.b", "aa.b", "*", "a.*.b", "a.b/c:1", "localhost"];
+        let entry = |prefix: &str| format!("[[registry]]\nprefix = \"{prefix}\"\nlocation = \"l.{}\"\n", prefix.len());
+        let text: String = prefixes.iter().map(|prefix| entry(prefix)).collect();
+        let conf = super::super::parse(&crate::model::path::NodePath::fixed("/x"), &text, false).unwrap();
+        assert_eq!(conf.registries.len(), prefixes.len());
+        for name in [
+            "a.b/c",
+            "a.b/c/d/e",
+            "a.b:5/c",
+            "a.b:6/c",
+            "q.a.b/c",
+            "x.b/c",
+            "aa.b:1/c",
+            "a.b.b/c",
+            "a.b.c/b",
+            "z/a.b",
+            "localhost/x",
+            "n.o/x",
+            "q.b:5/a.b",
+        ] {
+            let walk = conf.registries.values().filter(|registry| matched(name, &registry.prefix).is_some());
+            let walk = walk.reduce(|best, next| if next.prefix.len() > best.prefix.len() { next } else { best });
+            assert_eq!(conf.find(name), walk, "{name}");
+        }
+    }
 
     #[test]
     fn prefixes_end_at_boundaries() {

@@ -101,7 +101,8 @@ impl Reader<'_> {
         }
     }
 
-    /// A location, prefix or search entry: slashes at the end are dropped, a scheme is refused.
+    /// A location, prefix or search entry: slashes at the end are dropped, a scheme is refused. (Older releases, skopeo 1.9.3
+    /// among them, keep the slash of a *mirror*, and every pull fails; ours never has one.)
     fn location(&self, text: Option<String>, span: Option<Range<usize>>) -> Result<String, Invalid> {
         let text = text.unwrap_or_default();
         if text.starts_with("http://") || text.starts_with("https://") {

@@ -3,7 +3,7 @@
 //! A prefix `reg.local` is also for `reg.local:5000` (R07), so each name that the spec means gets an entry of its own: the
 //! longer prefix wins. What cannot be said in this format is listed, never bent in silence.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::format::registries_conf::{Mirror as Entry, Pull, Registry, canonical};
 use crate::model::endpoint::{Endpoint, Scheme};
@@ -11,7 +11,7 @@ use crate::model::host::{HUB, HUB_API, Host};
 use crate::model::place::Place;
 use crate::model::problem::Problem;
 use crate::model::repo::RepoPath;
-use crate::spec::{Access, Fallback, Mirror, Spec};
+use crate::spec::{Access, Fallback, Mirror, Source, Spec};
 
 /// What a spec is in registries.conf.
 #[derive(Debug, Default)]
@@ -30,11 +30,12 @@ pub struct Entries {
 #[must_use]
 pub fn entries(spec: &Spec) -> Entries {
     let mut entries = Entries::default();
+    let names = Names::of(spec);
     for mirror in &spec.mirrors {
-        entries.check(spec, mirror);
+        entries.check(&names, mirror);
     }
     for (host, path) in prefixes(spec) {
-        entries.add(spec, &host, &path);
+        entries.add(spec, &names, &host, &path);
     }
     let hub = [HUB, HUB_API].map(Host::fixed);
     let logins: Vec<_> = hub.iter().map(|host| spec.access(host).login.as_ref()).collect();
@@ -69,9 +70,10 @@ fn at(problem: Problem, place: Option<&Place>) -> Problem {
 /// a name whose entry would cover it with another meaning; hosts of their own.
 fn prefixes(spec: &Spec) -> Vec<(Host, RepoPath)> {
     let mut all: Vec<(Host, RepoPath)> = Vec::new();
+    let mut seen = BTreeSet::new();
     let mut add = |host: &Host, path: &RepoPath| {
         let prefix = (host.clone(), path.clone());
-        if !all.contains(&prefix) && !host.is_ipv6() && host.is_recognised_in_references() {
+        if !host.is_ipv6() && host.is_recognised_in_references() && seen.insert(prefix.clone()) {
             all.push(prefix);
         }
     };
@@ -100,12 +102,39 @@ fn prefixes(spec: &Spec) -> Vec<(Host, RepoPath)> {
     all
 }
 
-/// The mirror that is responsible for everything below `host/path`; as [`Spec::mirror_of`], for a prefix instead of an image.
-fn responsible<'a>(spec: &'a Spec, host: &Host, path: &RepoPath) -> Option<&'a Mirror> {
-    spec.mirrors
-        .iter()
-        .filter(|mirror| names(mirror).contains(host) && path.below(&mirror.source.path).is_some())
-        .max_by_key(|mirror| mirror.source.path.as_str().len())
+/// The mirrors by each name under which their source is known, in the spec's order: a thousand of them are looked up a
+/// thousand times.
+struct Names<'a>(BTreeMap<Host, Vec<&'a Mirror>>);
+
+impl<'a> Names<'a> {
+    fn of(spec: &'a Spec) -> Self {
+        let mut all: BTreeMap<Host, Vec<&Mirror>> = BTreeMap::new();
+        for mirror in &spec.mirrors {
+            for name in names(mirror) {
+                all.entry(name).or_default().push(mirror);
+            }
+        }
+        Self(all)
+    }
+
+    fn named(&self, host: &Host) -> impl Iterator<Item = &'a Mirror> {
+        self.0.get(host).into_iter().flatten().copied()
+    }
+
+    /// The mirror that is responsible for everything below `host/path`; as [`Spec::mirror_of`], for a prefix instead of an
+    /// image.
+    fn responsible(&self, host: &Host, path: &RepoPath) -> Option<&'a Mirror> {
+        let covering = self.named(host).filter(|mirror| path.below(&mirror.source.path).is_some());
+        covering.max_by_key(|mirror| mirror.source.path.as_str().len())
+    }
+
+    /// The closed source that an endpoint stands in, or that stands below the endpoint.
+    fn closes(&self, endpoint: &Endpoint) -> Option<&'a Source> {
+        let never = |mirror: &&Mirror| mirror.fallback == Fallback::Never;
+        let below = |mirror: &&Mirror| mirror.source.path.below(&endpoint.prefix).is_some_and(|rest| !rest.is_all());
+        let inside = self.responsible(&endpoint.host, &endpoint.prefix).filter(never);
+        inside.or_else(|| self.named(&endpoint.host).filter(never).find(below)).map(|mirror| &mirror.source)
+    }
 }
 
 /// The names under which a source is known.
@@ -122,8 +151,8 @@ fn text(host: &Host, path: &RepoPath) -> String {
 }
 
 impl Entries {
-    fn add(&mut self, spec: &Spec, host: &Host, path: &RepoPath) {
-        let mirror = responsible(spec, host, path);
+    fn add(&mut self, spec: &Spec, names: &Names<'_>, host: &Host, path: &RepoPath) {
+        let mirror = names.responsible(host, path);
         let access = spec.access(host);
         let (mut mirrors, mut blocked, mut place) = (Vec::new(), false, access.at.clone());
         if let Some(mirror) = mirror {
@@ -156,7 +185,7 @@ impl Entries {
         }
     }
 
-    fn check(&mut self, spec: &Spec, mirror: &Mirror) {
+    fn check(&mut self, names: &Names<'_>, mirror: &Mirror) {
         let source = &mirror.source;
         if source.host.is_ipv6() || !source.host.is_recognised_in_references() {
             let what = format!("registries.conf: source {source} is no registry name that CRI-O and Podman can read in an image reference");
@@ -180,7 +209,7 @@ impl Entries {
                 let help = "use a DNS name or IPv4 address, with a dot or a port, and registry-1.docker.io for Docker Hub";
                 self.cannot.push(Problem::error("endpoint-unnameable", what, help).at(mirror.at.clone()));
             }
-            if let Some(closed) = closes(spec, endpoint) {
+            if let Some(closed) = names.closes(endpoint) {
                 let what = format!(
                     "registries.conf cannot close {closed} and use {name} as endpoint of {source}: a blocked name is refused as mirror, too"
                 );
@@ -189,15 +218,4 @@ impl Entries {
             }
         }
     }
-}
-
-/// The closed source that an endpoint stands in, or that stands below the endpoint.
-fn closes<'a>(spec: &'a Spec, endpoint: &Endpoint) -> Option<&'a crate::spec::Source> {
-    let never = |mirror: &&Mirror| mirror.fallback == Fallback::Never;
-    let inside = responsible(spec, &endpoint.host, &endpoint.prefix).filter(never);
-    let below = |mirror: &&Mirror| {
-        let path = mirror.source.path.below(&endpoint.prefix);
-        names(mirror).contains(&endpoint.host) && path.is_some_and(|rest| !rest.is_all())
-    };
-    inside.or_else(|| spec.mirrors.iter().filter(never).find(below)).map(|mirror| &mirror.source)
 }
