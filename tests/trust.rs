@@ -75,7 +75,7 @@ fn report(spec: &Spec, tree: &Tree) -> String {
     let family = trust::family(tree);
     let part = trust::want(spec, &family, tree);
     let problem = |text: &mut String, kind: &str, problem: &Problem| {
-        writeln!(text, "{kind} {}: {}; {}", problem.code, problem.what, problem.help).unwrap()
+        writeln!(text, "{kind} {}: {}; {}", problem.code, problem.what, problem.help).unwrap();
     };
     if let Ok(family) = &family {
         writeln!(text, "family {}\nrefresh {}\nrefresh {}", family.name, family.refresh(false).join(" "), family.refresh(true).join(" "))

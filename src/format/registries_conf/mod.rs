@@ -167,12 +167,6 @@ fn quoted(text: &str) -> String {
     format!("\"{}\"", clean.replace('\\', "\\\\").replace('"', "\\\""))
 }
 
-/// Whether the text is a file of ours, by its first line.
-#[must_use]
-pub fn is_ours(text: &str) -> bool {
-    text.lines().next().is_some_and(|line| line.trim_start_matches('#').trim() == super::HEADER)
-}
-
 /// The main file.
 #[must_use]
 pub fn main_file() -> NodePath {
