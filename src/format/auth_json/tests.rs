@@ -1,3 +1,5 @@
+//! Edits in place, look-ups, and the property that an undone edit leaves no trace.
+
 use super::*;
 use proptest::prelude::*;
 

@@ -1,3 +1,5 @@
+//! Renderer rules by number, conflicts, and the property that holds the rendered files against the meaning of the spec.
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, OnceLock};
 
