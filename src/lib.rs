@@ -24,3 +24,4 @@ pub mod plan;
 pub mod report;
 pub mod runtime;
 pub mod spec;
+pub mod trust;

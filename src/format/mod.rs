@@ -3,8 +3,12 @@
 //! Whole files that are ours begin with [`HEADER`]. Of files that are partly ours only our keys change ([`KeyEdit`]); every
 //! other byte stays.
 
+pub mod auth_json;
+pub mod certs_d;
 pub mod config_toml;
+pub mod crio_conf;
 pub mod hosts_toml;
+pub mod registries_conf;
 
 use serde::{Deserialize, Serialize};
 

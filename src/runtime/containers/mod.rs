@@ -1,24 +1,23 @@
 //! The containers/image family: CRI-O, and Podman with Buildah and Skopeo.
+//!
+//! What lives here: where they look ([`files`], [`logins`]), what they ask for an image ([`View`]), what they need to be true
+//! to a spec ([`want`]), what makes them see a change ([`activation`]). What must not: what a file's text means (`format`),
+//! the spec's own meaning (`spec::intent`). Facts: `runtime-semantics.md` 2 and 7.
+//!
+//! Both runtimes share one library, and one set of files; they differ in environment, auth file and short names.
 
-use super::FoundRuntime;
-use crate::model::image::ImageRef;
-use crate::model::resolution::{End, Resolution};
-use crate::model::tree::Tree;
+pub mod activation;
+pub mod conflicts;
+pub mod entries;
+pub mod files;
+pub mod logins;
+mod view;
+pub mod want;
 
-/// registries.conf, certs.d and auth files as containers/image reads them.
-#[derive(Debug)]
-pub struct View {}
+pub use activation::activation;
+pub use files::wishes;
+pub use view::View;
+pub use want::{want, want_knowing};
 
-impl View {
-    /// Reads them from the tree.
-    #[must_use]
-    pub fn new(_tree: &Tree, _on: &FoundRuntime) -> Self {
-        Self {}
-    }
-
-    /// What is asked for `image`.
-    #[must_use]
-    pub fn resolve(&self, image: &ImageRef) -> Resolution {
-        Resolution { image: image.clone(), attempts: Vec::new(), end: End::Exhausted, files: Vec::new() }
-    }
-}
+#[cfg(test)]
+mod tests;

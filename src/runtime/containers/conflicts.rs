@@ -1,0 +1,135 @@
+//! Somebody else's files that stand in the way of ours, or that ours would put out of force.
+//!
+//! The rules of registries.conf are checked on the *merged* result, with our drop-in laid over what is there (rule 15 of
+//! `runtime-semantics.md` 8.4).
+
+use std::collections::BTreeSet;
+
+use super::entries::Entries;
+use super::files::{self, Places, load};
+use crate::format::certs_d::{self, Certs};
+use crate::format::registries_conf::DROP_IN;
+use crate::model::digest::Fingerprint;
+use crate::model::endpoint::Scheme;
+use crate::model::host::Host;
+use crate::model::path::NodePath;
+use crate::model::place::Place;
+use crate::model::problem::Problem;
+use crate::model::tree::{Entry, Tree};
+use crate::runtime::FoundRuntime;
+use crate::spec::Spec;
+
+/// What stands against it, by the two ways of refusing.
+#[derive(Debug, Default)]
+pub struct Against {
+    /// The node cannot do it (exit 4).
+    pub cannot: Vec<Problem>,
+    /// Somebody else's configuration is in the way (exit 5).
+    pub conflict: Vec<Problem>,
+}
+
+impl Against {
+    fn conflict(&mut self, problem: Problem) {
+        if !self.conflict.contains(&problem) {
+            self.conflict.push(problem);
+        }
+    }
+
+    fn cannot(&mut self, problem: Problem) {
+        if !self.cannot.contains(&problem) {
+            self.cannot.push(problem);
+        }
+    }
+}
+
+/// Checks registries.conf: `after` is the tree with our files laid over it.
+pub fn registries(against: &mut Against, after: &Tree, places: &Places, entries: &Entries) {
+    if places.hides_etc {
+        let what = format!("{} hides /etc/containers/registries.conf and its drop-ins from root's programs", places.main);
+        let help = format!("remove {}, or move what it says to /etc/containers/registries.conf", places.main);
+        against.conflict(Problem::error("registries-conf-hidden", what, help).at(Place::file(places.main.as_str())));
+        return;
+    }
+    if let Some(dir) = places.dirs.first()
+        && let Some(Entry::Link { to, .. }) = after.real_parent(dir).and_then(|real| after.entry(&real))
+    {
+        let what = format!("{dir} is a symbolic link to {to}, and containers/image reads nothing behind it");
+        let help = format!("make {dir} a real folder");
+        against.cannot(Problem::error("drop-in-folder-link", what, help).at(Place::file(dir.as_str())));
+        return;
+    }
+    let loaded = load(after, places);
+    if let Some(invalid) = &loaded.broken {
+        let what = format!("registries.conf is invalid, so every pull fails already: {}", invalid.what);
+        let problem = Problem::error("registries-conf-invalid", what, "correct or remove what is named here, then run again");
+        against.conflict(problem.at(invalid.at.clone()));
+        return;
+    }
+    let mut behind_ours = false;
+    for (file, conf) in &loaded.layers {
+        if file.name() == DROP_IN {
+            behind_ours = true;
+            continue;
+        }
+        for ours in &entries.registries {
+            let Some(theirs) = conf.registries.get(&ours.prefix).filter(|theirs| !theirs.means(ours)) else { continue };
+            let mirrors: Vec<&str> = theirs.mirrors.iter().map(|mirror| mirror.location.as_str()).collect();
+            let has = if mirrors.is_empty() { "no mirrors".to_owned() } else { format!("mirrors {}", mirrors.join(", ")) };
+            let (what, help) = if behind_ours {
+                let what = format!("the entry for {} ({has}) comes after {DROP_IN} and replaces ours", ours.prefix);
+                (what, format!("remove the entry from {file}, or give the file a name that sorts before {DROP_IN}"))
+            } else {
+                let what = format!("an entry for {} is there already ({has}); ours would replace it", ours.prefix);
+                (what, format!("remove the entry from {file}, or say the same in the spec"))
+            };
+            against.conflict(Problem::error("foreign-registry", what, help).at(theirs.at.clone()));
+        }
+    }
+}
+
+/// What a registry's folder has to give according to the spec: the CAs (`None`: nobody looks at them), and the client
+/// certificate.
+fn wanted(spec: &Spec, host: &Host) -> (Option<BTreeSet<Fingerprint>>, Option<Fingerprint>) {
+    let access = spec.access(host);
+    if access.scheme == Scheme::Http {
+        return (None, None);
+    }
+    let ca = (!access.insecure).then(|| access.ca.iter().map(|cert| cert.fingerprint).collect());
+    (ca, access.client.as_ref().and_then(crate::spec::Client::fingerprint))
+}
+
+/// Checks certs.d for each host that is asked.
+pub fn certs(against: &mut Against, spec: &Spec, before: &Tree, after: &Tree, on: &FoundRuntime, reached: &BTreeSet<Host>) {
+    let home = files::home(on);
+    for host in reached {
+        let (ca, client) = wanted(spec, host);
+        let equal = |certs: &Certs| ca.as_ref().is_none_or(|ca| *ca == certs.ca) && certs.client == client;
+        match certs_d::read(after, &home, host) {
+            Err((file, why)) => {
+                let what = format!("{file} {why}, so {host} is unusable for {}", on.runtime);
+                against.conflict(
+                    Problem::error("certs-d-unusable", what, format!("remove or complete {file}")).at(Place::file(file.as_str())),
+                );
+            }
+            Ok(certs) if !equal(&certs) => {
+                let folder = certs.folder.unwrap_or_else(|| certs_d::folder(host));
+                let what = format!("{folder} gives {} other certificates for {host} than the spec", on.runtime);
+                let help = format!("remove the foreign files from {folder}, or name their CA in the spec");
+                against.conflict(Problem::error("certs-d-differs", what, help).at(Place::file(folder.as_str())));
+            }
+            Ok(certs) => {
+                let same = certs_d::read(before, &home, host).is_ok_and(|old| old.ca == certs.ca && old.client == certs.client);
+                if let Some(hidden) = newly_hidden(before, &home, host, &certs).filter(|_| !same) {
+                    let what = format!("{hidden} is in use for {host}, and a folder of ours would hide it");
+                    let help = format!("remove {hidden}, or name its certificates in the spec");
+                    against.conflict(Problem::error("certs-d-hidden", what, help).at(Place::file(hidden.as_str())));
+                }
+            }
+        }
+    }
+}
+
+fn newly_hidden(before: &Tree, home: &NodePath, host: &Host, after: &Certs) -> Option<NodePath> {
+    let used = certs_d::candidates(home, host).into_iter().find(|folder| before.exists(folder));
+    used.filter(|used| after.hidden.contains(used))
+}

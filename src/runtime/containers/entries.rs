@@ -1,0 +1,221 @@
+//! Spec → entries of registries.conf. Pure translation, without a look at the node.
+//!
+//! A prefix `reg.local` is also for `reg.local:5000` (R07), so each name that the spec means gets an entry of its own: the
+//! longer prefix wins. What cannot be said in this format is listed, never bent in silence.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::format::registries_conf::{Mirror as Entry, Pull, Registry, canonical};
+use crate::model::endpoint::{Endpoint, Scheme};
+use crate::model::host::{HUB, HUB_API, Host};
+use crate::model::place::Place;
+use crate::model::problem::Problem;
+use crate::model::repo::RepoPath;
+use crate::spec::{Access, Fallback, Mirror, Source, Spec};
+
+/// What a spec is in registries.conf.
+#[derive(Debug, Default)]
+pub struct Entries {
+    /// In the spec's order.
+    pub registries: Vec<Registry>,
+    /// Hosts that are asked, as they are named in references: each has its certs.d folder and its login.
+    pub reached: BTreeSet<Host>,
+    /// What works, but not quite as one may think.
+    pub notes: Vec<Problem>,
+    /// What the format cannot express.
+    pub cannot: Vec<Problem>,
+}
+
+/// Translates a spec.
+#[must_use]
+pub fn entries(spec: &Spec) -> Entries {
+    let mut entries = Entries::default();
+    let names = Names::of(spec);
+    for mirror in &spec.mirrors {
+        entries.check(&names, mirror);
+    }
+    for (host, path) in prefixes(spec) {
+        entries.add(spec, &names, &host, &path);
+    }
+    let hub = [HUB, HUB_API].map(Host::fixed);
+    let logins: Vec<_> = hub.iter().map(|host| spec.access(host).login.as_ref()).collect();
+    if logins.windows(2).any(|pair| pair[0] != pair[1]) {
+        let what = format!("auth.json: a login for one of {HUB} and {HUB_API} is used for both, and the spec gives them different ones");
+        entries.notes.push(Problem::note("hub-login", what, "give both names the same credentials"));
+    }
+    for (host, access) in spec.own_hosts() {
+        if host.port().is_none() && is_insecure(access) {
+            let what = format!("registries.conf: `insecure` of {host} also counts for its other ports, {host}:5000 and so on");
+            entries
+                .notes
+                .push(at(Problem::note("insecure-ports", what, "name the ports that are used in [[registry]]"), access.at.as_ref()));
+        }
+    }
+    entries
+}
+
+/// `insecure` covers both: unverified HTTPS is tried first, then plain HTTP (`runtime-semantics.md` 2.2).
+fn is_insecure(access: &Access) -> bool {
+    access.insecure || access.scheme == Scheme::Http
+}
+
+fn at(problem: Problem, place: Option<&Place>) -> Problem {
+    match place {
+        Some(place) => problem.at(place.clone()),
+        None => problem,
+    }
+}
+
+/// Each name that needs an entry, in the spec's order: sources; under `never` also their other names; the other port form of
+/// a name whose entry would cover it with another meaning; hosts of their own.
+fn prefixes(spec: &Spec) -> Vec<(Host, RepoPath)> {
+    let mut all: Vec<(Host, RepoPath)> = Vec::new();
+    let mut seen = BTreeSet::new();
+    let mut add = |host: &Host, path: &RepoPath| {
+        let prefix = (host.clone(), path.clone());
+        if !host.is_ipv6() && host.is_recognised_in_references() && seen.insert(prefix.clone()) {
+            all.push(prefix);
+        }
+    };
+    let same_name = |host: &Host| host.aliases().into_iter().filter(|alias| alias.name() == host.name()).collect::<Vec<_>>();
+    for mirror in &spec.mirrors {
+        let source = &mirror.source;
+        add(&source.host, &source.path);
+        match mirror.fallback {
+            Fallback::Never => source.host.aliases().iter().for_each(|alias| add(alias, &source.path)),
+            Fallback::Upstream if source.path.is_all() => same_name(&source.host).iter().for_each(|alias| add(alias, &source.path)),
+            Fallback::Upstream => {}
+        }
+    }
+    for (host, access) in spec.own_hosts() {
+        add(host, &RepoPath::all());
+        if is_insecure(access) {
+            for alias in same_name(host) {
+                add(&alias, &RepoPath::all());
+            }
+        }
+    }
+    // sources below a host with a port, where the bare name has an entry that would also be for the rest of that host
+    for mirror in spec.mirrors.iter().filter(|mirror| mirror.source.host.port().is_some()) {
+        add(&mirror.source.host, &RepoPath::all());
+    }
+    all
+}
+
+/// The mirrors by each name under which their source is known, in the spec's order: a thousand of them are looked up a
+/// thousand times.
+struct Names<'a>(BTreeMap<Host, Vec<&'a Mirror>>);
+
+impl<'a> Names<'a> {
+    fn of(spec: &'a Spec) -> Self {
+        let mut all: BTreeMap<Host, Vec<&Mirror>> = BTreeMap::new();
+        for mirror in &spec.mirrors {
+            for name in names(mirror) {
+                all.entry(name).or_default().push(mirror);
+            }
+        }
+        Self(all)
+    }
+
+    fn named(&self, host: &Host) -> impl Iterator<Item = &'a Mirror> {
+        self.0.get(host).into_iter().flatten().copied()
+    }
+
+    /// The mirror that is responsible for everything below `host/path`; as [`Spec::mirror_of`], for a prefix instead of an
+    /// image.
+    fn responsible(&self, host: &Host, path: &RepoPath) -> Option<&'a Mirror> {
+        let covering = self.named(host).filter(|mirror| path.below(&mirror.source.path).is_some());
+        covering.max_by_key(|mirror| mirror.source.path.as_str().len())
+    }
+
+    /// The closed source that an endpoint stands in, or that stands below the endpoint.
+    fn closes(&self, endpoint: &Endpoint) -> Option<&'a Source> {
+        let never = |mirror: &&Mirror| mirror.fallback == Fallback::Never;
+        let below = |mirror: &&Mirror| mirror.source.path.below(&endpoint.prefix).is_some_and(|rest| !rest.is_all());
+        let inside = self.responsible(&endpoint.host, &endpoint.prefix).filter(never);
+        inside.or_else(|| self.named(&endpoint.host).filter(never).find(below)).map(|mirror| &mirror.source)
+    }
+}
+
+/// The names under which a source is known.
+fn names(mirror: &Mirror) -> Vec<Host> {
+    let mut names = vec![mirror.source.host.clone()];
+    if mirror.fallback == Fallback::Never {
+        names.extend(mirror.source.host.aliases());
+    }
+    names
+}
+
+fn text(host: &Host, path: &RepoPath) -> String {
+    if path.is_all() { host.to_string() } else { format!("{host}/{path}") }
+}
+
+impl Entries {
+    fn add(&mut self, spec: &Spec, names: &Names<'_>, host: &Host, path: &RepoPath) {
+        let mirror = names.responsible(host, path);
+        let access = spec.access(host);
+        let (mut mirrors, mut blocked, mut place) = (Vec::new(), false, access.at.clone());
+        if let Some(mirror) = mirror {
+            let rest = path.below(&mirror.source.path).unwrap_or_default();
+            mirrors = mirror.endpoints.iter().map(|endpoint| self.mirror(spec, endpoint, &rest, &mirror.at)).collect();
+            blocked = mirror.fallback == Fallback::Never;
+            place = Some(mirror.at.clone());
+        }
+        if !blocked {
+            self.reached.insert(host.clone());
+        }
+        self.registries.push(Registry {
+            prefix: text(host, path),
+            location: text(host, path),
+            insecure: !blocked && is_insecure(access),
+            blocked,
+            by_digest_only: false,
+            mirrors,
+            at: place.unwrap_or_else(|| Place::file(spec.file.clone())),
+        });
+    }
+
+    fn mirror(&mut self, spec: &Spec, endpoint: &Endpoint, rest: &RepoPath, place: &Place) -> Entry {
+        self.reached.insert(endpoint.host.clone());
+        Entry {
+            location: text(&endpoint.host, &endpoint.prefix.join(rest)),
+            insecure: is_insecure(spec.access(&endpoint.host)),
+            pull: Pull::All,
+            at: place.clone(),
+        }
+    }
+
+    fn check(&mut self, names: &Names<'_>, mirror: &Mirror) {
+        let source = &mirror.source;
+        if source.host.is_ipv6() || !source.host.is_recognised_in_references() {
+            let what = format!("registries.conf: source {source} is no registry name that CRI-O and Podman can read in an image reference");
+            self.notes.push(Problem::note("source-unreadable", what, "use a DNS name with a dot or a port").at(mirror.at.clone()));
+        }
+        if source.path.is_all() && source.host.port().is_none() {
+            let host = &source.host;
+            let what = format!(
+                "registries.conf: the entry for {host} is also for {host} with any port that the spec does not name ({host}:8443/…): such a \
+                 reference is rewritten with its port, and the pull fails or ends at that port of the mirror"
+            );
+            let help = "name the port as a source or a [[registry]] of its own where such references are in use";
+            self.notes.push(Problem::note("other-ports", what, help).at(mirror.at.clone()));
+        }
+        for endpoint in &mirror.endpoints {
+            let name = text(&endpoint.host, &endpoint.prefix);
+            if canonical(&format!("{}:1", text(&endpoint.host, &endpoint.prefix.join(&RepoPath::verbatim("a/b"))))).is_err()
+                || endpoint.host.api() != endpoint.host
+            {
+                let what = format!("registries.conf cannot name the endpoint {name}: every pull of {source} would fail");
+                let help = "use a DNS name or IPv4 address, with a dot or a port, and registry-1.docker.io for Docker Hub";
+                self.cannot.push(Problem::error("endpoint-unnameable", what, help).at(mirror.at.clone()));
+            }
+            if let Some(closed) = names.closes(endpoint) {
+                let what = format!(
+                    "registries.conf cannot close {closed} and use {name} as endpoint of {source}: a blocked name is refused as mirror, too"
+                );
+                let help = format!("give the endpoint another name or prefix, or let {closed} fall back to its upstream");
+                self.cannot.push(Problem::error("endpoint-blocked", what, help).at(mirror.at.clone()));
+            }
+        }
+    }
+}

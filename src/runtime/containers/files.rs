@@ -1,0 +1,206 @@
+//! Which registries.conf files a runtime reads, and what they say together (`runtime-semantics.md` 2.1, 2.6, 2.8).
+
+use crate::format::registries_conf::{Conf, Invalid, drop_in_dir, main_file, parse};
+use crate::format::{certs_d, crio_conf};
+use crate::model::path::NodePath;
+use crate::model::place::Place;
+use crate::model::resolution::{FileVerdict, Verdict};
+use crate::model::tree::{Entry, Found, Tree};
+use crate::runtime::{FoundRuntime, Runtime, Wish};
+
+/// Where a runtime looks for registries.conf.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Places {
+    /// The main file.
+    pub main: NodePath,
+    /// The main file was named in the environment: it must exist then.
+    pub explicit: bool,
+    /// Folders of drop-ins, in order.
+    pub dirs: Vec<NodePath>,
+    /// The main file is the daemon's own in its home folder, and hides `/etc/containers`.
+    pub hides_etc: bool,
+}
+
+/// The daemon's home folder: `HOME`, which root's daemons mostly lack; then `/root`.
+#[must_use]
+pub fn home(on: &FoundRuntime) -> NodePath {
+    variable(on, "HOME").and_then(|home| NodePath::new(home).ok()).unwrap_or_else(|| NodePath::fixed("/root"))
+}
+
+/// A variable of the daemon's environment, when it is set to something.
+#[must_use]
+pub fn variable<'a>(on: &'a FoundRuntime, name: &str) -> Option<&'a str> {
+    on.env.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str()).filter(|value| !value.is_empty())
+}
+
+/// Where `on` looks: the environment, else the home folder, else `/etc`.
+#[must_use]
+pub fn places(tree: &Tree, on: &FoundRuntime) -> Places {
+    let prefix = if on.runtime == Runtime::Crio { "CONTAINER" } else { "CONTAINERS" };
+    let named = |suffix: &str| variable(on, &format!("{prefix}_REGISTRIES_CONF{suffix}")).and_then(|path| NodePath::new(path).ok());
+    let (main, dir) = (named(""), named("_DIR"));
+    let own = home(on).join(".config/containers/registries.conf");
+    let own_dir = home(on).join(".config/containers/registries.conf.d");
+    let hides_etc = main.is_none() && tree.exists(&own);
+    let dirs = match dir {
+        Some(dir) => vec![dir],
+        None if hides_etc => vec![own_dir],
+        None => vec![drop_in_dir(), own_dir],
+    };
+    let explicit = main.is_some();
+    let main = main.unwrap_or_else(|| if hides_etc { own } else { main_file() });
+    Places { main, explicit, dirs, hides_etc }
+}
+
+/// What the files say together, and what each was good for.
+#[derive(Clone, Debug, Default)]
+pub struct Loaded {
+    /// The files that count, in order, each with what it says alone.
+    pub layers: Vec<(NodePath, Conf)>,
+    /// All of them, each laid over the ones before.
+    pub conf: Conf,
+    /// The first rule that is broken; every pull fails then.
+    pub broken: Option<Invalid>,
+    /// Every file that stands where such files are looked for.
+    pub files: Vec<FileVerdict>,
+}
+
+/// Reads all files as the runtime does.
+#[must_use]
+pub fn load(tree: &Tree, places: &Places) -> Loaded {
+    let mut loaded = Loaded::default();
+    loaded.read(tree, &places.main, false, places.explicit);
+    for dir in &places.dirs {
+        let linked = tree.real_parent(dir).and_then(|real| tree.entry(&real).cloned());
+        if matches!(linked, Some(Entry::Link { .. })) {
+            loaded.verdict(dir, Verdict::Ignored("is a symbolic link, which is not followed here".to_owned()));
+            continue;
+        }
+        if let Found::Unreadable(why) = tree.find(dir) {
+            loaded.fail(dir, "unreadable", why.to_owned());
+        }
+        for name in tree.names(dir) {
+            let file = dir.join(&name);
+            if let Found::Dir(_) = tree.find(&file) {
+                loaded.verdict(&file, Verdict::Ignored("is a folder".to_owned()));
+            } else if name.strip_suffix(".conf").is_some() {
+                loaded.read(tree, &file, true, true);
+            } else {
+                loaded.verdict(&file, Verdict::Ignored("its name does not end in .conf".to_owned()));
+            }
+        }
+    }
+    if places.hides_etc {
+        let dir = drop_in_dir();
+        let mut hidden = vec![main_file()];
+        hidden.extend(tree.names(&dir).iter().map(|name| dir.join(name)));
+        for file in hidden.iter().filter(|file| !places.dirs.contains(&dir) && tree.exists(file)) {
+            loaded.verdict(file, Verdict::Shadowed(places.main.clone()));
+        }
+    }
+    loaded
+}
+
+impl Loaded {
+    fn read(&mut self, tree: &Tree, file: &NodePath, drop_in: bool, must_exist: bool) {
+        let bytes = match tree.find(file) {
+            Found::File(bytes, _) => bytes,
+            Found::Absent | Found::Unread if !must_exist => return,
+            Found::Absent | Found::Unread => return self.fail(file, "missing", "does not exist".to_owned()),
+            Found::Dir(_) => return self.fail(file, "unreadable", "is a folder".to_owned()),
+            Found::Unreadable(why) => return self.fail(file, "unreadable", why.to_owned()),
+        };
+        let Ok(text) = std::str::from_utf8(bytes) else { return self.fail(file, "syntax", "is not UTF-8".to_owned()) };
+        match parse(file, text, drop_in) {
+            Ok(conf) => {
+                self.verdict(file, Verdict::Used);
+                self.conf.merge(conf.clone());
+                self.layers.push((file.clone(), conf));
+            }
+            Err(invalid) => {
+                self.verdict(file, Verdict::Broken(invalid.to_string()));
+                self.broken.get_or_insert(invalid);
+            }
+        }
+    }
+
+    fn fail(&mut self, file: &NodePath, rule: &'static str, what: String) {
+        self.verdict(file, Verdict::Broken(what.clone()));
+        self.broken.get_or_insert(Invalid { at: Place::file(file.as_str()), rule, what });
+    }
+
+    fn verdict(&mut self, path: &NodePath, verdict: Verdict) {
+        self.files.push(FileVerdict { path: path.clone(), verdict });
+    }
+}
+
+/// What CRI-O's own files say about images: `crio.conf`, then everything below `crio.conf.d` in the order of the paths.
+/// Files that cannot be read are left out: CRI-O does not start with them, which is not our matter here.
+#[must_use]
+pub fn crio_image(tree: &Tree, on: &FoundRuntime) -> crio_conf::Image {
+    let mut image = crio_conf::Image::default();
+    for (_, later) in crio_files(tree, on) {
+        image.merge(later);
+    }
+    image
+}
+
+/// The same file by file.
+#[must_use]
+pub fn crio_files(tree: &Tree, on: &FoundRuntime) -> Vec<(NodePath, crio_conf::Image)> {
+    let mut files = vec![on.config.clone()];
+    walk(tree, &crio_conf::drop_in_dir(), &mut files, 0);
+    let read = |file: NodePath| Some((file.clone(), crio_conf::parse(&tree.text(&file)?).ok()?));
+    files.into_iter().filter_map(read).collect()
+}
+
+fn walk(tree: &Tree, dir: &NodePath, files: &mut Vec<NodePath>, depth: u8) {
+    for name in tree.names(dir) {
+        let path = dir.join(&name);
+        match tree.find(&path) {
+            Found::Dir(_) if depth < CRIO_DEPTH => walk(tree, &path, files, depth + 1),
+            Found::Dir(_) => {}
+            _ => files.push(path),
+        }
+    }
+}
+
+/// As deep as anybody nests `crio.conf.d`.
+const CRIO_DEPTH: u8 = 4;
+
+/// What has to be in the tree before a [`super::View`] can be made of it. `found` may be empty: the usual places then.
+#[must_use]
+pub fn wishes(tree: &Tree, found: &[&FoundRuntime]) -> Vec<Wish> {
+    let mut homes: Vec<NodePath> = found.iter().map(|on| home(on)).collect();
+    homes.push(NodePath::fixed("/root"));
+    let mut wishes = vec![Wish::path(main_file()), Wish::folder(drop_in_dir(), 1)];
+    wishes.push(Wish::path(NodePath::fixed("/etc/crio/crio.conf")));
+    wishes.push(Wish::folder(crio_conf::drop_in_dir(), CRIO_DEPTH));
+    for home in &homes {
+        wishes.push(Wish::path(home.join(".config/containers/registries.conf")));
+        wishes.push(Wish::folder(home.join(".config/containers/registries.conf.d"), 1));
+        wishes.extend(certs_d::roots(home).into_iter().map(|root| Wish::folder(root, 2)));
+        wishes.extend(super::logins::defaults(home).into_iter().map(Wish::path));
+    }
+    for on in found {
+        let places = places(tree, on);
+        wishes.push(Wish::path(places.main));
+        wishes.extend(places.dirs.into_iter().map(|dir| Wish::folder(dir, 1)));
+        if on.runtime == Runtime::Crio {
+            wishes.push(Wish::path(on.config.clone()));
+        }
+        wishes.extend(super::logins::consulted(tree, on).into_iter().map(Wish::path));
+    }
+    // what links in these folders point to
+    let folders: Vec<NodePath> = wishes.iter().filter(|wish| wish.depth > 0).map(|wish| wish.path.clone()).collect();
+    for folder in folders {
+        for path in tree.names(&folder).iter().map(|name| folder.join(name)) {
+            let inner = tree.names(&path).into_iter().map(|name| path.join(&name)).collect::<Vec<_>>();
+            let unread = |path: &NodePath| tree.find(path) == Found::Unread;
+            wishes.extend(std::iter::once(path).chain(inner).filter(unread).map(|path| Wish::folder(path, 1)));
+        }
+    }
+    wishes.sort();
+    wishes.dedup();
+    wishes
+}

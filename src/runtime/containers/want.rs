@@ -1,0 +1,261 @@
+//! What the family needs to be true to a spec: [`Part`]s for [`Target::Containers`] and [`Target::Crio`].
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::conflicts::{self, Against};
+use super::entries::{Entries, entries};
+use super::{files, logins};
+use crate::desired::{Keys, Part, Refusal, Target, Want, Whole};
+use crate::format::registries_conf::{DROP_IN, render};
+use crate::format::{KeyEdit, KeyFormat, auth_json, certs_d, crio_conf};
+use crate::ledger::Owned;
+use crate::model::content::Content;
+use crate::model::host::Host;
+use crate::model::path::NodePath;
+use crate::model::place::Place;
+use crate::model::problem::Problem;
+use crate::model::tree::{Found, Tree};
+use crate::runtime::{FoundRuntime, Runtime};
+use crate::spec::{Pause, Spec};
+
+/// What is owned, by path.
+pub type Owns = BTreeMap<NodePath, Owned>;
+
+/// What the family should hold, when nothing on the node is ours yet; see [`want_knowing`].
+#[must_use]
+pub fn want(spec: &Spec, found: &[&FoundRuntime], tree: &Tree) -> Vec<Part> {
+    want_knowing(spec, found, tree, &Owns::new())
+}
+
+/// What the family should hold. `found`: the CRI-O and Podman on the node that are to be configured; none of them, no parts.
+/// `owned`: what the ledger owns, by which an entry of an auth file that we wrote earlier is told from a foreign one; those
+/// that are no longer wanted are among the edits, taken back.
+#[must_use]
+pub fn want_knowing(spec: &Spec, found: &[&FoundRuntime], tree: &Tree, owned: &Owns) -> Vec<Part> {
+    let found: Vec<&FoundRuntime> = found.iter().copied().filter(|on| on.runtime != Runtime::Containerd).collect();
+    if found.is_empty() {
+        return Vec::new();
+    }
+    let mut parts = vec![containers(spec, &found, tree, owned)];
+    if let Some(pause) = &spec.pause
+        && let Some(on) = found.iter().find(|on| on.runtime == Runtime::Crio)
+    {
+        parts.push(crio(pause, on, tree));
+    }
+    parts
+}
+
+fn containers(spec: &Spec, found: &[&FoundRuntime], tree: &Tree, owned: &Owns) -> Part {
+    let mut part = Part::new(Target::Containers);
+    let entries = entries(spec);
+    part.notes.extend(entries.notes.iter().cloned());
+    let mut against = Against { cannot: entries.cannot.clone(), ..Against::default() };
+    let places: Vec<_> = found.iter().map(|on| files::places(tree, on)).collect();
+    let dirs: BTreeSet<&NodePath> = places.iter().filter_map(|places| places.dirs.first()).collect();
+    if !entries.registries.is_empty() {
+        for dir in dirs {
+            let why = "registries.conf drop-in: what is pulled from where".to_owned();
+            part.wants.insert(dir.join(DROP_IN), whole(Content::public(render(&entries.registries)), 0o644, None, stage(dir), why));
+        }
+    }
+    for host in &entries.reached {
+        part.wants.extend(certs(spec, host));
+        if spec.access(host).client.is_some() {
+            let what = format!("rootless users cannot pull from {host}: the key of its client certificate is for root only");
+            let help = "give such users a client certificate of their own in ~/.config/containers/certs.d";
+            part.notes.push(Problem::note("rootless-client-key", what, help));
+        }
+    }
+    let after = overlay(tree, &part);
+    for (on, places) in found.iter().zip(&places) {
+        conflicts::registries(&mut against, &after, places, &entries);
+        conflicts::certs(&mut against, spec, tree, &after, on, &entries.reached);
+    }
+    auth(spec, found, tree, owned, &entries, &mut part, &mut against);
+    for (problems, refusal) in [
+        (against.cannot, Refusal::Cannot as fn(Vec<Problem>) -> Refusal),
+        (against.conflict, Refusal::Conflict as fn(Vec<Problem>) -> Refusal),
+    ] {
+        if !problems.is_empty() {
+            return part.refuse(refusal(problems));
+        }
+    }
+    part
+}
+
+/// The folder for temporary files beside a folder that is scanned: never in it (rule 20 of `runtime-semantics.md` 8.4).
+fn stage(scanned: &NodePath) -> NodePath {
+    scanned.parent().unwrap_or_else(NodePath::root).join(".nodeprep-stage")
+}
+
+fn whole(content: Content, mode: u32, unit: Option<NodePath>, stage: NodePath, why: String) -> Want {
+    Want::Whole(Whole { content, mode, addressed: false, unit, stage, why })
+}
+
+/// The folder of certs.d for a host that is asked.
+fn certs(spec: &Spec, host: &Host) -> Vec<(NodePath, Want)> {
+    let access = spec.access(host);
+    if access.scheme == crate::model::endpoint::Scheme::Http {
+        return Vec::new();
+    }
+    let ca = if access.insecure { &[] } else { &*access.ca };
+    let client = access.client.as_ref().map(|client| (&*client.certs, &client.key));
+    let folder = certs_d::folder(host);
+    let file = |(name, (content, mode)): (String, _)| {
+        let why = format!("certificates for {host}");
+        (folder.join(&name), whole(content, mode, Some(folder.clone()), NodePath::fixed("/etc/containers/.nodeprep-stage"), why))
+    };
+    certs_d::render(ca, client).into_iter().map(file).collect()
+}
+
+/// The tree as it would be. Earlier files of ours in a folder that appears as a whole are gone then.
+fn overlay(tree: &Tree, part: &Part) -> Tree {
+    let mut after = tree.clone();
+    let units: BTreeSet<&NodePath> =
+        part.wants.values().filter_map(|want| if let Want::Whole(whole) = want { whole.unit.as_ref() } else { None }).collect();
+    for unit in units {
+        for name in tree.names(unit).iter().filter(|name| name.starts_with("nodeprep-")) {
+            after.remove(&unit.join(name));
+        }
+    }
+    for (path, want) in &part.wants {
+        if let Want::Whole(whole) = want {
+            after.put(path, whole.content.bytes.clone(), whole.mode);
+        }
+    }
+    after
+}
+
+/// Logins go into the auth file that is consulted already, entry by entry.
+fn auth(spec: &Spec, found: &[&FoundRuntime], tree: &Tree, owned: &Owns, entries: &Entries, part: &mut Part, against: &mut Against) {
+    let logins: BTreeMap<&Host, &crate::spec::Login> =
+        entries.reached.iter().filter_map(|host| Some((host, spec.access(host).login.as_ref()?))).collect();
+    let mut files: BTreeSet<NodePath> = found.iter().map(|on| logins::ours(tree, on)).filter(|_| !logins.is_empty()).collect();
+    let json = |owned: &&Owned| owned.target == Target::Containers && owned.format == Some(KeyFormat::Json);
+    files.extend(owned.iter().filter(|(_, owned)| json(owned)).map(|(path, _)| path.clone()));
+    for file in files {
+        let text = match tree.find(&file) {
+            Found::File(bytes, _) => String::from_utf8_lossy(bytes).into_owned(),
+            Found::Absent | Found::Unread => String::new(),
+            Found::Dir(_) | Found::Unreadable(_) => {
+                let what = format!("the auth file {file} cannot be read");
+                against.conflict.push(Problem::error("auth-file", what, format!("make {file} a readable file or remove it")));
+                continue;
+            }
+        };
+        let wanted_here = found.iter().any(|on| logins::ours(tree, on) == file);
+        let wanted = if wanted_here { logins.clone() } else { BTreeMap::new() };
+        let keys = owned.get(&file).map(|owned| owned.keys.as_slice()).unwrap_or_default();
+        match edit(&file, &text, &wanted, keys) {
+            Ok(keys) => {
+                if !text.is_empty() || !keys.edits.is_empty() {
+                    part.wants.insert(file, Want::Keys(keys));
+                }
+            }
+            Err(problem) => against.conflict.push(*problem),
+        }
+    }
+    shadowed(found, tree, &logins, against);
+}
+
+fn edit(file: &NodePath, text: &str, wanted: &BTreeMap<&Host, &crate::spec::Login>, keys: &[KeyEdit]) -> Result<Keys, Box<Problem>> {
+    let place = || Place::file(file.as_str());
+    let unusable = |error: auth_json::AuthError| {
+        let what = format!("the auth file {file} {error}");
+        Box::new(Problem::error("auth-file", what, format!("correct {file} or remove it")).at(place()))
+    };
+    let auths = auth_json::parse(text).map_err(unusable)?;
+    let ours = |host: &str| keys.iter().find(|edit| edit.key.last().is_some_and(|key| key == host) && edit.key.len() == 2);
+    let mut raw = BTreeMap::new();
+    for (host, login) in wanted {
+        match auths.entry(host.as_str()) {
+            // the same login, however it is written
+            Some(Some(auth_json::Login::Basic(there))) if *there == login.basic => {}
+            Some(_) if ours(host.as_str()).is_none() => {
+                let what = format!("{file} has another login for {host} than the spec");
+                let help = format!("remove the entry (podman logout --authfile {file} {host}), or give the spec the same login");
+                return Err(Box::new(Problem::error("foreign-login", what, help).at(place())));
+            }
+            _ => {
+                raw.insert(host.to_string(), auth_json::entry_for(&login.basic));
+            }
+        }
+    }
+    let mut secrets = auth_json::secrets(text);
+    secrets.extend(wanted.values().flat_map(|login| auth_json::forms(&login.basic)));
+    let unwanted = |edit: &&KeyEdit| match edit.key.as_slice() {
+        [_, host] => !wanted.keys().any(|wanted| wanted.as_str() == host),
+        _ => wanted.is_empty(),
+    };
+    let mut edits = Vec::new();
+    let mut without = text.to_owned();
+    for edit in keys.iter().filter(unwanted).rev() {
+        let next = auth_json::undo(&without, std::slice::from_ref(edit)).map_err(unusable)?;
+        if next != without {
+            let why = "no longer in the spec".to_owned();
+            edits.push(KeyEdit { key: edit.key.clone(), from: edit.to.clone(), to: edit.from.clone(), why, secret: edit.secret });
+            without = next;
+        }
+    }
+    let (result, more) = auth_json::set(&without, &raw, "login for pulls, from the spec").map_err(unusable)?;
+    edits.extend(more);
+    Ok(Keys {
+        format: KeyFormat::Json,
+        edits,
+        content: Content::secret(result, secrets),
+        mode: 0o600,
+        stage: stage(file),
+        why: "logins for the registries of the spec".to_owned(),
+    })
+}
+
+/// A file that is consulted before ours and says otherwise.
+fn shadowed(found: &[&FoundRuntime], tree: &Tree, logins: &BTreeMap<&Host, &crate::spec::Login>, against: &mut Against) {
+    for on in found {
+        let ours = logins::ours(tree, on);
+        let earlier: Vec<NodePath> = logins::consulted(tree, on).into_iter().take_while(|file| *file != ours).collect();
+        let earlier = logins::Logins::read(tree, &earlier);
+        for (host, login) in logins {
+            match earlier.find(host, "") {
+                Ok(Some((file, there))) if there != auth_json::Login::Basic(login.basic.clone()) => {
+                    let what = format!("{file} is read before {ours} and has another login for {host} than the spec");
+                    let help = format!("remove the entry: podman logout --authfile {file} {host}");
+                    let problem = Problem::error("foreign-login", what, help).at(Place::file(file.as_str()));
+                    if !against.conflict.contains(&problem) {
+                        against.conflict.push(problem);
+                    }
+                }
+                Err((file, why)) => {
+                    let problem =
+                        Problem::error("auth-file", format!("the auth file {file} {why}"), format!("correct {file} or remove it"));
+                    if !against.conflict.contains(&problem) {
+                        against.conflict.push(problem);
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+/// CRI-O's own configuration: the pause image.
+fn crio(pause: &Pause, on: &FoundRuntime, tree: &Tree) -> Part {
+    let mut part = Part::new(Target::Crio);
+    let ours = crio_conf::drop_in_dir().join(crio_conf::DROP_IN);
+    let later = files::crio_files(tree, on).into_iter().skip_while(|(file, _)| *file <= ours || *file == on.config);
+    let stronger: Vec<Problem> = later
+        .filter(|(file, image)| *file != ours && image.pause_image.as_ref().is_some_and(|there| *there != pause.image.to_string()))
+        .map(|(file, _)| {
+            let what = format!("{file} is read after {ours} and sets another pause_image");
+            Problem::error("foreign-pause-image", what, format!("remove pause_image from {file}")).at(Place::file(file.as_str()))
+        })
+        .collect();
+    if !stronger.is_empty() {
+        return part.refuse(Refusal::Conflict(stronger));
+    }
+    let content = Content::public(crio_conf::render(&pause.image));
+    // every file below crio.conf.d is loaded, whatever its name (rule 20)
+    part.wants
+        .insert(ours, whole(content, 0o644, None, NodePath::fixed("/etc/crio/.nodeprep-stage"), "pause image from the spec".to_owned()));
+    part
+}

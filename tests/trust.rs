@@ -1,0 +1,103 @@
+//! Golden tests of the OS trust store: each folder of `fixtures/trust` is a node root, CAs (`ca/NAME.pem`; `+registries` at
+//! the end of a name: not for the system) and what nodeprep does about them.
+#![allow(clippy::disallowed_methods, clippy::unwrap_used, reason = "tests read their fixtures")]
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::path::Path;
+use std::process::ExitCode;
+
+use libtest_mimic::{Arguments, Failed, Trial};
+use nodeprep::desired::{Refusal, Want};
+use nodeprep::model::cert::{fingerprints, read_pem};
+use nodeprep::model::digest::Digest;
+use nodeprep::model::endpoint::Scheme;
+use nodeprep::model::path::NodePath;
+use nodeprep::model::place::Place;
+use nodeprep::model::problem::Problem;
+use nodeprep::model::tree::{Entry, Meta, Tree};
+use nodeprep::spec::{Access, Ca, Fallback, Scope, Spec};
+use nodeprep::trust;
+
+fn main() -> ExitCode {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/trust");
+    let trial = |name: String| {
+        let folder = folder.join(&name);
+        Trial::test(name, move || check(&folder))
+    };
+    libtest_mimic::run(&Arguments::from_args(), names(&folder).into_iter().map(trial).collect()).exit_code()
+}
+
+fn names(folder: &Path) -> Vec<String> {
+    let mut names: Vec<String> =
+        std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+fn check(folder: &Path) -> Result<(), Failed> {
+    let mut tree = Tree::default();
+    tree.insert(NodePath::root(), Entry::Dir { meta: Meta::new(0o755), listed: true });
+    load(&mut tree, &folder.join("root"), &NodePath::root());
+    let (is, expected) = (report(&spec(&folder.join("ca")), &tree), std::fs::read_to_string(folder.join("expect.txt"))?);
+    if is == expected { Ok(()) } else { Err(format!("\n--- expected\n{expected}\n--- is\n{is}").into()) }
+}
+
+fn load(tree: &mut Tree, from: &Path, to: &NodePath) {
+    for name in names(from) {
+        let (from, to) = (from.join(&name), to.join(&name));
+        if from.is_dir() { load(tree, &from, &to) } else { tree.put(&to, std::fs::read(from).unwrap(), 0o644) }
+    }
+}
+
+fn spec(folder: &Path) -> Spec {
+    let ca = |file: String| {
+        let name = file.strip_suffix(".pem").unwrap();
+        let scope = if name.ends_with("+registries") { Scope::Registries } else { Scope::System };
+        let certs = read_pem(&std::fs::read(folder.join(&file)).unwrap()).unwrap().certs;
+        Ca { name: name.trim_end_matches("+registries").to_owned(), certs, scope, at: Place::file("spec.toml") }
+    };
+    Spec {
+        file: "spec.toml".into(),
+        digest: Digest::of(b""),
+        fallback: Fallback::Never,
+        runtimes: None,
+        cas: names(folder).into_iter().map(ca).collect(),
+        access: BTreeMap::new(),
+        default_access: Access { scheme: Scheme::Https, ca: [].into(), client: None, login: None, insecure: false, at: None },
+        mirrors: Vec::new(),
+        pause: None,
+    }
+}
+
+fn report(spec: &Spec, tree: &Tree) -> String {
+    let mut text = String::new();
+    let family = trust::family(tree);
+    let part = trust::want(spec, &family, tree);
+    let problem = |text: &mut String, kind: &str, problem: &Problem| {
+        writeln!(text, "{kind} {}: {}; {}", problem.code, problem.what, problem.help).unwrap();
+    };
+    if let Ok(family) = &family {
+        writeln!(text, "family {}\nrefresh {}\nrefresh {}", family.name, family.refresh(false).join(" "), family.refresh(true).join(" "))
+            .unwrap();
+    }
+    for (path, want) in &part.wants {
+        let Want::Whole(file) = want else { panic!("{path}") };
+        writeln!(text, "file {path} {:o} stage {}", file.mode, file.stage).unwrap();
+        for fingerprint in fingerprints(&file.content.bytes) {
+            writeln!(text, "  {}", fingerprint.short()).unwrap();
+        }
+    }
+    match &part.refused {
+        None => {}
+        Some(Refusal::Cannot(problems)) => problems.iter().for_each(|one| problem(&mut text, "cannot", one)),
+        Some(Refusal::Conflict(problems)) => problems.iter().for_each(|one| problem(&mut text, "conflict", one)),
+    }
+    part.notes.iter().for_each(|note| problem(&mut text, "note", note));
+    if let Ok(family) = &family {
+        for fingerprint in trust::missing(spec, family, tree) {
+            writeln!(text, "missing {}", fingerprint.short()).unwrap();
+        }
+    }
+    text
+}
