@@ -136,11 +136,11 @@ impl Ledger {
     /// # Errors
     /// When it is malformed or too new. Nothing may be changed on the node then: what was there before would be lost.
     pub fn from_json(path: &NodePath, bytes: &[u8]) -> Result<Self, LedgerError> {
-        let malformed = |error: serde_json::Error| LedgerError::Malformed { path: path.clone(), why: error.to_string() };
         #[derive(Deserialize)]
         struct Head {
             version: u64,
         }
+        let malformed = |error: serde_json::Error| LedgerError::Malformed { path: path.clone(), why: error.to_string() };
         match serde_json::from_slice::<Self>(bytes) {
             Ok(ledger) if ledger.version == VERSION => Ok(ledger),
             other => {
