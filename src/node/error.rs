@@ -167,6 +167,20 @@ impl NodeError {
         Self::of(doing, path, Errno::from_raw(error.raw_os_error().unwrap_or(Errno::EIO as i32)))
     }
 
+    /// The same error about another path: a temporary name means nothing to whoever reads it.
+    #[must_use]
+    pub(super) fn about(mut self, other: &NodePath) -> Self {
+        if let Self::Io { path, .. }
+        | Self::ReadOnly { path, .. }
+        | Self::Permission { path, .. }
+        | Self::Immutable { path, .. }
+        | Self::Full { path, .. } = &mut self
+        {
+            *path = other.clone();
+        }
+        self
+    }
+
     /// What it means for the exit code.
     #[must_use]
     pub const fn class(&self) -> Class {
@@ -188,7 +202,7 @@ impl NodeError {
             }
             Self::Permission { path, .. } => format!("run as root, or make {path} accessible to this user"),
             Self::Immutable { path, .. } => format!("look at it with `lsattr -d {path}` and take the bit off with `chattr -i {path}`"),
-            Self::Full { path, .. } => format!("make room on the file system of {path} and run again; nothing was changed"),
+            Self::Full { path, .. } => format!("make room on the file system of {path} and run again"),
             Self::Mounted { path } => format!("mount the folder that holds {path} instead of the file alone, or unmount it"),
             Self::OtherFs { path, stage } => format!("let {path} and {stage} be on one file system"),
             Self::Loop { path } | Self::NotText { path } => format!("repair the symbolic links on the way to {path}"),

@@ -116,7 +116,8 @@ impl Reader<'_> {
     /// The wished path itself, as far as its links are known.
     fn unreadable_end(&mut self, path: &NodePath, why: String) {
         let real = self.tree.real_parent(path).unwrap_or_else(|| path.clone());
-        if self.tree.entry(&real).is_none() {
+        // a loop needs no entry: whoever looks goes round it too
+        if self.tree.real(path).is_some() && self.tree.entry(&real).is_none() {
             self.put(real, Entry::Unreadable(why));
         }
     }

@@ -157,7 +157,7 @@ impl<'a> Hands<'a> {
         self.staging = Staging::open(&folder, self.jobs.iter().filter_map(|job| job.survey.stage.as_ref()))?;
         self.keep_blobs(&folder)?;
         for job in &mut self.jobs {
-            job.temp = write_temp(job, &mut self.staging, &mut self.unsynced)?;
+            job.temp = write_temp(job, &mut self.staging, &mut self.unsynced).map_err(|error| error.about(&job.step.path))?;
         }
         if self.jobs.is_empty() && commands.is_empty() {
             return Ok(()); // only the ledger itself changes: it is closed at once
