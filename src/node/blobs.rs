@@ -27,8 +27,8 @@ pub fn read(root: &Root, state: &NodePath, blob: Digest, path: &NodePath) -> Res
     }
 }
 
-/// Keeps `bytes`; whether anything was written. One that is there already and whole is left alone.
-pub(super) fn keep(blobs: &Folder, blob: Digest, bytes: &[u8]) -> Result<Option<std::fs::File>, NodeError> {
+/// Keeps `bytes`; gives what was written, if anything: one that is there already and whole is left alone.
+pub(super) fn keep(blobs: &Folder, blob: Digest, bytes: &[u8]) -> Result<Option<(NodePath, std::fs::File)>, NodeError> {
     let name = blob.to_string();
     if let Seen::File(found, _) = files::look(blobs, &name)?
         && found == bytes
@@ -39,7 +39,7 @@ pub(super) fn keep(blobs: &Folder, blob: Digest, bytes: &[u8]) -> Result<Option<
     files::remove_all(blobs, &temp)?;
     let file = files::create(blobs, &temp, bytes, &private())?;
     files::rename((blobs, &temp), (blobs, &name)).map_err(|errno| NodeError::of("write", blobs.path.join(&name), errno))?;
-    Ok(Some(file))
+    Ok(Some((blobs.path.join(&temp), file)))
 }
 
 /// Opens the folder of blobs, made when missing.

@@ -1,10 +1,10 @@
 //! Temporary files: where they stand, how they become durable, how they go away again.
 //!
 //! They stand in folders named [`NAME`] beside what they will become part of, never in a folder that a runtime or trust tool
-//! scans. Which folders have one is written into the state folder first, so that a run that was killed leaves nothing behind
-//! that the next one does not find.
+//! scans. Which folders ever had one stands in the state folder, so that a run that was killed leaves nothing behind that the
+//! next one does not find. That list is kept: it changes only when a plan uses a folder for the first time.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::sync::Arc;
 
@@ -20,6 +20,8 @@ use crate::model::path::NodePath;
 pub(super) const NAME: &str = ".nodeprep-stage";
 /// The list of the folders that hold one, in the state folder.
 const LIST: &str = "staging";
+/// The next list, until it is whole.
+const NEW_LIST: &str = "staging.new";
 /// Up to so many files are brought to the disk one by one; more of them with one call for the file system.
 const FEW: usize = 32;
 
@@ -47,9 +49,15 @@ impl Staging {
     pub(super) fn open<'a>(state: &Folder, parents: impl Iterator<Item = &'a Arc<Folder>>) -> Result<Self, NodeError> {
         let parents: BTreeMap<NodePath, &Arc<Folder>> = parents.map(|parent| (parent.path.clone(), parent)).collect();
         let mut staging = Self::default();
-        let list: String = parents.keys().flat_map(|path| [path.as_str(), "\n"]).collect();
-        files::remove_all(state, LIST)?;
-        files::create(state, LIST, list.as_bytes(), &blobs::private())?;
+        let known = listed(state)?;
+        if parents.keys().any(|path| !known.contains(path)) {
+            let all: BTreeSet<&NodePath> = known.iter().chain(parents.keys()).collect();
+            let text: String = all.into_iter().flat_map(|path| [path.as_str(), "\n"]).collect();
+            files::remove_all(state, NEW_LIST)?;
+            let file = files::create(state, NEW_LIST, text.as_bytes(), &blobs::private())?;
+            files::sync_file(&state.path.join(NEW_LIST), &file)?;
+            files::rename((state, NEW_LIST), (state, LIST)).map_err(|errno| NodeError::of("write", state.path.join(LIST), errno))?;
+        }
         for (path, parent) in parents {
             files::remove_all(parent, NAME)?;
             make_folder_as(parent, NAME, 0o700)?;
@@ -67,20 +75,27 @@ impl Staging {
     }
 }
 
-/// Removes what an earlier run left; whether there was anything.
+/// The folders that had one.
+fn listed(state: &Folder) -> Result<BTreeSet<NodePath>, NodeError> {
+    let Seen::File(list, _) = files::look(state, LIST)? else { return Ok(BTreeSet::new()) };
+    Ok(String::from_utf8_lossy(&list).lines().filter_map(|line| NodePath::new(line).ok()).collect())
+}
+
+/// Removes the folders of temporary files; whether there were any.
 pub(super) fn clear(root: &Root, state: &Folder) -> Result<bool, NodeError> {
-    let Seen::File(list, _) = files::look(state, LIST)? else { return Ok(false) };
-    for line in String::from_utf8_lossy(&list).lines().filter(|line| line.starts_with('/')) {
-        let Ok(path) = NodePath::new(line) else { continue };
+    let mut any = files::unlink(state, NEW_LIST)?;
+    for path in listed(state)? {
         root.forget(&path.join(NAME));
         match root.folder(&path) {
-            Ok(Some(parent)) => files::remove_all(&parent, NAME)?,
-            Ok(None) | Err(NodeError::NotFolder { .. }) => {}
+            Ok(Some(parent)) if parent.stat(NAME)?.is_some() => {
+                files::remove_all(&parent, NAME)?;
+                any = true;
+            }
+            Ok(_) | Err(NodeError::NotFolder { .. }) => {}
             Err(error) => return Err(error),
         }
     }
-    files::unlink(state, LIST)?;
-    Ok(true)
+    Ok(any)
 }
 
 /// What has to reach the disk before the next step: file by file while there are few, else one folder per file system.

@@ -433,8 +433,8 @@ impl<'a> Hands<'a> {
         }
         let blobs = Arc::new(blobs::folder(state)?);
         for (blob, bytes) in keep {
-            if let Some(file) = blobs::keep(&blobs, blob, &bytes)? {
-                self.unsynced.file(&blobs, blobs.path.join(&blob.to_string()), file);
+            if let Some((path, file)) = blobs::keep(&blobs, blob, &bytes)? {
+                self.unsynced.file(&blobs, path, file);
             }
         }
         self.unsynced.folder(&blobs);
