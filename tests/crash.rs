@@ -78,6 +78,15 @@ fn killed_everywhere(before: &[&str], goal: &str, exchange: bool) {
         for (path, thing) in &was {
             assert!(now.contains_key(path) || will.get(path) != Some(thing) || !exchange, "{at}: {path} is gone");
         }
+        // a registry's folder is as it was, as it will be, or not there: never without one of its files
+        if exchange {
+            for folder in ["a.example", "b.example"].map(|name| format!("/etc/certs.d/{name}/")) {
+                let [now, was, will] = [&now, &was, &will]
+                    .map(|picture| picture.keys().filter(|path| path.starts_with(&folder)).cloned().collect::<Vec<String>>());
+                assert!(now == was || now == will, "{at}: {now:?}");
+                assert!(!now.is_empty() || !root.join(folder.trim_matches('/')).exists(), "{at}: {folder} is empty");
+            }
+        }
         let end = run(&root, &named(goal)).end;
         assert!(matches!(end, End::Applied | End::Unchanged), "{at}: {end:?}");
         let now = picture(&root);
@@ -85,7 +94,7 @@ fn killed_everywhere(before: &[&str], goal: &str, exchange: bool) {
         let end = run(&root, &named(goal)).end;
         assert!(matches!(end, End::Unchanged), "{at}: {end:?}");
         let end = run(&root, &Want::new()).end;
-        assert!(matches!(end, End::Applied), "{at}: {end:?}");
+        assert!(matches!(end, End::Applied | End::Unchanged), "{at}: {end:?}");
         let now = picture(&root);
         assert!(now == origin, "{at}: {}", difference(&now, &origin));
     }
@@ -99,6 +108,11 @@ fn first_apply() {
 #[test]
 fn second_apply() {
     killed_everywhere(&["first"], "second", true);
+}
+
+#[test]
+fn revert() {
+    killed_everywhere(&["first"], "nothing", true);
 }
 
 #[test]

@@ -209,6 +209,11 @@ fn second_apply_at_every_point() {
     Case::new(&[first()], second()).at_every_point();
 }
 
+#[test]
+fn revert_at_every_point() {
+    Case::new(&[first()], Want::new()).at_every_point();
+}
+
 fn wants() -> impl Strategy<Value = Want> {
     let places = [
         "/etc/certs.d/a.example/hosts.toml",

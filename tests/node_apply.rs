@@ -82,6 +82,37 @@ fn applying_twice_writes_nothing_the_second_time_and_reverting_brings_everything
 }
 
 #[test]
+fn more_folders_than_open_files() {
+    let (_dir, root) = fresh();
+    let before = picture(&root);
+    let registries = |content: &str, files: &[&str]| -> Want {
+        let all = (0..1100).flat_map(|i| files.iter().map(move |name| format!("/etc/certs.d/r{i}.example/{name}")));
+        all.map(|at| (at, content.to_owned())).collect()
+    };
+    for wanted in [registries("one", &["hosts.toml", "ca.crt"]), registries("two", &["hosts.toml"]), Want::new()] {
+        let outcome = run(&root, &wanted);
+        assert!(matches!(outcome.end, End::Applied), "{:?}", outcome.end);
+    }
+    let now = picture(&root);
+    assert!(now == before, "{}", difference(&now, &before));
+    // single files in folders of others
+    for i in 0..1100 {
+        put(&root, &format!("/srv/{i}/theirs"), "theirs");
+    }
+    let mut plan = Plan::default();
+    for i in 0..1100 {
+        plan.switch.push(put_file(&path(&format!("/srv/{i}/ours")), Expect::Absent, "ours", Meta::new(0o644), false));
+    }
+    // and a last one that fails
+    plan.switch.push(put_file(&path("/srv/0/ours/below"), Expect::Absent, "ours", Meta::new(0o644), false));
+    let before = picture(&root);
+    let outcome = execute(&root, &plan, &mut Scripted::default());
+    assert!(matches!(outcome.end, End::RolledBack(_)), "{:?}", outcome.end);
+    let now = picture(&root);
+    assert!(now == before, "{}", difference(&now, &before));
+}
+
+#[test]
 fn a_foreign_change_between_plan_and_switch_is_not_overwritten() {
     let (_dir, root) = fresh();
     let expect = Expect::File(Digest::of(b"what was read"));

@@ -1,6 +1,6 @@
 //! The preflight: can every step be done? Looks only; the first thing that is written is written in `stage`.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use nix::errno::Errno;
@@ -29,6 +29,10 @@ pub(super) struct Survey {
     pub missing: Vec<NodePath>,
     /// The mode of the folder that is exchanged, or of a new one.
     mode: u32,
+    /// The real path of the folder in which it stands; `None` when that is missing.
+    pub home: Option<NodePath>,
+    /// The first of the removals that leave a folder of ours empty: it takes the folder away as a whole.
+    pub whole: bool,
 }
 
 impl Survey {
@@ -136,7 +140,44 @@ impl<'a> Surveyor<'a> {
             }
             Act::PutLink { .. } | Act::Remove => None,
         };
-        Ok(Survey { seen, inside, stage, missing, mode })
+        let home = name.map(|_| near.path.clone());
+        Ok(Survey { seen, inside, stage, missing, mode, home, whole: false })
+    }
+
+    /// Finds the folders of ours that will be empty, so that each can go in one step: a registry's folder that has lost some
+    /// of its files already means something else than no folder.
+    pub(super) fn whole_folders(
+        &mut self,
+        removals: &mut [(&Step, &mut Survey)],
+        ours: impl Fn(&NodePath) -> bool,
+    ) -> Result<(), NodeError> {
+        let mut by_folder: BTreeMap<NodePath, Vec<usize>> = BTreeMap::new();
+        for (at, (step, survey)) in removals.iter().enumerate() {
+            if let (Some(home), Act::Remove, Seen::File(..) | Seen::Link(..)) = (&survey.home, &step.act, &survey.seen)
+                && ours(home)
+            {
+                by_folder.entry(home.clone()).or_default().push(at);
+            }
+        }
+        for (path, members) in by_folder {
+            let leader = members[0];
+            let Some(home) = self.root.folder(&path)? else { continue };
+            let going: Vec<&str> = members.iter().map(|at| removals[*at].0.path.name()).collect();
+            let all = files::names(&home)?.iter().all(|name| going.contains(&name.as_str()));
+            let Some(above) = path.parent().filter(|_| all) else { continue };
+            let Some(parent) = self.root.folder(&above)? else { continue };
+            // not in a folder that will go, too
+            let mut stage = above.parent().unwrap_or_else(NodePath::root);
+            while ours(&stage) {
+                stage = stage.parent().unwrap_or_else(NodePath::root);
+            }
+            if let Ok(stage) = self.stage(&stage, false, &parent, &path) {
+                let survey = &mut *removals[leader].1;
+                survey.stage = Some(stage);
+                survey.whole = true;
+            }
+        }
+        Ok(())
     }
 
     /// The folder of a path and its name there, or the nearest folder that exists and the ones that do not.

@@ -47,18 +47,18 @@ pub(crate) fn tidy(root: &Root, state: &NodePath) -> Result<bool, NodeError> {
     Ok(staged || new)
 }
 
-/// How a change is taken back.
+/// How a change is taken back; by real paths, because an open folder for each step would be too many.
 #[derive(Debug, Default)]
 enum Undo {
     /// Nothing has happened.
     #[default]
     Nothing,
     /// What is there now is removed.
-    Remove(Spot),
+    Remove(NodePath),
     /// What was there stands at the temporary name.
-    Back(Spot, Temp),
+    Back(NodePath, Temp),
     /// A folder: it goes away to the first name, what was there comes back from the second.
-    Swap(Spot, Temp, Option<Temp>),
+    Swap(NodePath, Temp, Option<Temp>),
     /// What was there is written again.
     Rewrite,
 }
@@ -145,7 +145,9 @@ impl<'a> Hands<'a> {
             let survey = surveyor.step(step)?;
             self.jobs.push(Job { step, survey, temp: None, made: Vec::new(), undo: Undo::Nothing, done: false });
         }
-        Ok(())
+        let (old, visible) = (&self.old, plan.stage.len() + plan.switch.len());
+        let mut removals: Vec<_> = self.jobs[visible..].iter_mut().map(|job| (job.step, &mut job.survey)).collect();
+        surveyor.whole_folders(&mut removals, |folder| old.dirs.contains(folder))
     }
 
     /// Everything that nobody sees: what was there before, the new files under temporary names, the ledger written ahead.
@@ -187,10 +189,16 @@ impl<'a> Hands<'a> {
     pub(crate) fn change(&mut self, at: usize) -> Done {
         let job = &mut self.jobs[at];
         let step = job.step;
+        if job.survey.whole && self.take_folder(at)? {
+            return Ok(());
+        }
+        let job = &mut self.jobs[at];
         let spot = if matches!(step.act, Act::Remove) {
             match self.root.walk(&step.path, Last::Keep, &mut |_, _, _| {}) {
                 Ok(spot) => spot,
                 Err(super::root::Stop::Missing { .. }) => {
+                    // gone with its folder
+                    job.done = !matches!(job.survey.seen, Seen::Absent);
                     self.taken = at + 1;
                     return Ok(());
                 }
@@ -222,6 +230,37 @@ impl<'a> Hands<'a> {
         self.made.extend(self.jobs[at].made.iter().cloned());
         self.taken = at + 1;
         Ok(())
+    }
+
+    /// Takes a folder away with everything in it, which other steps of this run want removed too; whether it could, or
+    /// somebody has put something there since.
+    fn take_folder(&mut self, at: usize) -> Result<bool, NodeError> {
+        let job = &self.jobs[at];
+        let (Some(path), Some(temp)) = (job.survey.home.clone(), job.temp.clone()) else { return Ok(false) };
+        let Some(home) = self.root.folder(&path)? else { return Ok(false) };
+        let in_it = |other: &&Job<'_>| other.survey.home.as_ref() == Some(&path);
+        let members: Vec<&Job<'_>> = self.jobs[at..].iter().filter(in_it).collect();
+        for name in files::names(&home)? {
+            let now = files::look(&home, &name)?;
+            let known = members.iter().find(|member| member.step.path.name() == name);
+            if !known.is_some_and(|member| member.survey.seen.same(&now)) {
+                return Ok(false);
+            }
+        }
+        let (_, parent) = self.root.real_parent(&path, false)?;
+        let spot = Spot { folder: parent, name: path.name().to_owned() };
+        files::rename((&spot.folder, &spot.name), temp.at()).map_err(|errno| NodeError::of("remove", path.clone(), errno))?;
+        self.root.forget(&path);
+        self.unsynced.gone(&path);
+        self.unsynced.folder(&spot.folder);
+        let above = spot.folder.path.clone();
+        let job = &mut self.jobs[at];
+        job.undo = Undo::Back(spot.path(), temp);
+        job.done = true;
+        self.gone.insert(path);
+        self.taken = at + 1;
+        self.remove_empty(&above)?;
+        Ok(true)
     }
 
     /// Folders that we made and that are empty now go, from the inside out.
@@ -296,18 +335,24 @@ impl<'a> Hands<'a> {
         let made = std::mem::take(&mut job.made);
         let path = job.step.path.clone();
         let failed = |errno| NodeError::of("put back", path.clone(), errno);
+        // folders that have gone because they were empty are made again
+        let again = |path: &NodePath| self.root.place(path, Last::Keep, &mut Vec::new());
         let touched = match undo {
             Undo::Nothing => None,
-            Undo::Remove(spot) => {
+            Undo::Remove(path) => {
+                let spot = again(&path)?;
                 files::unlink(&spot.folder, &spot.name)?;
                 Some(spot.folder)
             }
-            Undo::Back(spot, temp) => {
+            Undo::Back(path, temp) => {
+                self.root.forget(&path);
+                let spot = again(&path)?;
                 files::rename(temp.at(), (&spot.folder, &spot.name)).map_err(failed)?;
                 Some(spot.folder)
             }
-            Undo::Swap(spot, new, old) => {
-                self.root.forget(&spot.path());
+            Undo::Swap(path, new, old) => {
+                self.root.forget(&path);
+                let spot = again(&path)?;
                 match old {
                     Some(old) if old.name == new.name => {
                         files::exchange(old.at(), (&spot.folder, &spot.name)).map_err(failed)?;
@@ -576,7 +621,7 @@ fn write_temp(job: &Job<'_>, staging: &mut Staging, unsynced: &mut Unsynced) -> 
             unsynced.folder(&inner);
         }
         Act::PutLink { to, meta } => files::link(&temp.folder, &temp.name, to, meta)?,
-        Act::Remove => return Ok(None),
+        Act::Remove => return Ok(job.survey.whole.then_some(temp)),
     }
     Ok(Some(temp))
 }
@@ -607,27 +652,27 @@ fn take(job: &Job<'_>, spot: &Spot) -> Result<Undo, NodeError> {
         }
         (Act::PutLink { to, meta }, None) => {
             files::link(&spot.folder, &spot.name, to, meta)?;
-            Ok(Undo::Remove(spot.clone()))
+            Ok(Undo::Remove(spot.path()))
         }
         (Act::PutFile { .. } | Act::PutLink { .. }, Some(temp)) if is_new => {
             files::rename_new(temp.at(), at).map_err(failed)?;
-            Ok(Undo::Remove(spot.clone()))
+            Ok(Undo::Remove(spot.path()))
         }
         (Act::PutFile { .. } | Act::PutLink { .. }, Some(temp)) => {
             if files::exchange(temp.at(), at).map_err(failed)?.is_some() {
-                return Ok(Undo::Back(spot.clone(), temp.clone()));
+                return Ok(Undo::Back(spot.path(), temp.clone()));
             }
             files::rename(temp.at(), at).map_err(failed)?;
             Ok(Undo::Rewrite)
         }
         (Act::PutDir { .. }, Some(temp)) if is_new => {
             files::rename_new(temp.at(), at).map_err(failed)?;
-            Ok(Undo::Swap(spot.clone(), temp.clone(), None))
+            Ok(Undo::Swap(spot.path(), temp.clone(), None))
         }
         (Act::PutDir { .. }, Some(temp)) => {
             job.survey.still_inside(step, &spot.folder, &spot.name)?;
             if files::exchange(temp.at(), at).map_err(failed)?.is_some() {
-                return Ok(Undo::Swap(spot.clone(), temp.clone(), Some(temp.clone())));
+                return Ok(Undo::Swap(spot.path(), temp.clone(), Some(temp.clone())));
             }
             let old = Temp { folder: Arc::clone(&temp.folder), name: format!("{}.old", temp.name) };
             files::rename(at, old.at()).map_err(failed)?;
@@ -635,7 +680,7 @@ fn take(job: &Job<'_>, spot: &Spot) -> Result<Undo, NodeError> {
                 files::rename(old.at(), at).map_err(failed)?;
                 return Err(failed(errno));
             }
-            Ok(Undo::Swap(spot.clone(), temp.clone(), Some(old)))
+            Ok(Undo::Swap(spot.path(), temp.clone(), Some(old)))
         }
         (Act::PutFile { .. } | Act::PutDir { .. }, None) => Err(failed(Errno::ENOENT)),
     }
