@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use nix::dir::{Dir, Type};
@@ -196,19 +196,28 @@ impl Reader<'_> {
         }
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         match openat(folder, name, flags, Mode::empty()) {
-            Ok(fd) => self.folder(&Folder::new(fd, path), depth),
+            Ok(fd) => self.open_folder(fd, path, depth),
             Err(errno) => self.put(path, Entry::Unreadable(errno.desc().to_lowercase())),
+        }
+    }
+
+    /// A folder that is open for reading, and `depth` levels below it. (Opening it again for its names would cost as much as
+    /// reading a file.)
+    fn open_folder(&mut self, fd: OwnedFd, path: NodePath, depth: u8) {
+        let names = if self.listed.contains_key(&path) { None } else { fd.try_clone().ok() };
+        let folder = Folder::new(fd, path);
+        match names {
+            Some(names) => self.listing(&folder, Dir::from_fd(names).and_then(children), depth),
+            None => self.folder(&folder, depth),
         }
     }
 
     /// A folder and `depth` levels below it.
     fn folder(&mut self, folder: &Folder, depth: u8) {
         let path = &folder.path;
-        let Ok(found) = fstat(folder) else { return };
-        let meta = meta::of(&found, Vec::new());
         if depth == 0 {
-            if !self.seen.contains(path) {
-                self.put(path.clone(), Entry::Dir { meta, listed: false });
+            if let (Ok(found), false) = (fstat(folder), self.seen.contains(path)) {
+                self.put(path.clone(), Entry::Dir { meta: meta::of(&found, Vec::new()), listed: false });
             }
             return;
         }
@@ -223,7 +232,17 @@ impl Reader<'_> {
             }
             return;
         }
-        let children = match children(folder) {
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let children = openat(folder.as_fd(), ".", flags, Mode::empty()).and_then(Dir::from_fd).and_then(children);
+        self.listing(folder, children, depth);
+    }
+
+    /// A folder whose names are known.
+    fn listing(&mut self, folder: &Folder, children: Result<Option<Vec<Child>>, Errno>, depth: u8) {
+        let path = &folder.path;
+        let Ok(found) = fstat(folder) else { return };
+        let meta = meta::of(&found, Vec::new());
+        let children = match children {
             Ok(Some(children)) => children,
             Ok(None) => return self.put(path.clone(), Entry::Unreadable(format!("more than {MOST_CHILDREN} names"))),
             Err(errno) => return self.put(path.clone(), Entry::Unreadable(errno.desc().to_lowercase())),
@@ -301,9 +320,7 @@ fn content(folder: &Folder, name: &str, most: u64) -> Result<Entry, Errno> {
 type Child = (Result<String, String>, Option<Type>);
 
 /// The names in a folder, sorted; `None` when there are too many.
-fn children(folder: &Folder) -> Result<Option<Vec<Child>>, Errno> {
-    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-    let mut open = Dir::from_fd(openat(folder.as_fd(), ".", flags, Mode::empty())?)?;
+fn children(mut open: Dir) -> Result<Option<Vec<Child>>, Errno> {
     let mut names = Vec::new();
     for entry in open.iter() {
         let entry = entry?;
