@@ -181,3 +181,32 @@ impl Ledger {
             .collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn path() -> NodePath {
+        NodePath::fixed("/var/lib/nodeprep/ledger.json")
+    }
+
+    /// What the first version wrote stays readable, whatever comes.
+    #[test]
+    fn reads_version_1() {
+        let text = include_str!("../fixtures/ledger/v1/open.json");
+        let ledger = Ledger::from_json(&path(), text.as_bytes()).unwrap();
+        assert_eq!((ledger.owned.len(), ledger.dirs.len(), ledger.blobs().len()), (3, 2, 1));
+        assert_eq!(ledger.open.as_ref().map(|open| open.before.len()), Some(1));
+        let origins: Vec<&Prior> = ledger.owned.values().map(|owned| &owned.origin).collect();
+        assert!(matches!(origins[..], [Prior::Absent, Prior::File { .. }, Prior::Link { .. }]));
+        assert_eq!(Ledger::from_json(&path(), &ledger.to_json()).unwrap(), ledger);
+    }
+
+    #[test]
+    fn refuses_what_it_does_not_know() {
+        let error = |text: &str| Ledger::from_json(&path(), text.as_bytes()).unwrap_err().to_string();
+        assert!(error(r#"{"version": 2, "news": []}"#).contains("version 2"));
+        assert!(error("").contains("cannot be read"));
+        assert!(error(r#"{"version": 1}"#).contains("key"));
+    }
+}

@@ -66,7 +66,7 @@ fn with_what_they_need(ops: &[Op], kept: &mut [bool]) {
     for at in 0..ops.len() {
         if let (Op::RemoveFolder { path }, true) = (&ops[at], kept[at]) {
             for (before, kept) in ops[..at].iter().zip(&mut *kept) {
-                *kept |= matches!(before, Op::Unlink { path: inner } | Op::RemoveFolder { path: inner } if inner.is_below(path));
+                *kept |= matches!(before, Op::Unlink { path: inner } | Op::RemoveFolder { path: inner } | Op::Rename { from: inner, .. } if inner.is_below(path));
             }
         }
     }
@@ -78,6 +78,11 @@ fn with_what_they_need(ops: &[Op], kept: &mut [bool]) {
             Op::Rename { from, .. } => vec![from],
             other => names_of(other),
         };
+        // where it goes is there, too
+        let to = |i: &usize| matches!((&ops[at], &ops[*i]), (Op::Rename { to, .. }, Op::MakeFolder { path, .. }) if to.is_below(path));
+        for maker in (0..at).filter(to).collect::<Vec<_>>() {
+            kept[maker] = true;
+        }
         for name in moved {
             let makes = |op: &Op| match op {
                 Op::MakeFolder { path, .. } | Op::Create { path } | Op::Link { path, .. } => path == name,

@@ -146,8 +146,8 @@ fn permissions_that_are_missing() {
     put(&root, "/etc/closed/file", "x");
     put(&root, "/etc/secret", "x");
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
-    fs::set_permissions(root.join("etc/closed"), fs::Permissions::from_mode(0)).unwrap();
-    fs::set_permissions(root.join("etc/secret"), fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(root.join("etc/closed"), fs::Permissions::from_mode(0o0)).unwrap();
+    fs::set_permissions(root.join("etc/secret"), fs::Permissions::from_mode(0o0)).unwrap();
     if fs::read(root.join("etc/secret")).is_ok() {
         println!("skipped: root may read everything");
         return;
