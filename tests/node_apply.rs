@@ -214,6 +214,24 @@ fn attributes_of_a_file_that_is_edited_stay() {
 }
 
 #[test]
+fn new_files_get_the_label_of_their_folder() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = root_of(&dir, "root");
+    start(&root);
+    let label = b"system_u:object_r:cert_t:s0\0";
+    for folder in ["etc/conf.d", "etc/certs.d"] {
+        if let Err(error) = xattr::set(root.join(folder), "security.selinux", label) {
+            println!("skipped: {error}");
+            return;
+        }
+    }
+    assert!(matches!(run(&root, &first()).end, End::Applied));
+    for at in ["conf.d/50-ours.conf", "certs.d/a.example", "certs.d/a.example/hosts.toml"] {
+        assert_eq!(xattr::get(root.join("etc").join(at), "security.selinux").unwrap().as_deref(), Some(&label[..]), "{at}");
+    }
+}
+
+#[test]
 fn one_run_at_a_time() {
     let (_dir, dir) = fresh();
     let root = Root::open(&dir).unwrap();

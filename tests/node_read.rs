@@ -215,3 +215,22 @@ fn tools_of_an_empty_root_cannot_be_run() {
     let dir = scratch();
     assert!(matches!(shell(dir.path(), "true", 30), Err(CommandError::Tools(_))));
 }
+
+#[test]
+fn tools_of_another_root_run_there() {
+    let dir = scratch();
+    let root = root_of(&dir, "root");
+    fs::create_dir_all(root.join("bin")).unwrap();
+    let busybox = ["/bin/busybox", "/usr/bin/busybox"].into_iter().find(|path| Path::new(path).exists());
+    let Some(busybox) = busybox else {
+        println!("skipped: no static program to put there");
+        return;
+    };
+    fs::copy(busybox, root.join("bin/sh")).unwrap();
+    put(&root, "/marker", "inside");
+    match shell(&root, "read line < /marker; echo $line", 30) {
+        Ok(output) => assert_eq!((output.status, output.stdout.as_str()), (0, "inside\n"), "{output:?}"),
+        Err(CommandError::Tools(why)) => println!("skipped: {why}"),
+        Err(error) => panic!("{error}"),
+    }
+}

@@ -5,11 +5,29 @@ use std::fs::File;
 use nix::sys::stat::FileStat;
 use xattr::FileExt;
 
+use super::root::Folder;
 use crate::model::time::Time;
 use crate::model::tree::Meta;
 
 /// Bound to one content of one file: the kernel makes them anew.
 const NEVER_COPIED: [&str; 2] = ["security.ima", "security.evm"];
+
+/// The SELinux label.
+const LABEL: &str = "security.selinux";
+
+/// The label of a folder: what the kernel gives to a file that is made in it, but not to one that is renamed into it.
+pub(super) fn label(folder: &Folder) -> Option<Vec<u8>> {
+    File::from(folder.readable().ok()?).get_xattr(LABEL).ok().flatten()
+}
+
+/// The same attributes, with this label where they have none.
+pub(super) fn labelled(meta: &Meta, label: Option<&Vec<u8>>) -> Meta {
+    let mut meta = meta.clone();
+    if let Some(label) = label.filter(|_| meta.xattrs.iter().all(|(name, _)| name != LABEL)) {
+        meta.xattrs.push((LABEL.to_owned(), label.clone()));
+    }
+    meta
+}
 
 /// What `stat` said.
 pub(super) fn of(found: &FileStat, xattrs: Vec<(String, Vec<u8>)>) -> Meta {

@@ -123,10 +123,11 @@ impl Root {
         let fd = open(dir, OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
             .map_err(|errno| NodeError::of("open the root", NodePath::root(), errno))?;
         let top = Arc::new(Folder { fd, path: NodePath::root() });
-        Ok(Self { top, dir: dir.to_owned(), folders: RefCell::default() })
+        let dir = std::path::absolute(dir).unwrap_or_else(|_| dir.to_owned());
+        Ok(Self { top, dir, folders: RefCell::default() })
     }
 
-    /// Where it is for programs outside of it.
+    /// Where it is for programs outside of it, absolute.
     #[must_use]
     pub fn dir(&self) -> &Path {
         &self.dir

@@ -10,6 +10,7 @@ use nix::unistd::{AccessFlags, faccessat};
 
 use super::error::NodeError;
 use super::files::{self, Seen};
+use super::meta;
 use super::root::{Folder, Last, Root, Stop};
 use crate::ledger::Ledger;
 use crate::model::digest::Digest;
@@ -29,6 +30,8 @@ pub(super) struct Survey {
     pub missing: Vec<NodePath>,
     /// The mode of the folder that is exchanged, or of a new one.
     mode: u32,
+    /// The SELinux label that something new gets there.
+    pub label: Option<Vec<u8>>,
     /// The real path of the folder in which it stands; `None` when that is missing.
     pub home: Option<NodePath>,
     /// The first of the removals that leave a folder of ours empty: it takes the folder away as a whole.
@@ -55,6 +58,21 @@ impl Survey {
     }
 }
 
+/// What is known about a folder.
+#[derive(Clone, Debug)]
+struct Known {
+    device: u64,
+    mount: Option<u64>,
+    label: Option<Vec<u8>>,
+}
+
+impl Known {
+    /// Whether a rename from one to the other is possible.
+    fn same_mount(&self, other: &Self) -> bool {
+        (self.device, self.mount) == (other.device, other.mount)
+    }
+}
+
 /// Where a path leads.
 struct Nearest {
     /// Its folder, or the nearest that exists.
@@ -70,8 +88,8 @@ struct Nearest {
 pub(super) struct Surveyor<'a> {
     root: &'a Root,
     ledger: &'a Ledger,
-    /// Folder → the file system and mount that it is on. Only writable ones.
-    folders: HashMap<NodePath, (u64, Option<u64>)>,
+    /// What is known about folders that can be written.
+    folders: HashMap<NodePath, Known>,
 }
 
 /// How a step treats a link as last component.
@@ -116,7 +134,7 @@ impl<'a> Surveyor<'a> {
         if !as_planned {
             return Err(drift(step, &seen));
         }
-        let (device, mount) = self.writable(&near)?;
+        let Known { device, mount, label } = self.writable(&near)?;
         let mut mode = 0o755;
         if let Some(name) = name.as_deref().filter(|_| !matches!(seen, Seen::Absent)) {
             replaceable(&near, name, device, mount)?;
@@ -141,7 +159,7 @@ impl<'a> Surveyor<'a> {
             Act::PutLink { .. } | Act::Remove => None,
         };
         let home = name.map(|_| near.path.clone());
-        Ok(Survey { seen, inside, stage, missing, mode, home, whole: false })
+        Ok(Survey { seen, inside, stage, missing, mode, label, home, whole: false })
     }
 
     /// Finds the folders of ours that will be empty, so that each can go in one step: a registry's folder that has lost some
@@ -204,15 +222,15 @@ impl<'a> Surveyor<'a> {
     }
 
     /// Whether names in the folder can be changed: finds a missing permission, a read-only file system and the immutable bit.
-    fn writable(&mut self, folder: &Folder) -> Result<(u64, Option<u64>), NodeError> {
+    fn writable(&mut self, folder: &Folder) -> Result<Known, NodeError> {
         if let Some(known) = self.folders.get(&folder.path) {
-            return Ok(*known);
+            return Ok(known.clone());
         }
         let failed = |errno| NodeError::of("write in", folder.path.clone(), errno);
         faccessat(folder, ".", AccessFlags::W_OK | AccessFlags::X_OK, AtFlags::empty()).map_err(failed)?;
         let device = fstat(folder).map_err(failed)?.st_dev;
-        let known = (device, files::mount_id(folder));
-        self.folders.insert(folder.path.clone(), known);
+        let known = Known { device, mount: files::mount_id(folder), label: meta::label(folder) };
+        self.folders.insert(folder.path.clone(), known.clone());
         Ok(known)
     }
 
@@ -226,7 +244,7 @@ impl<'a> Surveyor<'a> {
         let mut refused = None;
         for folder in std::iter::once(wanted_folder).chain(others) {
             match self.writable(&folder) {
-                Ok(there) if there == here => return Ok(folder),
+                Ok(there) if there.same_mount(&here) => return Ok(folder),
                 Ok(_) => {}
                 Err(error) => refused = refused.or(Some(error)),
             }

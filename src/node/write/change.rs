@@ -9,6 +9,7 @@ use crate::model::path::NodePath;
 use crate::model::tree::Meta;
 use crate::node::error::NodeError;
 use crate::node::files::{self, Seen};
+use crate::node::meta;
 use crate::node::root::{Folder, Last, Spot, Stop, make_folder_as};
 use crate::node::stage::{Staging, Temp, Unsynced};
 use crate::node::survey::{Survey, drift, last};
@@ -217,19 +218,25 @@ pub(super) fn write_temp(job: &Job<'_>, staging: &mut Staging, unsynced: &mut Un
     let temp = staging.next(stage)?;
     match &job.step.act {
         Act::PutFile { content, meta, .. } => {
-            let file = files::create(&temp.folder, &temp.name, &content.bytes, meta)?;
+            let label = job.survey.label.as_ref().filter(|_| !matches!(job.survey.seen, Seen::File(..)));
+            let file = files::create(&temp.folder, &temp.name, &content.bytes, &meta::labelled(meta, label))?;
             unsynced.file(&temp.folder, temp.folder.path.join(&temp.name), file);
         }
         Act::PutDir { files, .. } => {
             let mode = job.survey.folder_mode();
             make_folder_as(&temp.folder, &temp.name, mode)?;
             let inner = Arc::new(files::open_child(&temp.folder, &temp.name)?);
+            if job.survey.label.is_some() {
+                let folder = std::fs::File::from(inner.readable()?);
+                meta::set_xattrs(&folder, &meta::labelled(&Meta::default(), job.survey.label.as_ref()).xattrs);
+            }
             for (name, (content, mode)) in files {
                 let before = job.survey.inside.iter().find(|(known, _)| known == name);
-                let meta = match before {
+                let plain = match before {
                     Some((_, Seen::File(_, meta))) => Meta { mode: *mode, ..meta.clone() },
                     _ => Meta::new(*mode),
                 };
+                let meta = meta::labelled(&plain, job.survey.label.as_ref());
                 let file = files::create(&inner, name, &content.bytes, &meta)?;
                 unsynced.file(&inner, inner.path.join(name), file);
             }
