@@ -11,6 +11,7 @@ use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
 use super::root::Root;
+use crate::apply::Door;
 
 /// The search path of a tool; its environment is this and `LANG=C`.
 const SEARCH_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -93,6 +94,21 @@ pub fn run(root: &Root, argv: &[String], patience: Duration) -> Result<Output, C
         return Err(CommandError::Tools("the program is missing or does not run there"));
     }
     Ok(output)
+}
+
+/// The real door: tools of a root, each with the same patience.
+#[derive(Debug)]
+pub struct Tools<'a> {
+    /// Whose tools.
+    pub root: &'a Root,
+    /// How long each may take.
+    pub patience: Duration,
+}
+
+impl Door for Tools<'_> {
+    fn run(&mut self, argv: &[String]) -> Result<Output, CommandError> {
+        run(self.root, argv, self.patience)
+    }
 }
 
 fn watch(mut child: Child, program: &str, patience: Duration) -> Result<Output, CommandError> {
