@@ -136,11 +136,11 @@ impl Ledger {
     /// # Errors
     /// When it is malformed or too new. Nothing may be changed on the node then: what was there before would be lost.
     pub fn from_json(path: &NodePath, bytes: &[u8]) -> Result<Self, LedgerError> {
-        let malformed = |error: serde_json::Error| LedgerError::Malformed { path: path.clone(), why: error.to_string() };
         #[derive(Deserialize)]
         struct Head {
             version: u64,
         }
+        let malformed = |error: serde_json::Error| LedgerError::Malformed { path: path.clone(), why: error.to_string() };
         match serde_json::from_slice::<Self>(bytes) {
             Ok(ledger) if ledger.version == VERSION => Ok(ledger),
             other => {
@@ -179,5 +179,34 @@ impl Ledger {
                 Prior::Absent | Prior::Link { .. } => None,
             })
             .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn path() -> NodePath {
+        NodePath::fixed("/var/lib/nodeprep/ledger.json")
+    }
+
+    /// What the first version wrote stays readable, whatever comes.
+    #[test]
+    fn reads_version_1() {
+        let text = include_str!("../fixtures/ledger/v1/open.json");
+        let ledger = Ledger::from_json(&path(), text.as_bytes()).unwrap();
+        assert_eq!((ledger.owned.len(), ledger.dirs.len(), ledger.blobs().len()), (3, 2, 1));
+        assert_eq!(ledger.open.as_ref().map(|open| open.before.len()), Some(1));
+        let origins: Vec<&Prior> = ledger.owned.values().map(|owned| &owned.origin).collect();
+        assert!(matches!(origins[..], [Prior::Absent, Prior::File { .. }, Prior::Link { .. }]));
+        assert_eq!(Ledger::from_json(&path(), &ledger.to_json()).unwrap(), ledger);
+    }
+
+    #[test]
+    fn refuses_what_it_does_not_know() {
+        let error = |text: &str| Ledger::from_json(&path(), text.as_bytes()).unwrap_err().to_string();
+        assert!(error(r#"{"version": 2, "news": []}"#).contains("version 2"));
+        assert!(error("").contains("cannot be read"));
+        assert!(error(r#"{"version": 1}"#).contains("key"));
     }
 }

@@ -15,6 +15,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod apply;
 pub mod desired;
 pub mod format;
 pub mod ledger;

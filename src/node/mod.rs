@@ -3,6 +3,22 @@
 //! What lives here: reading a node into a [`Snapshot`], performing the steps of a plan, running a trust store's command.
 //! What must not: decisions. What to write, in which order and what to do when it fails is decided in `plan/` and `apply/`.
 
+#![allow(clippy::disallowed_methods, reason = "the one room with effects")]
+
+pub mod blobs;
+pub mod checkpoint;
+pub mod command;
+pub mod error;
+mod files;
+pub mod lock;
+mod meta;
+pub mod probe;
+pub mod read;
+pub mod root;
+mod stage;
+mod survey;
+pub mod write;
+
 use std::collections::BTreeMap;
 
 use crate::model::path::NodePath;

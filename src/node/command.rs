@@ -1,0 +1,166 @@
+//! Running a tool of the node: with an empty environment, a time-out and a bounded answer.
+
+use std::io::Read;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+
+use super::root::Root;
+use crate::apply::Door;
+
+/// The search path of a tool; its environment is this and `LANG=C`.
+const SEARCH_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// As much of each stream as is kept.
+const MOST_OUTPUT: u64 = 64 << 10;
+/// How long a stream may stay open after the tool itself has ended.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// What a tool said.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Output {
+    /// Its exit status; 128 and the signal when it was killed by one.
+    pub status: i32,
+    /// Standard output, at most 64 KiB.
+    pub stdout: String,
+    /// Standard error, at most 64 KiB.
+    pub stderr: String,
+}
+
+/// Why a tool did not run to its end.
+#[derive(Debug, thiserror::Error)]
+pub enum CommandError {
+    /// The root is not that of the running system, and its tools cannot be run from here.
+    #[error("cannot run tools of that root: {0}")]
+    Tools(&'static str),
+    /// There is no such program, or it cannot be executed.
+    #[error("cannot run {program}")]
+    Start {
+        /// Which.
+        program: String,
+        /// What the kernel said.
+        #[source]
+        error: std::io::Error,
+    },
+    /// It took too long; it and all its children were killed.
+    #[error("{program} did not end within {seconds} s")]
+    TimedOut {
+        /// Which.
+        program: String,
+        /// How long it had.
+        seconds: u64,
+    },
+    /// Nothing to run.
+    #[error("no program to run")]
+    Empty,
+}
+
+impl CommandError {
+    /// Whether the tool was never started: nothing has changed then.
+    #[must_use]
+    pub const fn never_ran(&self) -> bool {
+        !matches!(self, Self::TimedOut { .. })
+    }
+}
+
+/// Runs `argv` inside the root: directly when it is the running system's, else by `chroot` when this is root.
+///
+/// # Errors
+/// When it cannot be started or takes longer than `patience`. A failing status is no error here.
+pub fn run(root: &Root, argv: &[String], patience: Duration) -> Result<Output, CommandError> {
+    let program = argv.first().ok_or(CommandError::Empty)?;
+    let mut command = if root.is_live() {
+        Command::new(program)
+    } else {
+        if !nix::unistd::geteuid().is_root() {
+            return Err(CommandError::Tools("only root can change into it"));
+        }
+        let here = ["/usr/sbin/chroot", "/usr/bin/chroot", "/sbin/chroot", "/bin/chroot"].into_iter().find(|path| Path::new(path).exists());
+        let mut command = Command::new(here.ok_or(CommandError::Tools("there is no chroot program here"))?);
+        command.arg(root.dir()).arg(program);
+        command
+    };
+    command.args(&argv[1..]).env_clear().env("PATH", SEARCH_PATH).env("LANG", "C");
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0).current_dir("/");
+    tracing::debug!(program = program.as_str(), "run");
+    let child = command.spawn().map_err(|error| CommandError::Start { program: program.clone(), error })?;
+    let output = watch(child, program, patience)?;
+    // how coreutils' chroot says that it could not change the root, find or execute the program
+    if !root.is_live() && matches!(output.status, 125..=127) && output.stderr.contains("chroot: ") {
+        return Err(CommandError::Tools("the program is missing or does not run there"));
+    }
+    Ok(output)
+}
+
+/// The real door: tools of a root, each with the same patience.
+#[derive(Debug)]
+pub struct Tools<'a> {
+    /// Whose tools.
+    pub root: &'a Root,
+    /// How long each may take.
+    pub patience: Duration,
+}
+
+impl Door for Tools<'_> {
+    fn run(&mut self, argv: &[String]) -> Result<Output, CommandError> {
+        run(self.root, argv, self.patience)
+    }
+}
+
+fn watch(mut child: Child, program: &str, patience: Duration) -> Result<Output, CommandError> {
+    let group = i32::try_from(child.id()).ok().map(Pid::from_raw);
+    let end_all = || group.map(|group| killpg(group, Signal::SIGKILL));
+    let stdout = drain(child.stdout.take());
+    let stderr = drain(child.stderr.take());
+    let begun = Instant::now();
+    let mut pause = Duration::from_millis(1);
+    let status = loop {
+        match child.try_wait() {
+            Ok(Some(status)) => break status,
+            Ok(None) if begun.elapsed() < patience => {
+                std::thread::sleep(pause);
+                pause = (pause * 2).min(Duration::from_millis(50));
+            }
+            Ok(None) => {
+                end_all();
+                let _ = child.wait();
+                return Err(CommandError::TimedOut { program: program.to_owned(), seconds: patience.as_secs() });
+            }
+            Err(error) => {
+                end_all();
+                return Err(CommandError::Start { program: program.to_owned(), error });
+            }
+        }
+    };
+    let text = |stream: &Receiver<Vec<u8>>| {
+        // a child of the tool that lives on and holds the stream is ended with it
+        let bytes = stream.recv_timeout(LINGER).unwrap_or_else(|_| {
+            end_all();
+            stream.recv_timeout(LINGER).unwrap_or_default()
+        });
+        String::from_utf8_lossy(&bytes).into_owned()
+    };
+    Ok(Output {
+        status: status.code().or_else(|| status.signal().map(|signal| 128 + signal)).unwrap_or(-1),
+        stdout: text(&stdout),
+        stderr: text(&stderr),
+    })
+}
+
+/// Reads a stream to its end so that the tool never blocks, and keeps its beginning.
+fn drain(stream: Option<impl Read + Send + 'static>) -> Receiver<Vec<u8>> {
+    let (send, receive) = channel();
+    std::thread::spawn(move || {
+        let mut kept = Vec::new();
+        if let Some(mut stream) = stream {
+            let _ = stream.by_ref().take(MOST_OUTPUT).read_to_end(&mut kept);
+            let _ = send.send(kept);
+            let _ = std::io::copy(&mut stream, &mut std::io::sink());
+        }
+    });
+    receive
+}

@@ -1,0 +1,133 @@
+//! What is not in files: clock, boot, processes, versions, randomness.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::Read;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use super::command;
+use super::error::NodeError;
+use super::root::Root;
+use super::{Probes, Process};
+use crate::model::path::NodePath;
+use crate::model::time::Time;
+
+/// Names of executables that are runtimes or carry one.
+const RUNTIMES: [&str; 6] = ["containerd", "crio", "dockerd", "podman", "k3s", "rke2"];
+/// `USER_HZ`: what `/proc/PID/stat` counts in, on every architecture that runs containers.
+const TICKS_PER_SECOND: i64 = 100;
+/// How long a program may think about its own version.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Looks at everything that is not in files.
+#[must_use]
+pub fn probe(root: &Root) -> Probes {
+    let live = root.is_live();
+    Probes { now: now(), boot_id: boot_id(), live, processes: if live { processes(root) } else { Vec::new() }, versions: BTreeMap::new() }
+}
+
+/// Asks each binary for its version, where it may be run; those that do not answer are left out.
+#[must_use]
+pub fn versions(root: &Root, binaries: impl IntoIterator<Item = NodePath>) -> BTreeMap<NodePath, String> {
+    if !root.is_live() {
+        return BTreeMap::new();
+    }
+    let ask = |binary: NodePath| {
+        let output = command::run(root, &[binary.as_str().to_owned(), "--version".to_owned()], PATIENCE).ok()?;
+        let line = output.stdout.lines().next().filter(|_| output.status == 0)?.trim().to_owned();
+        Some((binary, line))
+    };
+    binaries.into_iter().filter_map(ask).collect()
+}
+
+/// The clock.
+#[must_use]
+pub fn now() -> Time {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Time(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+}
+
+/// 32 random bytes.
+///
+/// # Errors
+/// When the kernel has none.
+pub fn random() -> Result<[u8; 32], NodeError> {
+    let mut bytes = [0; 32];
+    fs::File::open("/dev/urandom")
+        .and_then(|mut source| source.read_exact(&mut bytes))
+        .map_err(|error| NodeError::io("read", NodePath::fixed("/dev/urandom"), &error))?;
+    Ok(bytes)
+}
+
+fn boot_id() -> String {
+    fs::read_to_string("/proc/sys/kernel/random/boot_id").map(|text| text.trim().to_owned()).unwrap_or_default()
+}
+
+fn processes(root: &Root) -> Vec<Process> {
+    let booted = fs::read_to_string("/proc/stat").ok().and_then(|text| boot_time(&text)).unwrap_or(0);
+    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
+    let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    let mut found: Vec<Process> = pids.filter_map(|pid| process(root, pid, booted)).collect();
+    found.sort_by_key(|process| process.pid);
+    found
+}
+
+fn process(root: &Root, pid: u32, booted: i64) -> Option<Process> {
+    let dir = Path::new("/proc").join(pid.to_string());
+    let exe = fs::read_link(dir.join("exe")).ok()?.into_os_string().into_string().ok()?;
+    let (exe, replaced) = exe.strip_suffix(" (deleted)").map_or((exe.as_str(), false), |exe| (exe, true));
+    let inside = root.dir().to_str().filter(|dir| *dir != "/").and_then(|dir| exe.strip_prefix(dir.trim_end_matches('/')));
+    let exe = NodePath::new(inside.unwrap_or(exe)).ok()?;
+    if !RUNTIMES.contains(&exe.name()) || in_a_container(&dir) {
+        return None;
+    }
+    let stat = fs::read_to_string(dir.join("stat")).ok()?;
+    let ticks = start_ticks(&stat)?;
+    let words = |name: &str| -> Vec<String> {
+        let bytes = fs::read(dir.join(name)).unwrap_or_default();
+        let words = bytes.split(|byte| *byte == 0).filter(|word| !word.is_empty());
+        words.map(|word| String::from_utf8_lossy(word).into_owned()).collect()
+    };
+    let env = words("environ").into_iter();
+    let env = env.filter_map(|pair| pair.split_once('=').map(|(name, value)| (name.to_owned(), value.to_owned()))).collect();
+    let started = Time(booted * 1000 + ticks * 1000 / TICKS_PER_SECOND);
+    Some(Process { pid, started, exe, replaced, args: words("cmdline"), env })
+}
+
+/// Whether its root is another than that of process 1: it reads other files then.
+fn in_a_container(dir: &Path) -> bool {
+    let of = |path: &Path| fs::metadata(path).ok().map(|found| (found.dev(), found.ino()));
+    match (of(&dir.join("root")), of(Path::new("/proc/1/root")).or_else(|| of(Path::new("/")))) {
+        (Some(own), Some(first)) => own != first,
+        _ => false,
+    }
+}
+
+/// `btime` of `/proc/stat`.
+fn boot_time(text: &str) -> Option<i64> {
+    text.lines().find_map(|line| line.strip_prefix("btime "))?.trim().parse().ok()
+}
+
+/// Field 22 of `/proc/PID/stat`; the second is a name in parentheses that may hold anything, parentheses too.
+fn start_ticks(stat: &str) -> Option<i64> {
+    stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_the_start_time_behind_a_strange_name() {
+        let stat = "812 (a) b (c) S 1 812 812 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 9 0 4711 1 2";
+        assert_eq!(start_ticks(stat), Some(4711));
+        assert_eq!(boot_time("cpu 1\nbtime 1795197661\n"), Some(1_795_197_661));
+    }
+
+    #[test]
+    fn random_bytes_differ() {
+        assert_ne!(random().unwrap(), random().unwrap());
+    }
+}

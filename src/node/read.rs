@@ -1,0 +1,367 @@
+//! Reading a node: each path once per run, nothing but what somebody wished for.
+//!
+//! The result holds real paths only. Links are recorded where they stand, also those met in the middle of a path; what is
+//! missing is recorded as absent at the first folder that is; what cannot be read says why. Pipes, devices and sockets are
+//! never opened. A name that is not UTF-8 cannot be a path here: it stands in its folder as [`Entry::Unreadable`] under the
+//! text that a terminal would show (U+FFFD for what cannot be read), so that nobody takes the folder for empty.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Read;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+use nix::dir::{Dir, Type};
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, openat, readlinkat};
+use nix::sys::stat::{FileStat, Mode, SFlag, fstat};
+
+use super::files::kind;
+use super::meta;
+use super::root::{Folder, Last, Root, Stop};
+use crate::model::path::NodePath;
+use crate::model::tree::{Entry, Tree};
+use crate::runtime::Wish;
+
+/// Rounds of wishes after which nothing more is asked: imports nest, but not this deep.
+const MOST_ROUNDS: usize = 32;
+/// Children of one folder.
+const MOST_CHILDREN: usize = 20_000;
+
+/// How large a file may be.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Bytes of a file.
+    pub file: u64,
+    /// Bytes of a file among `bundles`.
+    pub bundle: u64,
+    /// Files that may be as large as a bundle of certificates, and folders of such files.
+    pub bundles: Vec<NodePath>,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { file: 1 << 20, bundle: 16 << 20, bundles: Vec::new() }
+    }
+}
+
+/// Reads what is wished for, in rounds: `wishes` sees what is there so far and names everything that it wants; it is asked
+/// again until it names nothing new.
+pub fn read(root: &Root, wishes: impl FnMut(&Tree) -> Vec<Wish>) -> Tree {
+    read_within(root, &Limits::default(), wishes)
+}
+
+/// The same with other limits.
+pub fn read_within(root: &Root, limits: &Limits, mut wishes: impl FnMut(&Tree) -> Vec<Wish>) -> Tree {
+    let mut reader = Reader { root, limits, tree: Tree::default(), listed: BTreeMap::new(), seen: BTreeSet::new() };
+    let mut granted: BTreeSet<Wish> = BTreeSet::new();
+    for round in 0..MOST_ROUNDS {
+        let new: Vec<Wish> = wishes(&reader.tree).into_iter().filter(|wish| granted.insert(wish.clone())).collect();
+        if new.is_empty() {
+            return reader.tree;
+        }
+        tracing::debug!(round, wishes = new.len(), "read");
+        for wish in new {
+            reader.grant(&wish.path, wish.depth, 0);
+        }
+    }
+    tracing::warn!(rounds = MOST_ROUNDS, "still more is wished for; left unread");
+    reader.tree
+}
+
+struct Reader<'a> {
+    root: &'a Root,
+    limits: &'a Limits,
+    tree: Tree,
+    /// Folder → levels that were read, and the folders in it.
+    listed: BTreeMap<NodePath, (u8, Vec<(String, bool)>)>,
+    seen: BTreeSet<NodePath>,
+}
+
+impl Reader<'_> {
+    /// Follows a path from the root; `links` counts those that led here.
+    fn grant(&mut self, path: &NodePath, depth: u8, links: usize) {
+        if links > 40 {
+            return;
+        }
+        if *path == NodePath::root() {
+            if let Ok(Some(top)) = self.root.folder(path) {
+                self.folder(&top, depth);
+            }
+            return;
+        }
+        let tree = &mut self.tree;
+        let spot = self.root.walk(path, Last::Keep, &mut |folder, name, to| record_link(tree, folder, name, to));
+        match spot {
+            Ok(spot) => self.entry(&spot.folder, &spot.name, None, depth, links),
+            Err(Stop::Missing { at, .. }) => self.put(at, Entry::Absent),
+            Err(Stop::Failed(error)) => {
+                let why = reason(&error);
+                // where the way ended, if that is known to be something else than the path itself
+                match error {
+                    super::error::NodeError::NotFolder { path: at } => {
+                        if let Ok((_, folder)) = self.root.real_parent(&at, false) {
+                            self.entry(&folder, at.name(), None, 0, links);
+                        }
+                    }
+                    super::error::NodeError::Permission { path: at, .. } | super::error::NodeError::Io { path: at, .. } => {
+                        self.put(at, Entry::Unreadable(why.clone()));
+                        self.unreadable_end(path, why);
+                    }
+                    _ => self.unreadable_end(path, why),
+                }
+            }
+        }
+    }
+
+    /// The wished path itself, as far as its links are known.
+    fn unreadable_end(&mut self, path: &NodePath, why: String) {
+        let real = self.tree.real_parent(path).unwrap_or_else(|| path.clone());
+        // a loop needs no entry: whoever looks goes round it too
+        if self.tree.real(path).is_some() && self.tree.entry(&real).is_none() {
+            self.put(real, Entry::Unreadable(why));
+        }
+    }
+
+    fn put(&mut self, path: NodePath, entry: Entry) {
+        self.seen.insert(path.clone());
+        self.tree.insert(path, entry);
+    }
+
+    /// One name in an open folder; `hint` is what the folder's list said about it.
+    fn entry(&mut self, folder: &Folder, name: &str, hint: Option<Type>, depth: u8, links: usize) {
+        let path = folder.path.join(name);
+        if let Some(Entry::Link { .. }) = self.tree.entry(&path) {
+            return self.grant_target(&path, depth, links);
+        }
+        if self.seen.contains(&path) && !matches!(self.tree.entry(&path), Some(Entry::Dir { .. })) {
+            return;
+        }
+        match hint {
+            Some(Type::File) => return self.file(folder, name, path),
+            Some(Type::Directory) if depth > 0 => return self.subfolder(folder, name, path, depth),
+            _ => {}
+        }
+        let found = match folder.stat(name) {
+            Ok(Some(found)) => found,
+            Ok(None) => return self.put(path, Entry::Absent),
+            Err(error) => return self.put(path, Entry::Unreadable(reason(&error))),
+        };
+        match kind(found.st_mode) {
+            SFlag::S_IFREG => self.file(folder, name, path),
+            SFlag::S_IFDIR if depth > 0 => self.subfolder(folder, name, path, depth),
+            SFlag::S_IFDIR => {
+                if !self.seen.contains(&path) {
+                    self.put(path, Entry::Dir { meta: meta::of(&found, Vec::new()), listed: false });
+                }
+            }
+            SFlag::S_IFLNK => {
+                match readlinkat(folder, name).map(std::ffi::OsString::into_string) {
+                    Ok(Ok(to)) => self.put(path.clone(), Entry::Link { to, meta: meta::of(&found, Vec::new()) }),
+                    Ok(Err(_)) => return self.put(path, Entry::Unreadable("a symbolic link whose target is not UTF-8".to_owned())),
+                    Err(errno) => return self.put(path, Entry::Unreadable(errno.desc().to_owned())),
+                }
+                self.grant_target(&path, depth, links);
+            }
+            other => self.put(path, Entry::Unreadable(format!("{}, not opened", special(other)))),
+        }
+    }
+
+    /// What a link leads to is wished for as much as the link.
+    fn grant_target(&mut self, link: &NodePath, depth: u8, links: usize) {
+        let Some(Entry::Link { to, .. }) = self.tree.entry(link) else { return };
+        // `..` counts from the real folder, which the walk knows and text does not: only plain targets are joined
+        let target = match (to.starts_with('/'), link.parent()) {
+            (false, Some(folder)) => folder.join(to),
+            _ => NodePath::root().join(to),
+        };
+        if to.split('/').any(|part| part == "..") {
+            return self.grant_climbing(link, depth, links);
+        }
+        self.grant(&target, depth, links + 1);
+    }
+
+    fn grant_climbing(&mut self, link: &NodePath, depth: u8, links: usize) {
+        let tree = &mut self.tree;
+        match self.root.walk(link, Last::Follow, &mut |folder, name, to| record_link(tree, folder, name, to)) {
+            Ok(spot) if spot.name != "." => self.entry(&spot.folder, &spot.name, None, depth, links + 1),
+            Ok(_) => self.grant(&NodePath::root(), depth, links + 1),
+            Err(Stop::Missing { at, .. }) => self.put(at, Entry::Absent),
+            Err(Stop::Failed(error)) => tracing::debug!(path = %link, %error, "link leads nowhere"),
+        }
+    }
+
+    fn subfolder(&mut self, folder: &Folder, name: &str, path: NodePath, depth: u8) {
+        if self.listed.get(&path).is_some_and(|(levels, _)| *levels >= depth) {
+            return;
+        }
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        match openat(folder, name, flags, Mode::empty()) {
+            Ok(fd) => self.open_folder(fd, path, depth),
+            Err(errno) => self.put(path, Entry::Unreadable(errno.desc().to_lowercase())),
+        }
+    }
+
+    /// A folder that is open for reading, and `depth` levels below it. (Opening it again for its names would cost as much as
+    /// reading a file.)
+    fn open_folder(&mut self, fd: OwnedFd, path: NodePath, depth: u8) {
+        let names = if self.listed.contains_key(&path) { None } else { fd.try_clone().ok() };
+        let folder = Folder::new(fd, path);
+        match names {
+            Some(names) => self.listing(&folder, Dir::from_fd(names).and_then(children), depth),
+            None => self.folder(&folder, depth),
+        }
+    }
+
+    /// A folder and `depth` levels below it.
+    fn folder(&mut self, folder: &Folder, depth: u8) {
+        let path = &folder.path;
+        if depth == 0 {
+            if let (Ok(found), false) = (fstat(folder), self.seen.contains(path)) {
+                self.put(path.clone(), Entry::Dir { meta: meta::of(&found, Vec::new()), listed: false });
+            }
+            return;
+        }
+        if let Some((levels, folders)) = self.listed.get_mut(path) {
+            // its files are known: only deeper into its folders
+            if *levels < depth {
+                *levels = depth;
+                for (name, is_link) in folders.clone() {
+                    let hint = (!is_link).then_some(Type::Directory);
+                    self.entry(folder, &name, hint, depth - 1, 0);
+                }
+            }
+            return;
+        }
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let children = openat(folder.as_fd(), ".", flags, Mode::empty()).and_then(Dir::from_fd).and_then(children);
+        self.listing(folder, children, depth);
+    }
+
+    /// A folder whose names are known.
+    fn listing(&mut self, folder: &Folder, children: Result<Option<Vec<Child>>, Errno>, depth: u8) {
+        let path = &folder.path;
+        let Ok(found) = fstat(folder) else { return };
+        let meta = meta::of(&found, Vec::new());
+        let children = match children {
+            Ok(Some(children)) => children,
+            Ok(None) => return self.put(path.clone(), Entry::Unreadable(format!("more than {MOST_CHILDREN} names"))),
+            Err(errno) => return self.put(path.clone(), Entry::Unreadable(errno.desc().to_lowercase())),
+        };
+        self.put(path.clone(), Entry::Dir { meta, listed: true });
+        let deeper = children.iter().filter_map(|(name, hint)| match hint {
+            Some(Type::File) => None,
+            hint => Some((name.clone().ok()?, *hint != Some(Type::Directory))),
+        });
+        self.listed.insert(path.clone(), (depth, deeper.collect()));
+        for (name, hint) in children {
+            match name {
+                Ok(name) => self.entry(folder, &name, hint, depth - 1, 0),
+                Err(shown) => self.put(path.join(&shown), Entry::Unreadable("its name is not UTF-8".to_owned())),
+            }
+        }
+    }
+
+    fn file(&mut self, folder: &Folder, name: &str, path: NodePath) {
+        let limits = self.limits;
+        let large = limits.bundles.iter().any(|bundle| path == *bundle || path.is_below(bundle));
+        let most = if large { limits.bundle } else { limits.file };
+        let entry = content(folder, name, most).unwrap_or_else(|why| match why {
+            Errno::ENOENT => Entry::Absent,
+            errno => Entry::Unreadable(errno.desc().to_lowercase()),
+        });
+        self.put(path, entry);
+    }
+}
+
+/// Open, look, read, close: relative to its folder, and without a second read where the first came out as long as promised.
+fn content(folder: &Folder, name: &str, most: u64) -> Result<Entry, Errno> {
+    let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
+    let mut file = std::fs::File::from(openat(folder, name, flags, Mode::empty())?);
+    let found: FileStat = fstat(&file)?;
+    if kind(found.st_mode) != SFlag::S_IFREG {
+        return Ok(Entry::Unreadable("replaced while it was read".to_owned()));
+    }
+    let size = u64::try_from(found.st_size).unwrap_or(0);
+    let too_large = || Entry::Unreadable(format!("larger than {most} bytes"));
+    if size > most {
+        return Ok(too_large());
+    }
+    let xattrs = meta::xattrs(&file);
+    let errno = |error: std::io::Error| Errno::from_raw(error.raw_os_error().unwrap_or(Errno::EIO as i32));
+    let room = usize::try_from(size).unwrap_or(0) + 1;
+    let mut bytes = vec![0; room];
+    let mut filled = 0;
+    loop {
+        match file.read(&mut bytes[filled..]) {
+            Ok(0) => break,
+            Ok(got) => filled += got,
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(errno(error)),
+        }
+        if filled + 1 == room && size > 0 {
+            break;
+        }
+        if filled == bytes.len() {
+            // it grew, or lies about its size as files in /proc do
+            if filled as u64 > most {
+                return Ok(too_large());
+            }
+            bytes.resize(filled * 2 + 4096, 0);
+        }
+    }
+    bytes.truncate(filled);
+    if filled as u64 > most {
+        return Ok(too_large());
+    }
+    Ok(Entry::File { bytes: Arc::from(bytes), meta: meta::of(&found, xattrs) })
+}
+
+/// A name, or what a terminal would show of it; and what kind of thing the folder's list says it is.
+type Child = (Result<String, String>, Option<Type>);
+
+/// The names in a folder, sorted; `None` when there are too many.
+fn children(mut open: Dir) -> Result<Option<Vec<Child>>, Errno> {
+    let mut names = Vec::new();
+    for entry in open.iter() {
+        let entry = entry?;
+        let name = entry.file_name();
+        if matches!(name.to_bytes(), b"." | b"..") {
+            continue;
+        }
+        if names.len() == MOST_CHILDREN {
+            return Ok(None);
+        }
+        let name = name.to_str().map(ToOwned::to_owned).map_err(|_| name.to_string_lossy().into_owned());
+        names.push((name, entry.file_type()));
+    }
+    names.sort_by(|(one, _), (other, _)| one.cmp(other));
+    Ok(Some(names))
+}
+
+fn record_link(tree: &mut Tree, folder: &Folder, name: &str, to: &str) {
+    let path = folder.path.join(name);
+    if !matches!(tree.entry(&path), Some(Entry::Link { .. })) {
+        let meta = folder.stat(name).ok().flatten().map(|found| meta::of(&found, Vec::new())).unwrap_or_default();
+        tree.insert(path, Entry::Link { to: to.to_owned(), meta });
+    }
+}
+
+fn special(kind: SFlag) -> &'static str {
+    match kind {
+        SFlag::S_IFIFO => "a pipe",
+        SFlag::S_IFSOCK => "a socket",
+        SFlag::S_IFBLK | SFlag::S_IFCHR => "a device",
+        _ => "neither file nor folder",
+    }
+}
+
+/// The short form of an error: the path stands beside it in the tree.
+fn reason(error: &super::error::NodeError) -> String {
+    use super::error::NodeError;
+    match error {
+        NodeError::Permission { .. } => "permission denied".to_owned(),
+        NodeError::Loop { .. } => "too many levels of symbolic links".to_owned(),
+        NodeError::Io { errno, .. } => errno.desc().to_lowercase(),
+        other => other.to_string(),
+    }
+}

@@ -1,0 +1,217 @@
+//! Performs the actions of a transaction: what is to be done next is decided in `apply/`.
+
+mod change;
+mod record;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use nix::errno::Errno;
+
+use super::blobs;
+use super::error::NodeError;
+use super::files;
+use super::root::{Folder, Last, Root, make_folder_as};
+use super::stage::{self, Staging, Unsynced};
+use super::survey::Surveyor;
+use crate::ledger::Ledger;
+use crate::model::path::NodePath;
+use crate::plan::{Activation, Plan, Step};
+
+/// The ledger in the state folder.
+const LEDGER: &str = "ledger.json";
+/// The next one, until it is whole and durable.
+const NEW_LEDGER: &str = "ledger.json.new";
+
+use change::{Job, Undo, write_temp};
+use record::swap_ledger;
+pub(crate) use record::{load_ledger, tidy};
+
+type Done = Result<(), NodeError>;
+
+/// What performs a plan.
+#[derive(Debug)]
+pub struct Hands<'a> {
+    root: &'a Root,
+    state: &'a NodePath,
+    plan: &'a Plan,
+    /// The ledger before this run.
+    old: Ledger,
+    /// The ledger that is on the disk.
+    current: Ledger,
+    jobs: Vec<Job<'a>>,
+    folder: Option<Arc<Folder>>,
+    staging: Staging,
+    unsynced: Unsynced,
+    made: BTreeSet<NodePath>,
+    gone: BTreeSet<NodePath>,
+    recorded: bool,
+    existed: bool,
+    closing: bool,
+    taken: usize,
+}
+
+impl<'a> Hands<'a> {
+    pub(crate) fn new(root: &'a Root, state: &'a NodePath, plan: &'a Plan, ledger: Ledger) -> Self {
+        Self {
+            root,
+            state,
+            plan,
+            current: ledger.clone(),
+            old: ledger,
+            jobs: Vec::new(),
+            folder: None,
+            staging: Staging::default(),
+            unsynced: Unsynced::default(),
+            made: BTreeSet::new(),
+            gone: BTreeSet::new(),
+            recorded: false,
+            existed: false,
+            closing: false,
+            taken: 0,
+        }
+    }
+
+    pub(crate) fn into_ledger(self) -> Ledger {
+        self.current
+    }
+
+    pub(crate) fn step(&self, at: usize) -> &'a Step {
+        self.jobs[at].step
+    }
+
+    /// The paths of the changes that were made.
+    pub(crate) fn changed(&self) -> Vec<NodePath> {
+        self.jobs.iter().filter(|job| job.done).map(|job| job.step.path.clone()).collect()
+    }
+
+    pub(crate) fn preflight(&mut self) -> Done {
+        let plan = self.plan;
+        let mut surveyor = Surveyor::new(self.root, &self.old);
+        for step in plan.stage.iter().chain(&plan.switch).chain(&plan.retire) {
+            let survey = surveyor.step(step)?;
+            self.jobs.push(Job { step, survey, temp: None, made: Vec::new(), undo: Undo::Nothing, done: false });
+        }
+        let (old, visible) = (&self.old, plan.stage.len() + plan.switch.len());
+        let mut removals: Vec<_> = self.jobs[visible..].iter_mut().map(|job| (job.step, &mut job.survey)).collect();
+        surveyor.whole_folders(&mut removals, |folder| old.dirs.contains(folder))
+    }
+
+    /// Everything that nobody sees: what was there before, the new files under temporary names, the ledger written ahead.
+    pub(crate) fn stage(&mut self, commands: &[Activation]) -> Done {
+        let folder = self.state_folder()?;
+        stage::clear(self.root, &folder)?;
+        files::unlink(&folder, NEW_LEDGER)?;
+        self.existed = folder.stat(LEDGER)?.is_some();
+        self.staging = Staging::open(&folder, self.jobs.iter().filter_map(|job| job.survey.stage.as_ref()))?;
+        self.keep_blobs(&folder)?;
+        for job in &mut self.jobs {
+            job.temp = write_temp(job, &mut self.staging, &mut self.unsynced).map_err(|error| error.about(&job.step.path))?;
+        }
+        if self.jobs.is_empty() && commands.is_empty() {
+            return Ok(()); // only the ledger itself changes: it is closed at once
+        }
+        self.current = self.ahead()?;
+        self.write_ledger(&folder)?;
+        self.unsynced.sync()
+    }
+
+    /// Makes the ledger that was written ahead the one that counts.
+    pub(crate) fn record(&mut self) -> Done {
+        let folder = self.state_folder()?;
+        if self.jobs.is_empty() && folder.stat(NEW_LEDGER)?.is_none() {
+            return Ok(());
+        }
+        self.recorded = true;
+        swap_ledger(&folder)?;
+        files::sync_folder(&folder)?;
+        if !self.existed
+            && let Some(parent) = self.state.parent().map(|parent| self.root.folder(&parent)).transpose()?.flatten()
+        {
+            files::sync_folder(&parent)?;
+        }
+        Ok(())
+    }
+
+    /// Brings what was changed so far to the disk; with the last change also the ledger that will close the run.
+    pub(crate) fn sync(&mut self) -> Done {
+        if self.taken == self.jobs.len() {
+            let folder = self.state_folder()?;
+            let after = self.final_ledger()?;
+            let open = std::mem::replace(&mut self.current, after);
+            let written = self.write_ledger(&folder);
+            self.current = open;
+            written?;
+            self.closing = true;
+        }
+        self.unsynced.sync()
+    }
+
+    pub(crate) fn close(&mut self) -> Done {
+        let folder = self.state_folder()?;
+        let after = self.final_ledger()?;
+        self.drop_folders(&after)?;
+        if !self.closing {
+            self.current = after.clone();
+            self.write_ledger(&folder)?;
+            self.unsynced.sync()?;
+        }
+        swap_ledger(&folder)?;
+        let needed = after.blobs();
+        let unneeded = self.old.blobs().union(&self.seen_blobs()).any(|blob| !needed.contains(blob));
+        self.current = after;
+        if unneeded {
+            // not before the ledger that does not name them any more is on the disk
+            files::sync_folder(&folder)?;
+            blobs::prune(&folder, &needed)?;
+        }
+        Ok(())
+    }
+
+    /// The ledger of before counts again.
+    pub(crate) fn forget(&mut self) -> Done {
+        let folder = self.state_folder()?;
+        self.unsynced.folder(&folder);
+        if self.recorded && self.existed {
+            self.current = self.old.clone();
+            files::unlink(&folder, NEW_LEDGER)?;
+            self.write_ledger(&folder)?;
+            self.unsynced.sync()?;
+            swap_ledger(&folder)?;
+        } else {
+            self.unsynced.sync()?;
+            files::unlink(&folder, NEW_LEDGER)?;
+            if self.recorded {
+                files::unlink(&folder, LEDGER)?;
+            }
+        }
+        self.current = self.old.clone();
+        files::sync_folder(&folder)
+    }
+
+    /// Removes everything temporary.
+    pub(crate) fn clean(&mut self) -> Done {
+        let Some(folder) = self.folder.clone() else { return Ok(()) };
+        files::unlink(&folder, NEW_LEDGER)?;
+        stage::clear(self.root, &folder)?;
+        if !self.recorded {
+            // nothing has begun, so nothing of this run has to be kept
+            self.current = self.old.clone();
+            blobs::prune(&folder, &self.old.blobs())?;
+        }
+        Ok(())
+    }
+
+    fn state_folder(&mut self) -> Result<Arc<Folder>, NodeError> {
+        if let Some(folder) = &self.folder {
+            return Ok(Arc::clone(folder));
+        }
+        let spot = self.root.place(self.state, Last::Follow, &mut Vec::new())?;
+        if spot.folder.stat(&spot.name)?.is_none() {
+            make_folder_as(&spot.folder, &spot.name, 0o700)?;
+        }
+        let folder = self.root.folder(self.state)?.ok_or_else(|| NodeError::of("open", self.state.clone(), Errno::ENOENT))?;
+        self.folder = Some(Arc::clone(&folder));
+        Ok(folder)
+    }
+}

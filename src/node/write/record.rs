@@ -1,0 +1,206 @@
+//! The ledger of one run: what it says before the first change and after the last, and the copies of what was there.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::{Done, Hands, LEDGER, NEW_LEDGER};
+use crate::ledger::{Ledger, Open, Prior, Stamp};
+use crate::model::digest::Digest;
+use crate::model::path::NodePath;
+use crate::node::error::NodeError;
+use crate::node::files::{self, Seen};
+use crate::node::root::{Folder, Last, Root, Stop};
+use crate::node::{blobs, stage};
+use crate::plan::{Act, Activation, How};
+
+/// Reads the ledger; `None` when there is none.
+pub(crate) fn load_ledger(root: &Root, state: &NodePath) -> Result<Option<Ledger>, NodeError> {
+    let Some(folder) = root.folder(state)? else { return Ok(None) };
+    let path = state.join(LEDGER);
+    match files::look(&folder, LEDGER)? {
+        Seen::Absent => Ok(None),
+        Seen::File(bytes, _) => Ok(Some(Ledger::from_json(&path, &bytes)?)),
+        other => Err(NodeError::Drift { path, found: other.describe() }),
+    }
+}
+
+/// Removes what a killed run left behind.
+pub(crate) fn tidy(root: &Root, state: &NodePath) -> Result<bool, NodeError> {
+    let Some(folder) = root.folder(state)? else { return Ok(false) };
+    let new = files::unlink(&folder, NEW_LEDGER)?;
+    let staged = stage::clear(root, &folder)?;
+    if staged {
+        let needed = load_ledger(root, state)?.map(|ledger| ledger.blobs()).unwrap_or_default();
+        blobs::prune(&folder, &needed)?;
+    }
+    Ok(staged || new)
+}
+
+impl Hands<'_> {
+    /// Keeps the content of everything that will be replaced or removed, and of every origin that is new.
+    pub(super) fn keep_blobs(&mut self, state: &Folder) -> Done {
+        let mut keep: BTreeMap<Digest, Vec<u8>> = BTreeMap::new();
+        for job in &self.jobs {
+            let inside = job.survey.inside.iter().map(|(_, seen)| seen);
+            for seen in std::iter::once(&job.survey.seen).chain(inside) {
+                if let Seen::File(bytes, _) = seen {
+                    keep.insert(Digest::of(bytes), bytes.clone());
+                }
+            }
+        }
+        let known = self.old.blobs();
+        for (path, owned) in &self.plan.owned {
+            let Prior::File { blob, .. } = &owned.origin else { continue };
+            if known.contains(blob) || keep.contains_key(blob) {
+                continue;
+            }
+            match self.look(path, Last::Keep)? {
+                Seen::File(bytes, _) if Digest::of(&bytes) == *blob => {
+                    keep.insert(*blob, bytes);
+                }
+                _ => return Err(NodeError::Blob { path: path.clone(), blob: *blob }),
+            }
+        }
+        if keep.is_empty() {
+            return Ok(());
+        }
+        let blobs = Arc::new(blobs::folder(state)?);
+        for (blob, bytes) in keep {
+            if let Some((path, file)) = blobs::keep(&blobs, blob, &bytes)? {
+                self.unsynced.file(&blobs, path, file);
+            }
+        }
+        self.unsynced.folder(&blobs);
+        Ok(())
+    }
+
+    pub(super) fn look(&self, path: &NodePath, last: Last) -> Result<Seen, NodeError> {
+        match self.root.walk(path, last, &mut |_, _, _| {}) {
+            Ok(spot) => files::look(&spot.folder, &spot.name),
+            Err(Stop::Missing { .. }) => Ok(Seen::Absent),
+            Err(Stop::Failed(error)) => Err(error),
+        }
+    }
+
+    pub(super) fn write_ledger(&mut self, folder: &Arc<Folder>) -> Done {
+        let file = files::create(folder, NEW_LEDGER, &self.current.to_json(), &blobs::private())?;
+        self.unsynced.file(folder, folder.path.join(NEW_LEDGER), file);
+        Ok(())
+    }
+
+    /// Folders that are ours, now or before.
+    pub(super) fn ours(&self) -> BTreeSet<NodePath> {
+        self.old.dirs.union(&self.plan.dirs).cloned().collect()
+    }
+
+    /// What the steps leave: path → stamp.
+    pub(super) fn after(&self) -> BTreeMap<NodePath, Stamp> {
+        let mut after = BTreeMap::new();
+        let plan = self.plan;
+        for step in plan.stage.iter().chain(&plan.switch).chain(&plan.retire) {
+            match &step.act {
+                Act::PutFile { content, meta, .. } => {
+                    after.insert(step.path.clone(), self.old.stamp(&content.bytes, meta.mode));
+                }
+                Act::PutDir { files, .. } => {
+                    for (name, (content, mode)) in files {
+                        after.insert(step.path.join(name), self.old.stamp(&content.bytes, *mode));
+                    }
+                }
+                Act::Remove => {
+                    after.insert(step.path.clone(), Stamp::Absent);
+                }
+                Act::PutLink { .. } => {}
+            }
+        }
+        after
+    }
+
+    /// The ledger that is written before the first change.
+    pub(super) fn ahead(&self) -> Result<Ledger, NodeError> {
+        let mut ahead = self.final_ledger()?;
+        for (path, owned) in &self.old.owned {
+            ahead.owned.entry(path.clone()).or_insert_with(|| owned.clone());
+        }
+        ahead.dirs.extend(self.ours());
+        ahead.dirs.extend(self.jobs.iter().flat_map(|job| job.survey.missing.iter().cloned()));
+        let mut before = BTreeMap::new();
+        let mut after = self.after();
+        for job in &self.jobs {
+            let path = &job.step.path;
+            if let Act::PutDir { files, .. } = &job.step.act {
+                before.extend(files.keys().map(|name| (path.join(name), Prior::Absent)));
+                for (name, seen) in &job.survey.inside {
+                    before.extend(seen.prior().map(|prior| (path.join(name), prior)));
+                    after.entry(path.join(name)).or_insert(Stamp::Absent);
+                }
+            } else {
+                before.extend(job.survey.seen.prior().map(|prior| (path.clone(), prior)));
+            }
+        }
+        let activations = self.plan.activate.iter().filter_map(in_words).collect();
+        ahead.open = Some(Open { before, after, activations });
+        Ok(ahead)
+    }
+
+    pub(super) fn seen_blobs(&self) -> BTreeSet<Digest> {
+        let seen = self.jobs.iter().flat_map(|job| std::iter::once(&job.survey.seen).chain(job.survey.inside.iter().map(|(_, seen)| seen)));
+        seen.filter_map(|seen| if let Seen::File(bytes, _) = seen { Some(Digest::of(bytes)) } else { None }).collect()
+    }
+
+    /// Whether the ledger would be the same after a run without steps.
+    pub(crate) fn ledger_is_final(&self) -> bool {
+        self.old.open.is_none()
+            && self.old.dirs == self.plan.dirs
+            && self.plan.owned.len() == self.old.owned.len()
+            && self.final_ledger().is_ok_and(|ledger| ledger == self.old)
+    }
+
+    /// The ledger that closes the run.
+    pub(super) fn final_ledger(&self) -> Result<Ledger, NodeError> {
+        let after = self.after();
+        let mut owned = self.plan.owned.clone();
+        for (path, owned) in &mut owned {
+            if let Some(stamp) = after.get(path) {
+                owned.now = stamp.clone();
+            } else if let Some(known) = self.old.owned.get(path) {
+                if owned.now == Stamp::Absent {
+                    owned.now = known.now.clone();
+                }
+            } else if let Seen::File(bytes, meta) = self.look(path, Last::Follow)? {
+                owned.now = self.old.stamp(&bytes, meta.mode);
+            }
+        }
+        let mut dirs: BTreeSet<NodePath> = self.plan.dirs.union(&self.made).cloned().collect();
+        dirs.retain(|dir| !self.gone.contains(dir));
+        Ok(Ledger { owned, dirs, open: None, ..self.old.clone() })
+    }
+
+    /// Folders that we made once and need no more go if they are empty, also where no step of this run has emptied them.
+    pub(super) fn drop_folders(&mut self, after: &Ledger) -> Done {
+        for dir in self.old.dirs.iter().rev().filter(|dir| !after.dirs.contains(*dir) && !self.gone.contains(*dir)) {
+            if let Some(parent) = dir.parent()
+                && let Ok(Some(parent)) = self.root.folder(&parent)
+            {
+                files::remove_folder(&parent, dir.name())?;
+                self.root.forget(dir);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A name for the next ledger becomes the name of the ledger.
+pub(super) fn swap_ledger(folder: &Folder) -> Done {
+    files::rename((folder, NEW_LEDGER), (folder, LEDGER)).map_err(|errno| NodeError::of("write", folder.path.join(LEDGER), errno))
+}
+
+/// An activation as the ledger remembers it.
+fn in_words(one: &Activation) -> Option<String> {
+    match &one.how {
+        How::Nothing => None,
+        How::Refresh(argv) => Some(format!("{} refresh {}", one.who, argv.join(" "))),
+        How::Reload(unit) => Some(format!("{} reload {unit}", one.who)),
+        How::Restart(unit) => Some(format!("{} restart {unit}", one.who)),
+    }
+}
