@@ -6,9 +6,15 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::format::{KeyEdit, KeyFormat};
+use crate::ledger::Ledger;
 use crate::model::content::Content;
 use crate::model::path::NodePath;
-use crate::model::problem::Problem;
+use crate::model::problem::{Problem, Severity};
+use crate::model::tree::Tree;
+use crate::runtime::{Dialect, FoundRuntime, Runtime, containerd, containers};
+use crate::spec::Spec;
+use crate::spec::express::{Subject, gaps};
+use crate::trust;
 
 /// The unit of failure: what one target cannot do leaves that target untouched, and the others go on.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -41,6 +47,45 @@ impl fmt::Display for Target {
 pub struct Desired {
     /// One per target on the node.
     pub parts: Vec<Part>,
+}
+
+/// What the node should hold under `spec`: a part for the trust store, and for each target of the runtimes that are to be
+/// configured. What one of them cannot express is refused there, and only there.
+#[must_use]
+pub fn desired(spec: &Spec, tree: &Tree, found: &[FoundRuntime], ledger: &Ledger) -> Desired {
+    let mut parts = vec![trust::want(spec, &trust::family(tree), tree)];
+    let family: Vec<&FoundRuntime> = found.iter().filter(|found| found.runtime != Runtime::Containerd).collect();
+    parts.extend(containers::want_knowing(spec, &family, tree, &ledger.owned));
+    for on in found.iter().filter(|found| found.runtime == Runtime::Containerd) {
+        let dialects: Vec<_> = on.dialects(tree).into_iter().filter_map(Dialect::containerd).collect();
+        parts.push(containerd::want(spec, on, tree, &dialects));
+    }
+    for part in &mut parts {
+        express(spec, found, part);
+    }
+    Desired { parts }
+}
+
+/// Adds what the expressibility table says of a part's runtimes: refusals stop it, approximations are noted.
+fn express(spec: &Spec, found: &[FoundRuntime], part: &mut Part) {
+    let mut refused = Vec::new();
+    for reader in crate::plan::whole::readers(&part.target, found) {
+        // CRI-O's own configuration holds no mirrors
+        if part.target == Target::Crio {
+            continue;
+        }
+        // containers/image's room tells more of ports than the table does
+        for gap in gaps(spec, reader.runtime).into_iter().filter(|gap| gap.row.subject != Subject::PortlessSource) {
+            let list = if gap.problem.severity == Severity::Error { &mut refused } else { &mut part.notes };
+            if !list.contains(&gap.problem) {
+                list.push(gap.problem);
+            }
+        }
+    }
+    if !refused.is_empty() && part.refused.is_none() {
+        part.wants.clear();
+        part.refused = Some(Refusal::Cannot(refused));
+    }
 }
 
 /// What one target should hold.
@@ -112,6 +157,8 @@ pub struct Whole {
 pub struct Keys {
     /// How the file is written.
     pub format: KeyFormat,
+    /// Every key that the spec asks for in this file, changed or not: one that the ledger has and this has not is undone.
+    pub wanted: Vec<Vec<String>>,
     /// The keys that change, against what is on the node now; empty when all is as wanted.
     pub edits: Vec<KeyEdit>,
     /// The whole file afterwards.

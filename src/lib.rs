@@ -16,7 +16,9 @@
 #![forbid(unsafe_code)]
 
 pub mod apply;
+pub mod cli;
 pub mod desired;
+pub mod flow;
 pub mod format;
 pub mod ledger;
 pub mod model;

@@ -5,9 +5,16 @@
 //! asked, one line per attempt: `rmb` for resolve, manifest and blob (a dash where it is not asked), the URL, the trust,
 //! then `+N` extra CA certificates, `client`, `basic` or another login, `upstream`. `[[chain]]` says what config.toml comes
 //! to. A file that holds just
-//! `@certificate` or `@key` gets one made on the spot. What cannot be told from files stands in `elsewhere.toml` with the reason, and shows up as ignored.
-
-#![allow(clippy::disallowed_methods, clippy::unwrap_used, reason = "a test reads its fixtures, and stops where one is wrong")]
+//! `@certificate` or `@key` gets one made on the spot. What cannot be told from files stands in `elsewhere.toml` with the reason, and is printed.
+#![allow(
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    missing_docs,
+    missing_debug_implementations,
+    reason = "a program of its own: it has effects, and its messages go to whoever runs it"
+)]
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -50,7 +57,7 @@ fn main() {
     }
     for (number, reason) in read(&folder.join("elsewhere.toml")).iter() {
         numbers.insert(number.to_owned());
-        trials.push(Trial::test(format!("{number}: {}", reason.as_str().unwrap()), || Ok(())).with_ignored_flag(true));
+        println!("not told from files: {number}: {}", reason.as_str().unwrap());
     }
     let missing: Vec<String> = (1..=66).map(|number| format!("T{number:02}")).filter(|number| !numbers.contains(number)).collect();
     trials.push(Trial::test("every vector is here or has a reason", move || {

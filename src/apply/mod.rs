@@ -161,8 +161,15 @@ pub fn execute(
         plan.activate.iter().filter(|one| one.how != How::Nothing).cloned().partition(|one| matches!(one.how, How::Refresh(_)));
     let mut hands = Hands::new(root, state, plan, ledger);
     let shape = Shape { stage: plan.stage.len(), switch: plan.switch.len(), activate: commands.len(), retire: plan.retire.len() };
-    if shape == Shape::default() && hands.ledger_is_final() {
-        return Outcome { end: End::Unchanged, changed: Vec::new(), due, ledger: hands.into_ledger() };
+    let only_commands = Shape { activate: shape.activate, ..Shape::default() };
+    if shape == only_commands && hands.ledger_is_final() {
+        // nothing to write: not even the ledger. A refresh that is cut off here is found again, because it is derived
+        let end = commands.iter().try_for_each(|one| {
+            progress(Progress::Activating(one));
+            activate(one, door).map(|done| due.extend((!done).then(|| one.clone())))
+        });
+        let end = end.map_or_else(End::Refused, |()| End::Unchanged);
+        return Outcome { end, changed: Vec::new(), due, ledger: hands.into_ledger() };
     }
     let mut why = None;
     let mut by_hand = Vec::new();
@@ -214,7 +221,7 @@ pub fn execute(
         (at, action) = next(at, event);
     };
     // a run that turned back has a reason
-    let why = why.unwrap_or_else(|| NodeError::of("finish in", state.clone(), nix::errno::Errno::EIO).into());
+    let why = why.unwrap_or_else(|| NodeError::unexplained(state.clone()).into());
     let mut changed = Vec::new();
     let end = match verdict {
         Verdict::Applied => {

@@ -50,3 +50,15 @@ impl std::fmt::Debug for KeyEdit {
         write!(f, "{}: {} -> {}", self.key.join("."), shown(&self.from), shown(&self.to))
     }
 }
+
+/// Takes our keys out of a text again, or puts back what they replaced; everything else, later edits by others included,
+/// stays as it is.
+///
+/// # Errors
+/// When the text cannot be parsed any more, or a key cannot be taken out without touching what is not ours.
+pub fn undo(format: KeyFormat, text: &str, keys: &[KeyEdit]) -> Result<String, String> {
+    match format {
+        KeyFormat::Toml => config_toml::undo(text, keys),
+        KeyFormat::Json => auth_json::undo(text, keys).map_err(|error| error.to_string()),
+    }
+}

@@ -16,6 +16,7 @@ pub mod problem;
 pub mod repo;
 pub mod resolution;
 pub mod secret;
+pub mod snapshot;
 pub mod time;
 pub mod tree;
 pub mod version;

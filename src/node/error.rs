@@ -161,6 +161,12 @@ impl NodeError {
         }
     }
 
+    /// A failure that nobody explained.
+    #[must_use]
+    pub fn unexplained(path: NodePath) -> Self {
+        Self::of("finish in", path, Errno::EIO)
+    }
+
     /// The same for errors of the standard library.
     #[must_use]
     pub fn io(doing: &'static str, path: NodePath, error: &std::io::Error) -> Self {

@@ -3,6 +3,14 @@
 //! What lives here: the steps ([`Plan`]), what we own and what conflicts, the proof that the result means what the spec
 //! means, diffs. What must not: effects, any runtime's knowledge.
 
+pub mod activation;
+pub mod back;
+pub mod build;
+pub mod diff;
+mod owned;
+pub mod proof;
+pub mod whole;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;

@@ -1,5 +1,145 @@
-//! What is told to people and programs.
-//!
-//! What lives here: pure functions from results to text. What must not: effects, decisions.
+//! What a run has to say: one versioned structure, shown as text or JSON. Pure.
 
+pub mod exit;
+pub mod explain;
+pub mod plan;
 pub mod problems;
+pub mod style;
+
+use serde::Serialize;
+
+use crate::desired::Target;
+use crate::model::path::NodePath;
+use crate::model::problem::Problem;
+use crate::plan::Activation;
+use crate::runtime::FoundRuntime;
+
+/// Version of the JSON form; it grows when a field changes its meaning or goes away.
+pub const VERSION: u32 = 1;
+
+/// The result of `check`, `plan`, `apply`, `revert` or `explain`.
+#[derive(Debug, Serialize)]
+pub struct Report {
+    /// [`VERSION`].
+    pub version: u32,
+    /// How it ended.
+    pub outcome: exit::Outcome,
+    /// The exit code that goes with it.
+    pub exit_code: u8,
+    /// What was found on the node.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub runtimes: Vec<FoundRuntime>,
+    /// One per target.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub parts: Vec<PartReport>,
+    /// What still has to happen for running programs to see the change.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub due: Vec<Activation>,
+    /// Errors, warnings and notes that belong to no target.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub problems: Vec<Problem>,
+    /// What runtimes ask for images (`explain`).
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub resolutions: Vec<explain::Answer>,
+}
+
+/// What happens, or happened, to one target.
+#[derive(Debug, Serialize)]
+pub struct PartReport {
+    /// Which.
+    #[serde(serialize_with = "as_text")]
+    pub target: Target,
+    /// Converged, changed, or left untouched.
+    pub state: PartState,
+    /// Its changes.
+    pub changes: Vec<Change>,
+    /// What makes running programs see them, and what needs nothing.
+    pub activations: Vec<Activation>,
+    /// Why it was left untouched, warnings, notes.
+    pub problems: Vec<Problem>,
+}
+
+/// How a target stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PartState {
+    /// Nothing to change.
+    Converged,
+    /// Changes to make, or made.
+    Changes,
+    /// Left as it is: the node cannot do it.
+    Cannot,
+    /// Left as it is: somebody else's configuration is in the way.
+    Conflict,
+}
+
+/// One change of one path.
+#[derive(Debug, Serialize)]
+pub struct Change {
+    /// Which path.
+    pub path: NodePath,
+    /// What is done.
+    pub kind: ChangeKind,
+    /// Why.
+    pub why: String,
+    /// Unified diff, secrets masked.
+    pub diff: String,
+}
+
+/// Kinds of change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ChangeKind {
+    /// A new file.
+    Create,
+    /// A file is replaced.
+    Replace,
+    /// Keys in somebody else's file change.
+    Edit,
+    /// A file goes.
+    Remove,
+    /// What was there before comes back.
+    Restore,
+}
+
+impl ChangeKind {
+    /// The sign in front of the path.
+    #[must_use]
+    pub const fn sign(self) -> char {
+        match self {
+            Self::Create => '+',
+            Self::Replace | Self::Edit => '~',
+            Self::Remove => '-',
+            Self::Restore => '<',
+        }
+    }
+}
+
+impl Report {
+    /// An empty report.
+    #[must_use]
+    pub fn new(outcome: exit::Outcome) -> Self {
+        Self {
+            version: VERSION,
+            outcome,
+            exit_code: outcome.code(),
+            runtimes: Vec::new(),
+            parts: Vec::new(),
+            due: Vec::new(),
+            problems: Vec::new(),
+            resolutions: Vec::new(),
+        }
+    }
+
+    /// The JSON form, with a newline at the end.
+    #[must_use]
+    pub fn to_json(&self) -> String {
+        let mut text = serde_json::to_string_pretty(self).unwrap_or_default();
+        text.push('\n');
+        text
+    }
+}
+
+fn as_text<T: std::fmt::Display, S: serde::Serializer>(value: &T, to: S) -> Result<S::Ok, S::Error> {
+    to.collect_str(value)
+}

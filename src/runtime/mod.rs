@@ -6,6 +6,8 @@
 
 pub mod containerd;
 pub mod containers;
+pub mod facts;
+pub mod unit;
 
 use serde::Serialize;
 
@@ -15,6 +17,7 @@ use crate::model::resolution::Resolution;
 use crate::model::time::Time;
 use crate::model::tree::Tree;
 use crate::model::version::Version;
+use crate::plan::How;
 
 /// The runtimes that nodeprep knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -108,17 +111,61 @@ pub enum Dialect {
     Containers,
 }
 
-impl FoundRuntime {
-    /// The dialects for which the files must be right: the running binary's and the one on disk, or all of them when the
-    /// version is not known. The first is the one that reads them now.
+impl Dialect {
+    /// The class of containerd versions, if it is one.
     #[must_use]
-    pub fn dialects(&self) -> Vec<Dialect> {
+    pub const fn containerd(self) -> Option<containerd::Dialect> {
+        match self {
+            Self::Containerd(dialect) => Some(dialect),
+            Self::Containers => None,
+        }
+    }
+}
+
+impl std::fmt::Display for Dialect {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Containerd(dialect) => write!(f, "as {}", dialect.name()),
+            Self::Containers => f.write_str("any version"),
+        }
+    }
+}
+
+impl FoundRuntime {
+    /// The dialects for which the files in `tree` must be right: the running binary's and the one on disk; when the version is
+    /// not known, all that start with the configuration there. The first is the one that reads them now.
+    #[must_use]
+    pub fn dialects(&self, tree: &Tree) -> Vec<Dialect> {
         match self.runtime {
             Runtime::Containerd => {
-                let running = self.running.as_ref().map(|process| process.version.or(self.installed));
-                containerd::Dialect::of(running.flatten(), self.installed).into_iter().map(Dialect::Containerd).collect()
+                let running = self.running.as_ref().and_then(|process| process.version.or(self.installed));
+                let classes = containerd::Dialect::of(running, self.installed);
+                let known = running.or(self.installed).is_some();
+                let classes = if known { classes } else { containerd::Dialect::plausible(&classes, tree, &self.config) };
+                classes.into_iter().map(Dialect::Containerd).collect()
             }
             Runtime::Crio | Runtime::Podman => vec![Dialect::Containers],
+        }
+    }
+
+    /// What has to be in the tree before a [`View`] can be made of it, as far as it is known from what was read already.
+    #[must_use]
+    pub fn wishes(&self, tree: &Tree) -> Vec<Wish> {
+        match self.runtime {
+            Runtime::Containerd => containerd::wishes(self, tree),
+            Runtime::Crio | Runtime::Podman => containers::wishes(tree, &[self]),
+        }
+    }
+
+    /// What a change of `path` needs before this runtime sees it, and why.
+    #[must_use]
+    pub fn activation(&self, path: &NodePath) -> (How, String) {
+        match self.runtime {
+            Runtime::Containerd => containerd::activation(self, &[], path),
+            Runtime::Crio | Runtime::Podman => {
+                let (how, why) = containers::activation(path, self);
+                (how, why.to_owned())
+            }
         }
     }
 

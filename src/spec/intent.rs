@@ -10,7 +10,8 @@ use super::{Access, Fallback, Spec};
 use crate::model::endpoint::Scheme;
 
 /// The ordered requests that the spec wants for `image`: the endpoints of its source, then the image's own registry unless
-/// that is closed. An image that no source covers is asked for at its own registry.
+/// that is closed. An image that no source covers is asked for at its own registry: with the spec's CAs where the spec names
+/// that registry (also as host of a sub-host source), as the OS does it where it does not.
 #[must_use]
 pub fn intent(spec: &Spec, image: &ImageRef) -> Resolution {
     let mut attempts = Vec::new();
@@ -22,7 +23,9 @@ pub fn intent(spec: &Spec, image: &ImageRef) -> Resolution {
         }
     }
     if mirror.is_none_or(|mirror| mirror.fallback == Fallback::Upstream) {
-        attempts.push(attempt(image.host.api(), image.repo.clone(), spec.access(&image.host), true));
+        let named = spec.access.contains_key(&image.host) || spec.is_source_host(&image.host);
+        let access = if named { spec.access(&image.host) } else { &Access::bare() };
+        attempts.push(attempt(image.host.api(), image.repo.clone(), access, true));
     }
     Resolution { image: image.clone(), attempts, end: End::Exhausted, files: Vec::new() }
 }

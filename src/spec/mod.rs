@@ -21,7 +21,7 @@ pub mod text;
 pub mod validate;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use serde::Serialize;
 
@@ -66,7 +66,14 @@ pub struct Spec {
     pub mirrors: Vec<Mirror>,
     /// The pause image of the CRI runtimes.
     pub pause: Option<Pause>,
+    /// Which mirrors a host name leads to; made when first asked.
+    pub names: Names,
 }
+
+/// Host name → mirrors, by their place in [`Spec::mirrors`]: a fleet may mirror a thousand registries, and each is looked up
+/// many times.
+#[derive(Clone, Debug, Default)]
+pub struct Names(OnceLock<BTreeMap<Host, Vec<usize>>>);
 
 /// A `[[ca]]`.
 #[derive(Clone, Debug)]
@@ -105,6 +112,14 @@ pub struct Access {
     pub insecure: bool,
     /// Where it is written: `[[registry]]`, else the first endpoint.
     pub at: Option<Place>,
+}
+
+impl Access {
+    /// A host of which the spec says nothing: TLS verified by the OS trust store, nothing else.
+    #[must_use]
+    pub fn bare() -> Self {
+        Self { scheme: Scheme::Https, ca: Arc::from([]), client: None, login: None, insecure: false, at: None }
+    }
 }
 
 /// A client certificate and its key.
@@ -182,18 +197,37 @@ impl Spec {
         self.access.get(host).unwrap_or(&self.default_access)
     }
 
-    /// The mirror that is responsible for an image, longest source first. Under `fallback = "never"` a source is known
-    /// under all its names ([`Host::aliases`]).
+    /// The mirrors whose source is known under this host name: its own; under `fallback = "never"` all its names
+    /// ([`Host::aliases`]).
+    pub fn mirrors_named(&self, host: &Host) -> impl Iterator<Item = &Mirror> {
+        let names = self.names.0.get_or_init(|| {
+            let mut names: BTreeMap<Host, Vec<usize>> = BTreeMap::new();
+            for (at, mirror) in self.mirrors.iter().enumerate() {
+                let closed = mirror.fallback == Fallback::Never;
+                let aliases = if closed { mirror.source.host.aliases() } else { Vec::new() };
+                for name in std::iter::once(mirror.source.host.clone()).chain(aliases) {
+                    names.entry(name).or_default().push(at);
+                }
+            }
+            names
+        });
+        names.get(host).into_iter().flatten().filter_map(|at| self.mirrors.get(*at))
+    }
+
+    /// Whether the host is that of a source, as the spec writes it.
+    #[must_use]
+    pub fn is_source_host(&self, host: &Host) -> bool {
+        self.mirrors_named(host).any(|mirror| mirror.source.host == *host)
+    }
+
+    /// The mirror that is responsible for an image, longest source first.
     #[must_use]
     pub fn mirror_of(&self, image: &ImageRef) -> Option<&Mirror> {
-        let named = |mirror: &&Mirror| {
-            mirror.source.host == image.host || mirror.fallback == Fallback::Never && mirror.source.host.aliases().contains(&image.host)
+        let covers = |mirror: &&Mirror| {
+            let path = &mirror.source.path;
+            image.repo.below(path).is_some_and(|rest| !rest.is_all() || !path.is_all())
         };
-        self.mirrors
-            .iter()
-            .filter(named)
-            .filter(|mirror| image.repo.below(&mirror.source.path).is_some_and(|rest| !rest.is_all() || !mirror.source.path.is_all()))
-            .max_by_key(|mirror| mirror.source.path.as_str().len())
+        self.mirrors_named(&image.host).filter(covers).max_by_key(|mirror| mirror.source.path.as_str().len())
     }
 
     /// Every host that has a configuration of its own because images are pulled from it directly: endpoints,

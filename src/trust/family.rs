@@ -114,7 +114,6 @@ impl Family {
 ///
 /// # Errors
 /// A distribution that is known not to work this way, or not known at all: it is never guessed.
-#[expect(clippy::result_large_err, reason = "asked once per run, and shown as it is")]
 pub fn family(tree: &Tree) -> Result<&'static Family, Problem> {
     let os = ["/etc/os-release", "/usr/lib/os-release"].iter().find_map(|path| tree.text(&NodePath::fixed(path))).unwrap_or_default();
     let id = value(&os, "ID");

@@ -12,7 +12,7 @@ use crate::runtime::FoundRuntime;
 #[must_use]
 pub fn activation(on: &FoundRuntime, config_files: &[NodePath], changed: &NodePath) -> (How, String) {
     if *changed != on.config && !config_files.contains(changed) {
-        return (How::Nothing, format!("{changed} is read at the next pull"));
+        return (How::Nothing, "registry folders and the files that they name are read at every pull".to_owned());
     }
     let unit = on.unit.clone().unwrap_or_else(|| "containerd.service".to_owned());
     let why = format!("{changed} is read only when containerd starts; containers go on running, pulls and execs under way are cut off");

@@ -75,6 +75,7 @@ fn spec(mirrors: Vec<Mirror>, access_of: BTreeMap<Host, Access>) -> Spec {
         default_access: Access { ca: Arc::from([CERTS[2].0.clone()]), ..access(Scheme::Https) },
         mirrors,
         pause: None,
+        names: crate::spec::Names::default(),
     }
 }
 

@@ -3,7 +3,7 @@
 //! A prefix `reg.local` is also for `reg.local:5000` (R07), so each name that the spec means gets an entry of its own: the
 //! longer prefix wins. What cannot be said in this format is listed, never bent in silence.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use crate::format::registries_conf::{Mirror as Entry, Pull, Registry, canonical};
 use crate::model::endpoint::{Endpoint, Scheme};
@@ -30,13 +30,18 @@ pub struct Entries {
 #[must_use]
 pub fn entries(spec: &Spec) -> Entries {
     let mut entries = Entries::default();
-    let names = Names::of(spec);
     for mirror in &spec.mirrors {
-        entries.check(&names, mirror);
+        entries.check(spec, mirror);
     }
+    entries.notes.extend(other_ports(spec));
     for (host, path) in prefixes(spec) {
-        entries.add(spec, &names, &host, &path);
+        entries.add(spec, &host, &path);
     }
+    // the rest of a sub-host source's registry is asked directly, closed or not; a name that has an entry only so that a
+    // source's does not cover it is not the spec's matter
+    let sources: BTreeSet<&Host> = spec.mirrors.iter().map(|mirror| &mirror.source.host).collect();
+    entries.reached.retain(|host| sources.contains(host) || spec.access.contains_key(host));
+    entries.reached.extend(spec.mirrors.iter().filter(|mirror| !mirror.source.path.is_all()).map(|mirror| mirror.source.host.clone()));
     let hub = [HUB, HUB_API].map(Host::fixed);
     let logins: Vec<_> = hub.iter().map(|host| spec.access(host).login.as_ref()).collect();
     if logins.windows(2).any(|pair| pair[0] != pair[1]) {
@@ -52,6 +57,23 @@ pub fn entries(spec: &Spec) -> Entries {
         }
     }
     entries
+}
+
+/// What an entry without port covers beside what is meant, told once.
+fn other_ports(spec: &Spec) -> Option<Problem> {
+    let mut bare = spec.mirrors.iter().filter(|mirror| mirror.source.path.is_all() && mirror.source.host.port().is_none());
+    let first = bare.next()?;
+    let host = &first.source.host;
+    let more = match bare.count() {
+        0 => String::new(),
+        more => format!(" (and {more} more sources)"),
+    };
+    let what = format!(
+        "registries.conf: the entry for {host}{more} is also for other ports of that name, {host}:8443/… for instance: such a reference is \
+         rewritten with its port, and the pull fails or ends at that port of the mirror"
+    );
+    let help = "name the port as a source or a [[registry]] of its own where such references are in use";
+    Some(Problem::note("other-ports", what, help).at(first.at.clone()))
 }
 
 /// `insecure` covers both: unverified HTTPS is tried first, then plain HTTP (`runtime-semantics.md` 2.2).
@@ -102,48 +124,18 @@ fn prefixes(spec: &Spec) -> Vec<(Host, RepoPath)> {
     all
 }
 
-/// The mirrors by each name under which their source is known, in the spec's order: a thousand of them are looked up a
-/// thousand times.
-struct Names<'a>(BTreeMap<Host, Vec<&'a Mirror>>);
-
-impl<'a> Names<'a> {
-    fn of(spec: &'a Spec) -> Self {
-        let mut all: BTreeMap<Host, Vec<&Mirror>> = BTreeMap::new();
-        for mirror in &spec.mirrors {
-            for name in names(mirror) {
-                all.entry(name).or_default().push(mirror);
-            }
-        }
-        Self(all)
-    }
-
-    fn named(&self, host: &Host) -> impl Iterator<Item = &'a Mirror> {
-        self.0.get(host).into_iter().flatten().copied()
-    }
-
-    /// The mirror that is responsible for everything below `host/path`; as [`Spec::mirror_of`], for a prefix instead of an
-    /// image.
-    fn responsible(&self, host: &Host, path: &RepoPath) -> Option<&'a Mirror> {
-        let covering = self.named(host).filter(|mirror| path.below(&mirror.source.path).is_some());
-        covering.max_by_key(|mirror| mirror.source.path.as_str().len())
-    }
-
-    /// The closed source that an endpoint stands in, or that stands below the endpoint.
-    fn closes(&self, endpoint: &Endpoint) -> Option<&'a Source> {
-        let never = |mirror: &&Mirror| mirror.fallback == Fallback::Never;
-        let below = |mirror: &&Mirror| mirror.source.path.below(&endpoint.prefix).is_some_and(|rest| !rest.is_all());
-        let inside = self.responsible(&endpoint.host, &endpoint.prefix).filter(never);
-        inside.or_else(|| self.named(&endpoint.host).filter(never).find(below)).map(|mirror| &mirror.source)
-    }
+/// The mirror that is responsible for everything below `host/path`; as [`Spec::mirror_of`], for a prefix instead of an image.
+fn responsible<'a>(spec: &'a Spec, host: &Host, path: &RepoPath) -> Option<&'a Mirror> {
+    let covering = spec.mirrors_named(host).filter(|mirror| path.below(&mirror.source.path).is_some());
+    covering.max_by_key(|mirror| mirror.source.path.as_str().len())
 }
 
-/// The names under which a source is known.
-fn names(mirror: &Mirror) -> Vec<Host> {
-    let mut names = vec![mirror.source.host.clone()];
-    if mirror.fallback == Fallback::Never {
-        names.extend(mirror.source.host.aliases());
-    }
-    names
+/// The closed source that an endpoint stands in, or that stands below the endpoint.
+fn closes<'a>(spec: &'a Spec, endpoint: &Endpoint) -> Option<&'a Source> {
+    let never = |mirror: &&Mirror| mirror.fallback == Fallback::Never;
+    let below = |mirror: &&Mirror| mirror.source.path.below(&endpoint.prefix).is_some_and(|rest| !rest.is_all());
+    let inside = responsible(spec, &endpoint.host, &endpoint.prefix).filter(never);
+    inside.or_else(|| spec.mirrors_named(&endpoint.host).filter(never).find(below)).map(|mirror| &mirror.source)
 }
 
 fn text(host: &Host, path: &RepoPath) -> String {
@@ -151,8 +143,8 @@ fn text(host: &Host, path: &RepoPath) -> String {
 }
 
 impl Entries {
-    fn add(&mut self, spec: &Spec, names: &Names<'_>, host: &Host, path: &RepoPath) {
-        let mirror = names.responsible(host, path);
+    fn add(&mut self, spec: &Spec, host: &Host, path: &RepoPath) {
+        let mirror = responsible(spec, host, path);
         let access = spec.access(host);
         let (mut mirrors, mut blocked, mut place) = (Vec::new(), false, access.at.clone());
         if let Some(mirror) = mirror {
@@ -185,20 +177,11 @@ impl Entries {
         }
     }
 
-    fn check(&mut self, names: &Names<'_>, mirror: &Mirror) {
+    fn check(&mut self, spec: &Spec, mirror: &Mirror) {
         let source = &mirror.source;
         if source.host.is_ipv6() || !source.host.is_recognised_in_references() {
             let what = format!("registries.conf: source {source} is no registry name that CRI-O and Podman can read in an image reference");
             self.notes.push(Problem::note("source-unreadable", what, "use a DNS name with a dot or a port").at(mirror.at.clone()));
-        }
-        if source.path.is_all() && source.host.port().is_none() {
-            let host = &source.host;
-            let what = format!(
-                "registries.conf: the entry for {host} is also for {host} with any port that the spec does not name ({host}:8443/…): such a \
-                 reference is rewritten with its port, and the pull fails or ends at that port of the mirror"
-            );
-            let help = "name the port as a source or a [[registry]] of its own where such references are in use";
-            self.notes.push(Problem::note("other-ports", what, help).at(mirror.at.clone()));
         }
         for endpoint in &mirror.endpoints {
             let name = text(&endpoint.host, &endpoint.prefix);
@@ -209,7 +192,7 @@ impl Entries {
                 let help = "use a DNS name or IPv4 address, with a dot or a port, and registry-1.docker.io for Docker Hub";
                 self.cannot.push(Problem::error("endpoint-unnameable", what, help).at(mirror.at.clone()));
             }
-            if let Some(closed) = names.closes(endpoint) {
+            if let Some(closed) = closes(spec, endpoint) {
                 let what = format!(
                     "registries.conf cannot close {closed} and use {name} as endpoint of {source}: a blocked name is refused as mirror, too"
                 );

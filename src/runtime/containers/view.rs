@@ -45,6 +45,13 @@ impl View {
         Self { loaded, short_names, certs, logins: Logins::read(tree, &logins::consulted(tree, on)) }
     }
 
+    /// Every prefix of the merged configuration that names repositories (not `*.domain`): below each of them something of its
+    /// own may apply.
+    #[must_use]
+    pub fn prefixes(&self) -> Vec<String> {
+        self.loaded.conf.registries.keys().filter(|prefix| !prefix.contains('*')).cloned().collect()
+    }
+
     /// What is asked for `image`, in order, and what happens after the last request. `Broken` when nothing is asked: invalid
     /// configuration, a rewriting that gives no valid reference, a short name without anywhere to look.
     #[must_use]

@@ -8,7 +8,7 @@ use super::{files, logins};
 use crate::desired::{Keys, Part, Refusal, Target, Want, Whole};
 use crate::format::registries_conf::{DROP_IN, render};
 use crate::format::{KeyEdit, KeyFormat, auth_json, certs_d, crio_conf};
-use crate::ledger::Owned;
+use crate::ledger::{Owned, Prior};
 use crate::model::content::Content;
 use crate::model::host::Host;
 use crate::model::path::NodePath;
@@ -66,7 +66,7 @@ fn containers(spec: &Spec, found: &[&FoundRuntime], tree: &Tree, owned: &Owns) -
             part.notes.push(Problem::note("rootless-client-key", what, help));
         }
     }
-    let after = overlay(tree, &part);
+    let after = overlay(tree, &part, owned);
     for (on, places) in found.iter().zip(&places) {
         conflicts::registries(&mut against, &after, places, &entries);
         conflicts::certs(&mut against, spec, tree, &after, on, &entries.reached);
@@ -108,14 +108,17 @@ fn certs(spec: &Spec, host: &Host) -> Vec<(NodePath, Want)> {
     certs_d::render(ca, client).into_iter().map(file).collect()
 }
 
-/// The tree as it would be. Earlier files of ours in a folder that appears as a whole are gone then.
-fn overlay(tree: &Tree, part: &Part) -> Tree {
+/// The tree as it would be: what is ours and no longer wanted is gone, and so is a folder that holds nothing else.
+fn overlay(tree: &Tree, part: &Part, owned: &Owns) -> Tree {
     let mut after = tree.clone();
-    let units: BTreeSet<&NodePath> =
-        part.wants.values().filter_map(|want| if let Want::Whole(whole) = want { whole.unit.as_ref() } else { None }).collect();
-    for unit in units {
-        for name in tree.names(unit).iter().filter(|name| name.starts_with("nodeprep-")) {
-            after.remove(&unit.join(name));
+    let ours = owned
+        .iter()
+        .filter(|(path, owned)| owned.target == Target::Containers && owned.format.is_none() && !part.wants.contains_key(*path));
+    for (path, owned) in ours {
+        after.remove(path);
+        let folder = path.parent().filter(|folder| owned.origin == Prior::Absent && after.names(folder).is_empty());
+        if let Some(folder) = folder {
+            after.remove(&folder);
         }
     }
     for (path, want) in &part.wants {
@@ -198,9 +201,12 @@ fn edit(file: &NodePath, text: &str, wanted: &BTreeMap<&Host, &crate::spec::Logi
         }
     }
     let (result, more) = auth_json::set(&without, &raw, "login for pulls, from the spec").map_err(unusable)?;
+    let kept = keys.iter().filter(|edit| !unwanted(edit)).chain(&more);
+    let wanted = kept.map(|edit| edit.key.clone()).collect();
     edits.extend(more);
     Ok(Keys {
         format: KeyFormat::Json,
+        wanted,
         edits,
         content: Content::secret(result, secrets),
         mode: 0o600,

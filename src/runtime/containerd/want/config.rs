@@ -84,9 +84,15 @@ pub(super) fn prepare(
     prove(tree, found, dialects, &after, &root, pause)?;
     let why = if edits.is_empty() { "as it should be".to_owned() } else { join(&edits) };
     let stage = found.config.parent().unwrap_or_else(NodePath::root).join(STAGE);
-    let keys = Keys { format: KeyFormat::Toml, edits, content: Content::public(after), mode: 0o644, stage, why };
+    let mut wanted = vec![words(&["version"]), words(&config_path_key(version))];
+    wanted.extend(pause.map(|_| words(&sandbox_key(version))));
+    let keys = Keys { format: KeyFormat::Toml, wanted, edits, content: Content::public(after), mode: 0o644, stage, why };
     part.wants.insert(found.config.clone(), Want::Keys(keys));
     Ok(Some(root))
+}
+
+fn words(key: &[&str]) -> Vec<String> {
+    key.iter().map(ToString::to_string).collect()
 }
 
 fn join(edits: &[crate::format::KeyEdit]) -> String {

@@ -1,0 +1,125 @@
+//! `nodeprep apply`: make the node true to the spec.
+
+use clap::{Args, ValueEnum};
+
+use super::plan::{refused, report};
+use super::session::{Session, Stopped, outcome, spec};
+use super::{Ended, Output, OutputArgs, PlanChoices, RootArgs, SpecArgs, only_problems};
+use crate::apply::{End, Outcome as Applied, execute, tidy};
+use crate::ledger::Ledger;
+use crate::model::path::NodePath;
+use crate::model::problem::Problem;
+use crate::node::command::Tools;
+use crate::node::lock::Lock;
+use crate::plan::Plan;
+use crate::report::Report;
+use crate::report::exit::Outcome;
+use crate::report::plan::{Tense, text};
+use crate::report::style::Style;
+
+/// Arguments of `apply`.
+#[derive(Debug, Args)]
+pub(super) struct Apply {
+    #[command(flatten)]
+    spec: SpecArgs,
+    #[command(flatten)]
+    root: RootArgs,
+    #[command(flatten)]
+    choices: PlanChoices,
+    /// What may be done so that running programs see the change. This version never reloads or restarts a runtime: it says
+    /// what is due. (The trust store is always refreshed.)
+    #[arg(long, value_enum, default_value_t = Activate::Never, env = "NODEPREP_ACTIVATE", value_name = "WHAT")]
+    activate: Activate,
+    /// Whether endpoints are tried before the first byte. This version does not probe.
+    #[arg(long, value_enum, default_value_t = Probe::Off, env = "NODEPREP_PROBE", value_name = "WHAT")]
+    probe: Probe,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Activate {
+    Never,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Probe {
+    Off,
+}
+
+impl Apply {
+    pub(super) fn run(self, style: Style) -> Ended {
+        let (Activate::Never, Probe::Off) = (self.activate, self.probe);
+        let report = match self.report() {
+            Ok(report) => report,
+            Err(stopped) => return only_problems(stopped.problems, stopped.outcome, self.output.output, style),
+        };
+        show(&report, self.output.output, style)
+    }
+
+    fn report(&self) -> Result<Report, Stopped> {
+        let root = Session::root(&self.root)?;
+        let (spec, problems) = spec(&self.spec, Some(&root))?;
+        let state = NodePath::fixed(crate::flow::STATE);
+        let _lock = Lock::take(&root, &state)?;
+        tidy(&root, &state)?;
+        let mut session = Session::open(root)?;
+        session.configure(&spec, &self.choices);
+        let planned = session.plan(&spec, &self.choices);
+        let mut report = report(&session, &spec, &planned, problems, refused(&planned).unwrap_or(Outcome::Converged));
+        carry_out(&session, &planned.plan, session.ledger.clone(), &mut report);
+        Ok(report)
+    }
+}
+
+/// Shows what was done.
+pub(super) fn show(report: &Report, output: Output, style: Style) -> Ended {
+    let shown = match output {
+        Output::Json => report.to_json(),
+        Output::Text => text(report, Tense::Did, false, style),
+    };
+    Ended { shown, outcome: report.outcome }
+}
+
+/// Executes a plan and puts into the report what came of it.
+pub(super) fn carry_out(session: &Session, plan: &Plan, ledger: Ledger, report: &mut Report) {
+    let mut door = Tools { root: &session.root, patience: PATIENCE };
+    let applied = execute(&session.root, &session.state, plan, ledger, &mut door, &mut |_| {});
+    report.due.clone_from(&applied.due);
+    report.problems.extend(failures(&applied));
+    if let Some(class) = applied.class() {
+        report.outcome = outcome(class);
+        // nothing was changed, or everything was put back
+        for part in &mut report.parts {
+            part.changes.retain(|change| applied.changed.contains(&change.path));
+        }
+    }
+    report.exit_code = report.outcome.code();
+}
+
+fn failures(applied: &Applied) -> Vec<Problem> {
+    let told = |error: &crate::apply::ApplyError| {
+        let mut what = error.to_string();
+        let mut cause = std::error::Error::source(error);
+        while let Some(error) = cause {
+            what = format!("{what}: {error}");
+            cause = error.source();
+        }
+        Problem::error("apply", what, error.help().unwrap_or_default())
+    };
+    match &applied.end {
+        End::Unchanged | End::Applied => Vec::new(),
+        End::Refused(error) | End::RolledBack(error) => vec![told(error)],
+        End::RollbackFailed { why, by_hand } => {
+            let mut problems = vec![told(why)];
+            problems.extend(by_hand.iter().map(|(path, error)| {
+                let help = format!("restore {path} by hand; its content from before is in {}/blobs", crate::flow::STATE);
+                Problem::error("not-rolled-back", format!("{path} is not as it was: {}", super::session::problem(error).what), help)
+            }));
+            problems
+        }
+    }
+}
+
+/// How long a trust store's command may take: it hashes a few hundred files, on the slowest board in seconds.
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(120);

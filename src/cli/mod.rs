@@ -1,0 +1,148 @@
+//! The command line: one file per subcommand, wiring only. Results go to standard output, everything else to standard error.
+
+mod apply;
+mod check;
+mod explain;
+mod plan;
+mod revert;
+mod session;
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::report::exit::Outcome;
+use crate::report::style::Style;
+
+/// Makes every node of a fleet pull its container images from the registries its owners trust, and nowhere else.
+#[derive(Debug, Parser)]
+#[command(name = "nodeprep", version, about, max_term_width = 120, after_help = exit_codes())]
+pub struct Cli {
+    /// When to colour.
+    #[arg(long, global = true, value_enum, default_value_t = Colour::Auto, env = "NODEPREP_COLOR", value_name = "WHEN")]
+    color: Colour,
+    /// Tell more on standard error; twice for every step.
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    verbose: u8,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Show every problem of the spec; needs no node.
+    Check(check::Check),
+    /// Show what would change on the node, why, and what it disrupts; changes nothing.
+    Plan(plan::PlanArgs),
+    /// Make the node true to the spec.
+    Apply(apply::Apply),
+    /// Show what each runtime asks for an image, in order.
+    Explain(explain::Explain),
+    /// Give back what was there before nodeprep.
+    Revert(revert::Revert),
+}
+
+/// The spec.
+#[derive(Debug, Args)]
+struct SpecArgs {
+    /// The spec: a file, a folder with one document, or `-`.
+    #[arg(long, env = "NODEPREP_SPEC", default_value = "/etc/nodeprep", value_name = "SPEC")]
+    spec: PathBuf,
+    /// Where files that the spec references are looked for [default: beside the spec].
+    #[arg(long, env = "NODEPREP_MATERIAL", value_name = "DIR")]
+    material: Option<PathBuf>,
+}
+
+/// The node.
+#[derive(Debug, Args)]
+struct RootArgs {
+    /// The node's root folder.
+    #[arg(long, env = "NODEPREP_ROOT", default_value = "/", value_name = "DIR")]
+    root: PathBuf,
+}
+
+/// How results are shown.
+#[derive(Debug, Args)]
+struct OutputArgs {
+    /// Text for people, or JSON.
+    #[arg(long, value_enum, default_value_t = Output::Text, env = "NODEPREP_OUTPUT", value_name = "FORM")]
+    output: Output,
+}
+
+/// What the planner may do.
+#[derive(Debug, Args)]
+struct PlanChoices {
+    /// What to do with somebody else's files where ours belong: leave the target untouched, or replace them (revert brings
+    /// them back).
+    #[arg(long, value_enum, default_value_t = ForeignChoice::Refuse, env = "NODEPREP_FOREIGN", value_name = "WHAT")]
+    foreign: ForeignChoice,
+    /// Configure this runtime even where only its configuration folder is there (may be repeated).
+    #[arg(long = "runtime", env = "NODEPREP_RUNTIME", value_delimiter = ',', value_name = "NAME", value_parser = runtime)]
+    runtimes: Vec<crate::runtime::Runtime>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Colour {
+    Auto,
+    Always,
+    Never,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Output {
+    Text,
+    Json,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum ForeignChoice {
+    Refuse,
+    Replace,
+}
+
+fn runtime(name: &str) -> Result<crate::runtime::Runtime, String> {
+    let known = || crate::runtime::Runtime::ALL.map(crate::runtime::Runtime::name).join(", ");
+    crate::runtime::Runtime::from_name(name).ok_or_else(|| format!("the runtimes are {}", known()))
+}
+
+fn exit_codes() -> String {
+    let rows = Outcome::ALL.iter().map(|outcome| format!("  {:>2}  {}", outcome.code(), outcome.meaning()));
+    format!("Exit codes:\n{}", rows.collect::<Vec<_>>().join("\n"))
+}
+
+/// What a subcommand gives back: what goes to standard output, and how it ended.
+struct Ended {
+    shown: String,
+    outcome: Outcome,
+}
+
+/// Runs the command line; the exit code is [`Outcome::code`].
+///
+/// # Errors
+/// What no subcommand expected.
+pub fn run(cli: Cli) -> anyhow::Result<Outcome> {
+    let style = crate::node::terminal::style(match cli.color {
+        Colour::Auto => None,
+        Colour::Always => Some(true),
+        Colour::Never => Some(false),
+    });
+    crate::node::terminal::log(cli.verbose, style.errors);
+    let ended = match cli.command {
+        Command::Check(check) => check.run(style.results),
+        Command::Plan(plan) => plan.run(style.results),
+        Command::Apply(apply) => apply.run(style.results),
+        Command::Explain(explain) => explain.run(style.results),
+        Command::Revert(revert) => revert.run(style.results),
+    };
+    crate::node::terminal::print(&ended.shown)?;
+    Ok(ended.outcome)
+}
+
+/// Shows problems that leave nothing else to show.
+fn only_problems(problems: Vec<crate::model::problem::Problem>, outcome: Outcome, output: Output, style: Style) -> Ended {
+    let shown = match output {
+        Output::Text => crate::report::problems::render(&problems, style.colour),
+        Output::Json => crate::report::Report { problems, ..crate::report::Report::new(outcome) }.to_json(),
+    };
+    Ended { shown, outcome }
+}

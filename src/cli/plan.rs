@@ -1,0 +1,79 @@
+//! `nodeprep plan`: what would change, why, and what it disrupts.
+
+use clap::Args;
+
+use super::session::{Session, Stopped, secrets, spec};
+use super::{Ended, Output, OutputArgs, PlanChoices, RootArgs, SpecArgs, only_problems};
+use crate::desired::Refusal;
+use crate::model::problem::Problem;
+use crate::plan::whole::Planned;
+use crate::report::Report;
+use crate::report::exit::Outcome;
+use crate::report::plan::{Tense, parts, text};
+use crate::report::style::Style;
+use crate::spec::Spec;
+
+/// Arguments of `plan`.
+#[derive(Debug, Args)]
+pub(super) struct PlanArgs {
+    #[command(flatten)]
+    spec: SpecArgs,
+    #[command(flatten)]
+    root: RootArgs,
+    #[command(flatten)]
+    choices: PlanChoices,
+    #[command(flatten)]
+    output: OutputArgs,
+    /// End with exit code 10 when there are changes to make.
+    #[arg(long)]
+    exit_code: bool,
+}
+
+impl PlanArgs {
+    pub(super) fn run(self, style: Style) -> Ended {
+        let report = match self.report() {
+            Ok(report) => report,
+            Err(stopped) => return only_problems(stopped.problems, stopped.outcome, self.output.output, style),
+        };
+        let shown = match self.output.output {
+            Output::Json => report.to_json(),
+            Output::Text => text(&report, Tense::Will, true, style),
+        };
+        Ended { shown, outcome: report.outcome }
+    }
+
+    fn report(&self) -> Result<Report, Stopped> {
+        let root = Session::root(&self.root)?;
+        let (spec, problems) = spec(&self.spec, Some(&root))?;
+        let mut session = Session::open(root)?;
+        session.configure(&spec, &self.choices);
+        let planned = session.plan(&spec, &self.choices);
+        let outcome = match refused(&planned) {
+            Some(outcome) => outcome,
+            None if self.exit_code && !planned.is_empty() => Outcome::Pending,
+            None => Outcome::Converged,
+        };
+        Ok(report(&session, &spec, &planned, problems, outcome))
+    }
+}
+
+/// The outcome of the worst refusal.
+pub(super) fn refused(planned: &Planned) -> Option<Outcome> {
+    planned.refusal().map(|refusal| match refusal {
+        Refusal::Conflict(_) => Outcome::Conflict,
+        Refusal::Cannot(_) => Outcome::Cannot,
+    })
+}
+
+/// The report on a plan.
+pub(super) fn report(session: &Session, spec: &Spec, planned: &Planned, mut problems: Vec<Problem>, outcome: Outcome) -> Report {
+    problems.extend(session.nothing_found());
+    problems.extend(planned.plan.notes.iter().cloned());
+    Report {
+        runtimes: session.found.clone(),
+        parts: parts(planned, &session.snapshot.tree, &secrets(spec)),
+        due: planned.plan.activate.clone(),
+        problems,
+        ..Report::new(outcome)
+    }
+}

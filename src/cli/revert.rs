@@ -1,0 +1,57 @@
+//! `nodeprep revert`: give back what was there before nodeprep.
+
+use clap::Args;
+
+use super::apply::{carry_out, show};
+use super::plan::refused;
+use super::session::{Session, Stopped};
+use super::{Ended, OutputArgs, RootArgs, only_problems};
+use crate::apply::tidy;
+use crate::model::path::NodePath;
+use crate::model::problem::Problem;
+use crate::node::lock::Lock;
+use crate::plan::activation::refresh_back;
+use crate::plan::back;
+use crate::plan::build::{Foreign, Now};
+use crate::report::Report;
+use crate::report::exit::Outcome;
+use crate::report::plan::parts;
+use crate::report::style::Style;
+
+/// Arguments of `revert`.
+#[derive(Debug, Args)]
+pub(super) struct Revert {
+    #[command(flatten)]
+    root: RootArgs,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+impl Revert {
+    pub(super) fn run(self, style: Style) -> Ended {
+        let report = match self.report() {
+            Ok(report) => report,
+            Err(stopped) => return only_problems(stopped.problems, stopped.outcome, self.output.output, style),
+        };
+        show(&report, self.output.output, style)
+    }
+
+    fn report(&self) -> Result<Report, Stopped> {
+        let root = Session::root(&self.root)?;
+        let state = NodePath::fixed(crate::flow::STATE);
+        let _lock = Lock::take(&root, &state)?;
+        tidy(&root, &state)?;
+        let session = Session::open(root)?;
+        let now = Now { tree: &session.snapshot.tree, ledger: &session.ledger, blobs: &session.blobs, foreign: Foreign::Refuse };
+        let planned = back::plan(now, &session.found, refresh_back(&session.snapshot.tree).as_ref());
+        let mut report = Report::new(refused(&planned).unwrap_or(Outcome::Converged));
+        report.runtimes.clone_from(&session.found);
+        report.parts = parts(&planned, &session.snapshot.tree, &[]);
+        if !session.known || session.ledger.owned.is_empty() {
+            let what = "nodeprep owns nothing on this node";
+            report.problems.push(Problem::note("nothing-owned", what, "check --root if this is not the node that you mean"));
+        }
+        carry_out(&session, &planned.plan, session.ledger.clone(), &mut report);
+        Ok(report)
+    }
+}

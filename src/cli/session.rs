@@ -1,0 +1,169 @@
+//! What every subcommand that looks at a node begins with: the spec, the root, the ledger, a snapshot.
+
+use std::collections::BTreeMap;
+
+use super::{ForeignChoice, PlanChoices, RootArgs, SpecArgs};
+use crate::flow::{self, STATE, wishes};
+use crate::ledger::Ledger;
+use crate::model::digest::Digest;
+use crate::model::path::NodePath;
+use crate::model::problem::Problem;
+use crate::model::secret::Secret;
+use crate::node::error::{Class, NodeError};
+use crate::node::material::{document, materials};
+use crate::node::root::Root;
+use crate::node::{Snapshot, blobs, probe, read};
+use crate::plan::build::Foreign;
+use crate::plan::whole::Planned;
+use crate::report::exit::Outcome;
+use crate::runtime::{FoundRuntime, facts};
+use crate::spec::Spec;
+use crate::spec::load::{Closed, Draft};
+
+/// Why a subcommand ends before it has begun: problems to show, and the outcome.
+pub(super) struct Stopped {
+    pub problems: Vec<Problem>,
+    pub outcome: Outcome,
+}
+
+impl From<NodeError> for Stopped {
+    fn from(error: NodeError) -> Self {
+        Self { outcome: outcome(error.class()), problems: vec![problem(&error)] }
+    }
+}
+
+/// The outcome that a node error stands for.
+pub(super) fn outcome(class: Class) -> Outcome {
+    match class {
+        Class::Unexpected => Outcome::Unexpected,
+        Class::Node => Outcome::Cannot,
+        Class::Conflict => Outcome::Conflict,
+        Class::RolledBack => Outcome::RolledBack,
+        Class::NotRolledBack => Outcome::NotRolledBack,
+        Class::Locked => Outcome::Locked,
+    }
+}
+
+/// A node error as a problem: the chain of causes once, and the remedy.
+pub(super) fn problem(error: &NodeError) -> Problem {
+    let mut what = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        what = format!("{what}: {error}");
+        cause = error.source();
+    }
+    Problem::error("node", what, error.help().unwrap_or_default())
+}
+
+/// Reads and closes the spec; warnings and notes come back with it.
+pub(super) fn spec(args: &SpecArgs, node: Option<&Root>) -> Result<(Spec, Vec<Problem>), Stopped> {
+    let closed = closed(args, node)?;
+    let unread = |name: &String| {
+        Problem::error("node-file-unread", format!("{name:?} lies on the node and was not read"), "run this on the node, or give --root")
+    };
+    match closed.spec {
+        Some(spec) if closed.unread.is_empty() => Ok((spec, closed.problems)),
+        Some(_) => Err(Stopped { problems: closed.unread.iter().map(unread).collect(), outcome: Outcome::InvalidSpec }),
+        None => Err(Stopped { problems: closed.problems, outcome: Outcome::InvalidSpec }),
+    }
+}
+
+/// The spec with everything that is wrong with it.
+pub(super) fn closed(args: &SpecArgs, node: Option<&Root>) -> Result<Closed, Stopped> {
+    let invalid = |problems| Stopped { problems, outcome: Outcome::InvalidSpec };
+    let document =
+        document(&args.spec).map_err(|error| invalid(vec![Problem::error("spec-unreadable", error.to_string(), error.help())]))?;
+    let draft = Draft::open(&document.name, &document.bytes).map_err(invalid)?;
+    let folder = args.material.as_deref().or(document.folder.as_deref());
+    let materials = materials(folder, node, draft.references());
+    Ok(draft.close(&materials, Some(probe::now())))
+}
+
+/// A node that was looked at.
+pub(super) struct Session {
+    pub root: Root,
+    pub state: NodePath,
+    pub ledger: Ledger,
+    /// Whether there is a ledger on the node.
+    pub known: bool,
+    pub snapshot: Snapshot,
+    pub found: Vec<FoundRuntime>,
+    pub blobs: BTreeMap<Digest, Vec<u8>>,
+}
+
+impl Session {
+    /// Opens the node's root.
+    pub(super) fn root(args: &RootArgs) -> Result<Root, Stopped> {
+        Root::open(&args.root).map_err(|error| {
+            let what = format!("the node's root {} cannot be opened: {}", args.root.display(), problem(&error).what);
+            Stopped {
+                problems: vec![Problem::error("root", what, "give the folder that holds the node's /etc and /usr with --root")],
+                outcome: Outcome::Cannot,
+            }
+        })
+    }
+
+    /// Looks at the node once: ledger, files, processes.
+    pub(super) fn open(root: Root) -> Result<Self, Stopped> {
+        let state = NodePath::fixed(STATE);
+        let stored = crate::apply::load_ledger(&root, &state)?;
+        let known = stored.is_some();
+        let ledger = match stored {
+            Some(ledger) => ledger,
+            None => Ledger::new(probe::random()?),
+        };
+        let mut probes = probe::probe(&root);
+        probes.versions = probe::versions(&root, facts::programs());
+        let limits = read::Limits { bundles: flow::large_files(), ..read::Limits::default() };
+        let tree = read::read_within(&root, &limits, |tree| wishes(tree, &probes, &ledger));
+        let found = facts::found(&tree, &probes);
+        let mut kept = BTreeMap::new();
+        for (path, owned) in &ledger.owned {
+            if let crate::ledger::Prior::File { blob, .. } = &owned.origin
+                && !kept.contains_key(blob)
+                // a blob that is gone is told where it is needed, with the path that needs it
+                && let Ok(bytes) = blobs::read(&root, &state, *blob, path)
+            {
+                kept.insert(*blob, bytes);
+            }
+        }
+        Ok(Self { root, state, ledger, known, snapshot: Snapshot { tree, probes }, found, blobs: kept })
+    }
+
+    /// Leaves only the runtimes that are configured under this spec.
+    pub(super) fn configure(&mut self, spec: &Spec, choices: &PlanChoices) {
+        self.found = flow::configured(std::mem::take(&mut self.found), spec, &choices.runtimes);
+    }
+
+    /// The plan under `spec`.
+    pub(super) fn plan(&self, spec: &Spec, choices: &PlanChoices) -> Planned {
+        let foreign = match choices.foreign {
+            ForeignChoice::Refuse => Foreign::Refuse,
+            ForeignChoice::Replace => Foreign::Replace,
+        };
+        flow::prepare(spec, &self.snapshot, &self.found, &self.ledger, &self.blobs, foreign)
+    }
+
+    /// What a plan's targets do not show: nothing to configure at all.
+    pub(super) fn nothing_found(&self) -> Option<Problem> {
+        self.found.is_empty().then(|| {
+            Problem::warning(
+                "no-runtime",
+                "no container runtime was found on the node",
+                "install one, name one that will be installed later with --runtime or `runtimes` in the spec, or check --root",
+            )
+        })
+    }
+}
+
+/// Secrets of a spec in every form in which they may stand in a file or message.
+pub(super) fn secrets(spec: &Spec) -> Vec<Secret> {
+    let mut secrets = Vec::new();
+    for access in spec.access.values() {
+        secrets.extend(access.client.iter().map(|client| client.key.clone()));
+        secrets.extend(access.login.iter().flat_map(|login| crate::format::auth_json::forms(&login.basic)));
+    }
+    secrets.sort();
+    secrets.dedup();
+    secrets
+}

@@ -1,0 +1,379 @@
+//! Desired + Tree + Ledger → the steps of a [`Plan`]. Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::owned::{Standing, standing};
+use super::{Act, Expect, Plan, Step, prior};
+use crate::desired::{Keys, Part, Refusal, Target, Want, Whole};
+use crate::format::{KeyEdit, KeyFormat};
+use crate::ledger::{Ledger, Owned, Prior, Stamp};
+use crate::model::content::Content;
+use crate::model::digest::Digest;
+use crate::model::path::NodePath;
+use crate::model::problem::Problem;
+use crate::model::tree::{Entry, Found, Meta, Tree};
+
+/// What is done with somebody else's file in the place of ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Foreign {
+    /// The target is refused, with a list of what would be lost.
+    Refuse,
+    /// It is replaced; the ledger keeps it.
+    Replace,
+}
+
+/// What the planner looks at besides the desired parts.
+#[derive(Clone, Copy, Debug)]
+pub struct Now<'a> {
+    /// The node's files.
+    pub tree: &'a Tree,
+    /// What is ours.
+    pub ledger: &'a Ledger,
+    /// Content of the ledger's blobs, for what is put back.
+    pub blobs: &'a BTreeMap<Digest, Vec<u8>>,
+    /// What to do with foreign files.
+    pub foreign: Foreign,
+}
+
+/// How much work a plan is for a runtime's configuration: content that others refer to comes first, what refers to it last.
+fn rank(path: &NodePath) -> u8 {
+    match path.name() {
+        "config.toml" => 2,
+        "zz-nodeprep.conf" => 1,
+        _ => 0,
+    }
+}
+
+/// Adds the steps of one part to `plan`. `same_meaning` tells whether a foreign file may be replaced in silence because it
+/// says the same; it gets the path, the foreign bytes and ours.
+///
+/// # Errors
+/// When a foreign or unreadable file is in the way: the part is then left untouched, and `plan` is as it was.
+pub fn add_part(plan: &mut Plan, part: &Part, now: Now<'_>, same_meaning: impl Fn(&NodePath, &[u8], &[u8]) -> bool) -> Result<(), Refusal> {
+    let mut cannot = Vec::new();
+    let mut conflicts = Vec::new();
+    let mut steps: Vec<(u8, Step)> = Vec::new();
+    let mut early = Vec::new();
+    let mut owned = BTreeMap::new();
+    let mut notes = Vec::new();
+    let mut units: BTreeMap<NodePath, Vec<Step>> = BTreeMap::new();
+
+    for (path, want) in &part.wants {
+        let place = match standing(now, path, matches!(want, Want::Keys(_))) {
+            Ok(place) => place,
+            Err(problem) => {
+                cannot.push(problem);
+                continue;
+            }
+        };
+        match want {
+            Want::Whole(whole) => {
+                let before = owned_or_new(now, path, &part.target, &place);
+                if place.holds(&whole.content.bytes, whole.mode) {
+                    owned.insert(path.clone(), before);
+                    continue;
+                }
+                if let Standing::Foreign { bytes, .. } = &place
+                    && now.foreign == Foreign::Refuse
+                    && !bytes.as_deref().is_some_and(|bytes| same_meaning(path, bytes, &whole.content.bytes))
+                {
+                    conflicts.push(in_the_way(path, bytes.is_none()));
+                    continue;
+                }
+                if let Standing::Drifted { .. } = &place {
+                    notes.push(drifted(path));
+                }
+                let step = whole_step(&part.target, path, whole, &place);
+                owned.insert(path.clone(), before);
+                match &whole.unit {
+                    _ if whole.addressed => early.push(step),
+                    Some(unit) if is_absent(now.tree, unit) => units.entry(unit.clone()).or_default().push(step),
+                    _ => steps.push((rank(path), step)),
+                }
+            }
+            Want::Keys(keys) => {
+                let (step, entry) = match keys_step(&part.target, path, keys, now, &place) {
+                    Ok(both) => both,
+                    Err(problem) => {
+                        conflicts.push(problem);
+                        continue;
+                    }
+                };
+                owned.insert(path.clone(), entry);
+                steps.extend(step.map(|step| (rank(path), step)));
+            }
+        }
+    }
+    if !conflicts.is_empty() {
+        return Err(Refusal::Conflict(conflicts));
+    }
+    if !cannot.is_empty() {
+        return Err(Refusal::Cannot(cannot));
+    }
+    steps.extend(units.into_iter().map(|(unit, files)| (0, folder_step(&part.target, unit, files))));
+    steps.sort_by(|(a, one), (b, two)| (a, &one.path).cmp(&(b, &two.path)));
+    plan.stage.append(&mut early);
+    plan.switch.extend(steps.into_iter().map(|(_, step)| step));
+    plan.owned.append(&mut owned);
+    plan.notes.append(&mut notes);
+    give_back(plan, now, &part.target, |path| part.wants.contains_key(path));
+    Ok(())
+}
+
+/// Plans the way back for everything of `target` that `keep` does not hold on to: what we made goes, what was there before
+/// returns. Files that someone has changed since lose only our keys, or stay with a warning.
+pub fn give_back(plan: &mut Plan, now: Now<'_>, target: &Target, keep: impl Fn(&NodePath) -> bool) {
+    for (path, owned) in now.ledger.owned.iter().filter(|(path, owned)| &owned.target == target && !keep(path)) {
+        match way_back(path, owned, now) {
+            // what a trust store's command must not see any more goes before it runs
+            Ok(Some(step)) if matches!(step.act, Act::Remove) && *target != Target::Trust => plan.retire.push(step),
+            Ok(Some(step)) => plan.switch.push(step),
+            Ok(None) => {}
+            Err(problem) => {
+                plan.notes.push(problem);
+                plan.owned.insert(path.clone(), owned.clone());
+            }
+        }
+    }
+}
+
+/// The step that undoes our part in `path`; `None` when nothing of ours is there any more.
+///
+/// # Errors
+/// When somebody has changed a whole file of ours, or our keys cannot be told from theirs.
+pub fn way_back(path: &NodePath, owned: &Owned, now: Now<'_>) -> Result<Option<Step>, Problem> {
+    let through_link = owned.format.is_some();
+    let place = standing(now, path, through_link)?;
+    let why = "the spec no longer asks for it".to_owned();
+    let step =
+        |expect: Expect, act: Act| Ok(Some(Step { target: owned.target.clone(), path: path.clone(), expect, act, why: why.clone() }));
+    let put = |bytes: Vec<u8>, meta: &Meta, expect: Expect| {
+        let act = Act::PutFile { content: guarded(bytes), meta: meta.clone(), through_link, stage: stage_of(path) };
+        step(expect, act)
+    };
+    match place {
+        Standing::Absent => match &owned.origin {
+            Prior::Absent => Ok(None),
+            // somebody removed our file: what was there before it is still theirs to have back
+            Prior::File { blob, meta } => put(blob_bytes(now, path, blob)?, meta, Expect::Absent),
+            Prior::Link { to, meta } => step(Expect::Absent, Act::PutLink { to: to.clone(), meta: meta.clone() }),
+        },
+        Standing::Ours { expect, meta, bytes } => match &owned.origin {
+            Prior::Absent => step(expect, Act::Remove),
+            Prior::File { blob, meta: before } => {
+                let old = blob_bytes(now, path, blob)?;
+                if bytes.as_ref() == old && meta.mode == before.mode {
+                    return Ok(None);
+                }
+                put(old, before, expect)
+            }
+            Prior::Link { to, meta } => step(expect, Act::PutLink { to: to.clone(), meta: meta.clone() }),
+        },
+        Standing::Drifted { expect, meta, bytes } => match owned.format {
+            Some(format) => {
+                let text = String::from_utf8_lossy(&bytes);
+                let undone = crate::format::undo(format, &text, &owned.keys).map_err(|why| {
+                    Problem::error(
+                        "keys-not-undone",
+                        format!("our keys in {path} cannot be taken out again: {why}"),
+                        "restore the file by hand; what was there before nodeprep is in the ledger's blobs",
+                    )
+                })?;
+                if undone.as_bytes() == bytes.as_ref() {
+                    return Ok(None);
+                }
+                put(undone.into_bytes(), &meta, expect)
+            }
+            None => Err(Problem::warning(
+                "changed-since",
+                format!("{path} has been changed since nodeprep wrote it, so it is neither removed nor replaced"),
+                format!("remove {path} by hand when nothing of it is needed"),
+            )),
+        },
+        Standing::Foreign { .. } => Ok(None),
+    }
+}
+
+fn blob_bytes(now: Now<'_>, path: &NodePath, blob: &Digest) -> Result<Vec<u8>, Problem> {
+    now.blobs.get(blob).cloned().ok_or_else(|| {
+        Problem::error(
+            "blob-missing",
+            format!("what was at {path} before nodeprep is no longer in /var/lib/nodeprep/blobs ({blob})"),
+            format!("restore {path} from your own backup, then remove nodeprep's lines from it"),
+        )
+    })
+}
+
+/// Whatever comes out of a blob or a foreign file may hold secrets that we do not know by value.
+fn guarded(bytes: Vec<u8>) -> Content {
+    Content::public(bytes)
+}
+
+/// Where the temporary file of a step back may stand: two folders up, which no runtime or trust tool scans for any path
+/// that we own.
+fn stage_of(path: &NodePath) -> NodePath {
+    let folder = path.parent().unwrap_or_else(NodePath::root);
+    folder.parent().filter(|above| *above != NodePath::root()).unwrap_or(folder).join(".nodeprep-stage")
+}
+
+fn is_absent(tree: &Tree, folder: &NodePath) -> bool {
+    matches!(tree.find(folder), Found::Absent)
+}
+
+fn whole_step(target: &Target, path: &NodePath, whole: &Whole, place: &Standing) -> Step {
+    let meta = place.meta().map_or_else(|| Meta::new(whole.mode), |meta| Meta { mode: whole.mode, ..meta.clone() });
+    Step {
+        target: target.clone(),
+        path: path.clone(),
+        expect: place.expect(),
+        act: Act::PutFile { content: whole.content.clone(), meta, through_link: false, stage: whole.stage.clone() },
+        why: whole.why.clone(),
+    }
+}
+
+/// A folder that is not there yet appears as a whole: an empty one would already shadow `_default` (vector T23).
+fn folder_step(target: &Target, unit: NodePath, files: Vec<Step>) -> Step {
+    let mut why = String::new();
+    let mut stage = unit.clone();
+    let mut content = BTreeMap::new();
+    for step in files {
+        if let Act::PutFile { content: bytes, meta, stage: folder, .. } = step.act {
+            why = step.why;
+            stage = folder;
+            content.insert(step.path.name().to_owned(), (bytes, meta.mode));
+        }
+    }
+    Step { target: target.clone(), path: unit, expect: Expect::Absent, act: Act::PutDir { files: content, stage }, why }
+}
+
+/// The ledger's entry for a path: what was there at first contact is recorded once.
+fn owned_or_new(now: Now<'_>, path: &NodePath, target: &Target, place: &Standing) -> Owned {
+    if let Some(owned) = now.ledger.owned.get(path) {
+        return Owned { target: target.clone(), ..owned.clone() };
+    }
+    let origin = match place {
+        // our header, but no ledger: written by a nodeprep whose ledger is gone; what was before it is not known
+        Standing::Ours { .. } | Standing::Drifted { .. } | Standing::Absent => Prior::Absent,
+        Standing::Foreign { entry, .. } => prior(entry).unwrap_or(Prior::Absent),
+    };
+    Owned { target: target.clone(), now: Stamp::Absent, origin, keys: Vec::new(), format: None }
+}
+
+fn keys_step(target: &Target, path: &NodePath, keys: &Keys, now: Now<'_>, place: &Standing) -> Result<(Option<Step>, Owned), Problem> {
+    let mut entry = owned_or_new(now, path, target, place);
+    if !now.ledger.owned.contains_key(path)
+        && let Some((bytes, meta)) = place.bytes().zip(place.meta())
+    {
+        entry.origin = Prior::File { blob: Digest::of(bytes), meta: meta.clone() };
+    }
+    // what the room has undone itself is among its edits
+    let undone = |key: &Vec<String>| keys.edits.iter().any(|edit| &edit.key == key);
+    let unwanted: Vec<KeyEdit> = entry.keys.iter().filter(|edit| !keys.wanted.contains(&edit.key) && !undone(&edit.key)).cloned().collect();
+    let mut content = keys.content.clone();
+    if !unwanted.is_empty() {
+        let text = String::from_utf8_lossy(&content.bytes);
+        let undone = crate::format::undo(keys.format, &text, &unwanted).map_err(|why| {
+            Problem::error("keys-not-undone", format!("keys of ours in {path} cannot be taken out: {why}"), "take them out by hand")
+        })?;
+        content.bytes = undone.into_bytes();
+    }
+    merge(&mut entry.keys, &keys.edits);
+    entry.keys.retain(|edit| keys.wanted.contains(&edit.key));
+    entry.format = Some(keys.format);
+    if keys.edits.is_empty() && unwanted.is_empty() {
+        // all there already, by whoever's hand: only what we wrote is ours
+        return Ok((None, entry));
+    }
+    let meta = place.meta().cloned().unwrap_or_else(|| Meta::new(keys.mode));
+    let meta = if content.secrets.is_empty() { meta } else { Meta { mode: meta.mode & 0o600, ..meta } };
+    let act = Act::PutFile { content, meta, through_link: true, stage: keys.stage.clone() };
+    let step = Step { target: target.clone(), path: path.clone(), expect: place.expect(), act, why: keys.why.clone() };
+    Ok((Some(step), entry))
+}
+
+/// The value before the first edit of a key is the one to go back to.
+fn merge(keys: &mut Vec<KeyEdit>, edits: &[KeyEdit]) {
+    for edit in edits {
+        match keys.iter_mut().find(|known| known.key == edit.key) {
+            Some(known) => known.to.clone_from(&edit.to),
+            None => keys.push(edit.clone()),
+        }
+    }
+}
+
+fn in_the_way(path: &NodePath, is_link: bool) -> Problem {
+    let what = if is_link { "a symbolic link" } else { "a file" };
+    Problem::error(
+        "foreign-file",
+        format!("{path} is {what} that nodeprep did not write, and it says something else than the spec"),
+        "move what is needed of it into the spec and remove it, or let nodeprep replace it with --foreign=replace (the ledger keeps it for revert)",
+    )
+    .at(crate::model::place::Place::file(path.as_str()))
+}
+
+fn drifted(path: &NodePath) -> Problem {
+    Problem::warning(
+        "drift",
+        format!("{path} has been changed by someone else since nodeprep wrote it; the spec's content is put back"),
+        "change the spec instead of the file",
+    )
+}
+
+/// The tree as it will be when the steps of these wants are done.
+#[must_use]
+pub fn overlay(tree: &Tree, wants: &BTreeMap<NodePath, Want>) -> Tree {
+    let mut after = tree.clone();
+    for (path, want) in wants {
+        match want {
+            Want::Whole(whole) => after.put(path, whole.content.bytes.as_slice(), whole.mode),
+            Want::Keys(keys) => {
+                let real = after.real(path).unwrap_or_else(|| path.clone());
+                after.put(&real, keys.content.bytes.as_slice(), keys.mode);
+            }
+        }
+    }
+    after
+}
+
+/// The tree as it will be after a plan: puts and removals.
+#[must_use]
+pub fn overlay_plan(tree: &Tree, plan: &Plan) -> Tree {
+    let mut after = tree.clone();
+    for step in plan.stage.iter().chain(&plan.switch).chain(&plan.retire) {
+        match &step.act {
+            Act::PutFile { content, meta, through_link, .. } => {
+                let real = if *through_link { after.real(&step.path) } else { None };
+                after.put(&real.unwrap_or_else(|| step.path.clone()), content.bytes.as_slice(), meta.mode);
+            }
+            Act::PutDir { files, .. } => {
+                for (name, (content, mode)) in files {
+                    after.put(&step.path.join(name), content.bytes.as_slice(), *mode);
+                }
+            }
+            Act::PutLink { to, meta } => {
+                after.remove(&step.path);
+                after.insert(step.path.clone(), Entry::Link { to: to.clone(), meta: meta.clone() });
+            }
+            Act::Remove => after.remove(&step.path),
+        }
+    }
+    // a registry's folder that holds nothing any more goes with its last file
+    let emptied: BTreeSet<NodePath> = plan.retire.iter().filter_map(|step| step.path.parent()).collect();
+    for folder in emptied {
+        if after.names(&folder).is_empty() && plan.dirs.contains(&folder) {
+            after.remove(&folder);
+        }
+    }
+    after
+}
+
+impl KeyFormat {
+    /// The name in messages.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Toml => "TOML",
+            Self::Json => "JSON",
+        }
+    }
+}

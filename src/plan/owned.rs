@@ -1,0 +1,108 @@
+//! Whose is what stands at a path.
+
+use std::sync::Arc;
+
+use super::Expect;
+use super::build::Now;
+use crate::format::HEADER;
+use crate::ledger::{Prior, Stamp};
+use crate::model::path::NodePath;
+use crate::model::place::Place;
+use crate::model::problem::Problem;
+use crate::model::tree::{Entry, Meta};
+
+/// What stands at a path that we want, and whose it is.
+#[derive(Clone, Debug)]
+pub enum Standing {
+    /// Nothing.
+    Absent,
+    /// What we left there, or what a run that was cut off left there.
+    Ours { expect: Expect, meta: Meta, bytes: Arc<[u8]> },
+    /// Ours, but somebody has changed it since.
+    Drifted { expect: Expect, meta: Meta, bytes: Arc<[u8]> },
+    /// Somebody else's. `bytes` is what a reader finds there; `None` behind a dangling link.
+    Foreign { expect: Expect, entry: Entry, meta: Meta, bytes: Option<Arc<[u8]>> },
+}
+
+impl Standing {
+    /// What a step finds there.
+    pub fn expect(&self) -> Expect {
+        match self {
+            Self::Absent => Expect::Absent,
+            Self::Ours { expect, .. } | Self::Drifted { expect, .. } | Self::Foreign { expect, .. } => expect.clone(),
+        }
+    }
+
+    /// Owner, mode and labels that stand there.
+    pub fn meta(&self) -> Option<&Meta> {
+        match self {
+            Self::Absent => None,
+            Self::Ours { meta, .. } | Self::Drifted { meta, .. } | Self::Foreign { meta, .. } => Some(meta),
+        }
+    }
+
+    /// The content that stands there.
+    pub fn bytes(&self) -> Option<&[u8]> {
+        match self {
+            Self::Absent => None,
+            Self::Ours { bytes, .. } | Self::Drifted { bytes, .. } => Some(bytes),
+            Self::Foreign { bytes, .. } => bytes.as_deref(),
+        }
+    }
+
+    /// Whether it is already a regular file with this content and mode.
+    pub fn holds(&self, bytes: &[u8], mode: u32) -> bool {
+        matches!(self.expect(), Expect::File(_)) && self.bytes() == Some(bytes) && self.meta().is_some_and(|meta| meta.mode == mode)
+    }
+}
+
+/// Looks at `path`. `through_link`: a link as last component is followed (files that are partly ours) rather than taken for
+/// the thing itself.
+///
+/// # Errors
+/// When it is a folder, a device, or cannot be read.
+pub fn standing(now: Now<'_>, path: &NodePath, through_link: bool) -> Result<Standing, Problem> {
+    let tree = now.tree;
+    let real = if through_link { tree.real(path) } else { tree.real_parent(path) };
+    let Some(real) = real else { return Err(cannot(path, "it lies behind a loop of symbolic links")) };
+    let Some(entry) = tree.entry(&real) else { return Err(cannot(path, "it was not read; this is a defect of nodeprep")) };
+    let (meta, bytes) = match entry {
+        Entry::Absent => return Ok(Standing::Absent),
+        Entry::Dir { .. } => return Err(cannot(path, "a folder stands there")),
+        Entry::Unreadable(why) => return Err(cannot(path, why)),
+        Entry::File { bytes, meta } => (meta.clone(), Some(bytes.clone())),
+        Entry::Link { meta, .. } => (meta.clone(), tree.bytes(path).map(Arc::from)),
+    };
+    let Some(expect) = Expect::of(entry) else { return Err(cannot(path, "it cannot be read")) };
+    let ledger = now.ledger;
+    let is_file = matches!(entry, Entry::File { .. });
+    if let (Some(bytes), true) = (&bytes, is_file) {
+        let stamp = ledger.stamp(bytes, meta.mode);
+        let same = |stamp_then: &Stamp| match (stamp_then, &stamp) {
+            // a changed mode is put right without being called drift
+            (Stamp::File { digest: then, .. }, Stamp::File { digest, .. }) => then == digest,
+            _ => false,
+        };
+        let open = ledger.open.as_ref();
+        let after = open.and_then(|open| open.after.get(path)).is_some_and(same);
+        let before = open.and_then(|open| open.before.get(path)).is_some_and(|before| match (before, &expect) {
+            (Prior::File { blob, .. }, Expect::File(digest)) => blob == digest,
+            _ => false,
+        });
+        if let Some(owned) = ledger.owned.get(path) {
+            let bytes = bytes.clone();
+            let ours = same(&owned.now) || after || before;
+            return Ok(if ours { Standing::Ours { expect, meta, bytes } } else { Standing::Drifted { expect, meta, bytes } });
+        }
+        let head = bytes.get(..200.min(bytes.len())).unwrap_or_default();
+        if !through_link && String::from_utf8_lossy(head).lines().next().is_some_and(|line| line.contains(HEADER)) {
+            return Ok(Standing::Ours { expect, meta, bytes: bytes.clone() });
+        }
+    }
+    Ok(Standing::Foreign { expect, entry: entry.clone(), meta, bytes })
+}
+
+fn cannot(path: &NodePath, why: &str) -> Problem {
+    Problem::error("path-unusable", format!("{path} cannot be used: {why}"), format!("look at {path} on the node and remove or repair it"))
+        .at(Place::file(path.as_str()))
+}

@@ -1,0 +1,237 @@
+//! The plan proves itself: with its files in place, every runtime must ask what the spec means. Pure.
+
+use std::collections::BTreeSet;
+
+use super::build::overlay;
+use crate::desired::{Part, Refusal};
+use crate::format::HEADER;
+use crate::ledger::Ledger;
+use crate::model::image::ImageRef;
+use crate::model::path::NodePath;
+use crate::model::problem::Problem;
+use crate::model::resolution::{Attempt, End, Resolution, Verdict};
+use crate::model::tree::Tree;
+use crate::runtime::{Dialect, FoundRuntime, View};
+use crate::spec::express::adapt;
+use crate::spec::intent::intent;
+use crate::spec::{Fallback, Source, Spec};
+
+/// As many disagreements are told; the rest is counted.
+const MOST_TOLD: usize = 5;
+
+/// Images that together show every rule of the spec: below each source (and each of its other names where it is closed),
+/// by tag and by digest, and at each host that has a configuration of its own. `extra` are
+/// repository names from the node's own files (foreign prefixes), below which something else may apply.
+#[must_use]
+pub fn probe_images(spec: &Spec, extra: &[String]) -> Vec<ImageRef> {
+    let digest = format!("sha256:{}", "0".repeat(64));
+    let mut names = BTreeSet::new();
+    let mut add = |name: String| {
+        names.insert(format!("{name}:1"));
+        names.insert(format!("{name}@{digest}"));
+    };
+    for mirror in &spec.mirrors {
+        let Source { host, path } = &mirror.source;
+        let closed = mirror.fallback == Fallback::Never;
+        for host in std::iter::once(host.clone()).chain(host.aliases().into_iter().filter(|_| closed)) {
+            let base = if path.is_all() { format!("{host}") } else { format!("{host}/{path}") };
+            add(format!("{base}/nodeprep/probe"));
+            if !path.is_all() {
+                add(base.clone());
+            }
+        }
+    }
+    for (host, _) in spec.own_hosts() {
+        add(format!("{host}/nodeprep/probe"));
+    }
+    for name in extra {
+        add(format!("{name}/nodeprep-probe"));
+        if name.contains('/') {
+            add(name.clone());
+        }
+    }
+    // what the spec does not speak of is not its matter; a source that is itself a repository and an endpoint without a
+    // prefix leave no name to ask for
+    let askable = |image: &ImageRef| intent(spec, image).attempts.iter().all(|attempt| !attempt.repo.is_all());
+    let covered = |image: &ImageRef| (spec.mirror_of(image).is_some() || spec.access.contains_key(&image.host)) && askable(image);
+    names.iter().filter_map(|name| ImageRef::parse(name).ok()).filter(covered).collect()
+}
+
+/// Holds what each runtime of `part` would ask, with the part's files in place (`after`), against what the spec means.
+///
+/// # Errors
+/// A conflict when somebody else's file is behind a difference, "cannot" otherwise.
+pub fn prove(spec: &Spec, part: &Part, after: &Tree, ledger: &Ledger, readers: &[&FoundRuntime]) -> Result<(), Refusal> {
+    let mut conflicts = Vec::new();
+    let mut others = Vec::new();
+    let mut untold = 0;
+    for reader in readers {
+        for dialect in reader.dialects(after) {
+            let view = reader.view(after, dialect);
+            for image in probe_images(spec, &named(&view)) {
+                let got = view.resolve(&image);
+                let want = adapt(intent(spec, &image), reader.runtime);
+                if got.key() == want.key() {
+                    continue;
+                }
+                if conflicts.len() + others.len() >= MOST_TOLD {
+                    untold += 1;
+                    continue;
+                }
+                let foreign = foreign_file(&got, part, after, ledger);
+                let problem = disagreement(reader, dialect, &want, &got, foreign.as_ref());
+                if foreign.is_some() { conflicts.push(problem) } else { others.push(problem) }
+            }
+        }
+    }
+    if untold > 0 {
+        let more = Problem::note("proof-failed", format!("{untold} more such differences are not shown"), String::new());
+        if conflicts.is_empty() { others.push(more) } else { conflicts.push(more) }
+    }
+    match (conflicts.is_empty(), others.is_empty()) {
+        (true, true) => Ok(()),
+        (false, _) => {
+            conflicts.append(&mut others);
+            Err(Refusal::Conflict(conflicts))
+        }
+        (true, false) => Err(Refusal::Cannot(others)),
+    }
+}
+
+/// Repository names in the node's files under which the runtime does something of its own.
+fn named(view: &View) -> Vec<String> {
+    match view {
+        View::Containerd(_) => Vec::new(),
+        View::Containers(view) => view.prefixes(),
+    }
+}
+
+/// The file behind a resolution that is neither wanted by this part nor marked as ours.
+fn foreign_file(got: &Resolution, part: &Part, after: &Tree, ledger: &Ledger) -> Option<NodePath> {
+    let ours = |path: &NodePath| is_ours(path, part, after, ledger);
+    let deciding = got.files.iter().filter(|file| matches!(file.verdict, Verdict::Used | Verdict::Broken(_)));
+    let rest = got.files.iter().filter(|file| !matches!(file.verdict, Verdict::Used | Verdict::Broken(_)));
+    deciding.chain(rest).map(|file| &file.path).find(|path| !ours(path)).cloned()
+}
+
+fn disagreement(reader: &FoundRuntime, dialect: Dialect, want: &Resolution, got: &Resolution, foreign: Option<&NodePath>) -> Problem {
+    let what = format!(
+        "with the planned files, {} ({dialect}) would ask for {} {}, but the spec means {}",
+        reader.runtime,
+        got.image,
+        asked(got),
+        asked(want)
+    );
+    let problem = |help: String| Problem::error("proof-failed", what.clone(), help);
+    match foreign {
+        Some(path) => problem(format!("look at {path}, which nodeprep did not write, and move what is needed of it into the spec"))
+            .at(crate::model::place::Place::file(path.as_str())),
+        None => problem(
+            "report this with the spec and the output of `nodeprep explain --planned`: the rendered files do not mean what the spec says"
+                .to_owned(),
+        ),
+    }
+}
+
+/// The attempts in words.
+fn asked(resolution: &Resolution) -> String {
+    let one = |attempt: &Attempt| {
+        let mut text = format!("{}://{}{}/{}", attempt.scheme, attempt.host, attempt.api_root, attempt.repo);
+        let mut facts = Vec::new();
+        match &attempt.trust {
+            crate::model::resolution::Trust::Unverified => facts.push("unverified".to_owned()),
+            crate::model::resolution::Trust::Verified { extra } if !extra.is_empty() => facts.push(format!("{} own CAs", extra.len())),
+            _ => {}
+        }
+        if attempt.client.is_some() {
+            facts.push("client certificate".to_owned());
+        }
+        if attempt.auth != crate::model::resolution::Auth::None {
+            facts.push("login".to_owned());
+        }
+        if !(attempt.ops.resolve && attempt.ops.manifest && attempt.ops.blob) {
+            facts.push("not for everything".to_owned());
+        }
+        if !facts.is_empty() {
+            text = format!("{text} ({})", facts.join(", "));
+        }
+        text
+    };
+    match (&resolution.end, resolution.attempts.is_empty()) {
+        (End::Broken(why), _) => format!("nothing, because {why}"),
+        (_, true) => "nothing".to_owned(),
+        _ => resolution.attempts.iter().map(one).collect::<Vec<_>>().join(", then "),
+    }
+}
+
+/// Somebody else's files that decide about an image now and would no longer do so, where that changes the meaning: the
+/// `reg:5000` beside our `reg_5000_`, the `_default` that our folder switches off, the drop-in whose entry ours replaces.
+#[must_use]
+pub fn shadowed(spec: &Spec, part: &Part, tree: &Tree, after: &Tree, ledger: &Ledger, readers: &[&FoundRuntime]) -> Vec<Problem> {
+    let mut told: BTreeSet<NodePath> = BTreeSet::new();
+    let mut problems = Vec::new();
+    for reader in readers {
+        let Some(dialect) = reader.dialects(tree).first().copied() else { continue };
+        let (now, then) = (reader.view(tree, dialect), reader.view(after, dialect));
+        for image in probe_images(spec, &[]) {
+            let before = now.resolve(&image);
+            let deciding = before.files.iter().filter(|file| file.verdict == Verdict::Used && !is_ours(&file.path, part, tree, ledger));
+            for file in deciding {
+                let after = then.resolve(&image);
+                let still = after.files.iter().any(|other| other.path == file.path && other.verdict == Verdict::Used);
+                if still || before.key() == after.key() || !told.insert(file.path.clone()) {
+                    continue;
+                }
+                problems.push(
+                    Problem::error(
+                        "foreign-shadowed",
+                        format!(
+                            "{} would lose its effect: {} is now asked for at {}, and would be at {}",
+                            file.path,
+                            image,
+                            asked(&before),
+                            asked(&after)
+                        ),
+                        "move what is needed of it into the spec and remove it, or accept that with --foreign=replace".to_owned(),
+                    )
+                    .at(crate::model::place::Place::file(file.path.as_str())),
+                );
+            }
+        }
+    }
+    problems
+}
+
+/// Whether a foreign file at `path` says the same as ours would: every image that it decides about is asked for in the same
+/// way with it and with ours.
+#[must_use]
+pub fn same_meaning(spec: &Spec, part: &Part, tree: &Tree, readers: &[&FoundRuntime], path: &NodePath) -> bool {
+    let after = overlay(tree, &part.wants);
+    let mut seen = false;
+    for reader in readers {
+        for dialect in reader.dialects(tree) {
+            let (now, then) = (reader.view(tree, dialect), reader.view(&after, dialect));
+            for image in probe_images(spec, &[]) {
+                let after = then.resolve(&image);
+                if after.files.iter().any(|file| &file.path == path) {
+                    seen = true;
+                    if now.resolve(&image).key() != after.key() {
+                        return false;
+                    }
+                }
+            }
+        }
+    }
+    seen
+}
+
+/// Whether a file, or everything in a folder, is wanted by this part, owned according to the ledger, or bears our header.
+fn is_ours(path: &NodePath, part: &Part, tree: &Tree, ledger: &Ledger) -> bool {
+    let one = |path: &NodePath| {
+        part.wants.contains_key(path)
+            || ledger.owned.contains_key(path)
+            || tree.text(path).is_some_and(|text| text.lines().next().is_some_and(|line| line.contains(HEADER)))
+    };
+    let inside = tree.names(path);
+    one(path) || !inside.is_empty() && inside.iter().all(|name| one(&path.join(name)))
+}

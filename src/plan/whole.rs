@@ -1,0 +1,122 @@
+//! All parts together: each is planned, proved and, if need be, left untouched on its own. Pure.
+
+use super::build::{Foreign, Now, add_part, overlay_plan};
+use super::proof::{prove, same_meaning, shadowed};
+use super::{Activation, How, Plan};
+use crate::desired::{Desired, Part, Refusal, Target};
+use crate::model::problem::{Problem, Severity};
+use crate::runtime::{FoundRuntime, Runtime};
+use crate::spec::Spec;
+
+/// A plan, and how each part stands in it.
+#[derive(Debug)]
+pub struct Planned {
+    /// The steps of all parts that can be done.
+    pub plan: Plan,
+    /// Every part, with its refusal where it is left untouched.
+    pub parts: Vec<PlannedPart>,
+}
+
+/// One part in a plan.
+#[derive(Debug)]
+pub struct PlannedPart {
+    /// What it should hold.
+    pub part: Part,
+    /// Why it is left untouched.
+    pub refused: Option<Refusal>,
+    /// What makes running programs see its changes, with what needs nothing.
+    pub activations: Vec<Activation>,
+}
+
+/// The runtimes that read a target's files.
+#[must_use]
+pub fn readers<'a>(target: &Target, found: &'a [FoundRuntime]) -> Vec<&'a FoundRuntime> {
+    let reads = |runtime: &&FoundRuntime| match target {
+        Target::Containerd(config) => runtime.runtime == Runtime::Containerd && &runtime.config == config,
+        Target::Containers => matches!(runtime.runtime, Runtime::Crio | Runtime::Podman),
+        Target::Crio => runtime.runtime == Runtime::Crio,
+        Target::Trust => false,
+    };
+    found.iter().filter(reads).collect()
+}
+
+/// Plans every part of `desired`; a part that cannot be done is left untouched, the others go on.
+#[must_use]
+pub fn plan(spec: &Spec, desired: Desired, found: &[FoundRuntime], now: Now<'_>) -> Planned {
+    let mut whole = Plan { dirs: now.ledger.dirs.clone(), ..Plan::default() };
+    let mut parts = Vec::new();
+    for part in desired.parts {
+        let readers = readers(&part.target, found);
+        match plan_part(spec, &part, &readers, now) {
+            Ok((mut steps, activations)) => {
+                whole.stage.append(&mut steps.stage);
+                whole.switch.append(&mut steps.switch);
+                whole.retire.append(&mut steps.retire);
+                whole.owned.append(&mut steps.owned);
+                whole.notes.append(&mut steps.notes);
+                whole.activate.extend(activations.iter().filter(|activation| activation.how != How::Nothing).cloned());
+                parts.push(PlannedPart { part, refused: None, activations });
+            }
+            Err(refusal) => {
+                let kept = now.ledger.owned.iter().filter(|(_, owned)| owned.target == part.target);
+                whole.owned.extend(kept.map(|(path, owned)| (path.clone(), owned.clone())));
+                parts.push(PlannedPart { part, refused: Some(refusal), activations: Vec::new() });
+            }
+        }
+    }
+    // targets that are not on the node any more keep what they have: the ledger still knows it for revert
+    let planned = |target: &Target| parts.iter().any(|planned| &planned.part.target == target);
+    let absent = now.ledger.owned.iter().filter(|(_, owned)| !planned(&owned.target));
+    whole.owned.extend(absent.map(|(path, owned)| (path.clone(), owned.clone())));
+    Planned { plan: whole, parts }
+}
+
+fn plan_part(spec: &Spec, part: &Part, readers: &[&FoundRuntime], now: Now<'_>) -> Result<(Plan, Vec<Activation>), Refusal> {
+    if let Some(refusal) = &part.refused {
+        return Err(refusal.clone());
+    }
+    let mut steps = Plan { dirs: now.ledger.dirs.clone(), ..Plan::default() };
+    add_part(&mut steps, part, now, |path, _, _| same_meaning(spec, part, now.tree, readers, path))?;
+    let changes = !(steps.stage.is_empty() && steps.switch.is_empty() && steps.retire.is_empty());
+    let after = overlay_plan(now.tree, &steps);
+    if changes && now.foreign == Foreign::Refuse {
+        let lost = shadowed(spec, part, now.tree, &after, now.ledger, readers);
+        if !lost.is_empty() {
+            return Err(Refusal::Conflict(lost));
+        }
+    }
+    // only these two kinds of target say what is pulled from where
+    if matches!(part.target, Target::Containerd(_) | Target::Containers) {
+        prove(spec, part, &after, now.ledger, readers)?;
+    }
+    let mut activations = super::activation::activations(part, &steps, readers);
+    if part.target == Target::Trust {
+        activations.extend(super::activation::refresh(spec, now.tree, &steps));
+    }
+    Ok((steps, activations))
+}
+
+impl Planned {
+    /// Whether nothing is to be done.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        let Plan { stage, switch, activate, retire, .. } = &self.plan;
+        stage.is_empty() && switch.is_empty() && activate.is_empty() && retire.is_empty()
+    }
+
+    /// Whether some part was left untouched, and how badly: a conflict weighs more than what the node cannot do.
+    #[must_use]
+    pub fn refusal(&self) -> Option<&Refusal> {
+        let refusals = || self.parts.iter().filter_map(|part| part.refused.as_ref());
+        refusals().find(|refusal| matches!(refusal, Refusal::Conflict(_))).or_else(|| refusals().next())
+    }
+}
+
+/// The refusal's problems, errors first.
+#[must_use]
+pub fn problems(refusal: &Refusal) -> Vec<Problem> {
+    let (Refusal::Cannot(problems) | Refusal::Conflict(problems)) = refusal;
+    let mut problems = problems.clone();
+    problems.sort_by_key(|problem| std::cmp::Reverse(problem.severity.max(Severity::Note)));
+    problems
+}

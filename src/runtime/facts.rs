@@ -1,0 +1,242 @@
+//! Which runtimes are on the node, in which versions, and which configuration file each really reads. Pure.
+
+use super::{FoundRuntime, Presence, Running, Runtime, Wish, unit};
+use crate::model::path::NodePath;
+use crate::model::snapshot::{Probes, Process};
+use crate::model::tree::Tree;
+use crate::model::version::Version;
+
+/// What shows that a runtime is there, and its defaults.
+struct Signs {
+    runtime: Runtime,
+    /// Program names; the folders are [`BIN_FOLDERS`].
+    programs: &'static [&'static str],
+    unit: Option<&'static str>,
+    /// Folder that alone makes it a "maybe".
+    folder: &'static str,
+    config: &'static str,
+    /// Flags of the daemon that name another configuration file.
+    flags: &'static [&'static str],
+    /// Debian's and the vendor's names of the package.
+    packages: &'static [&'static str],
+}
+
+const SIGNS: [Signs; 3] = [
+    Signs {
+        runtime: Runtime::Containerd,
+        programs: &["containerd"],
+        unit: Some("containerd.service"),
+        folder: "/etc/containerd",
+        config: "/etc/containerd/config.toml",
+        flags: &["--config", "-config", "-c"],
+        packages: &["containerd", "containerd.io"],
+    },
+    Signs {
+        runtime: Runtime::Crio,
+        programs: &["crio"],
+        unit: Some("crio.service"),
+        folder: "/etc/crio",
+        config: "/etc/crio/crio.conf",
+        flags: &["--config", "-c"],
+        packages: &["cri-o"],
+    },
+    Signs {
+        runtime: Runtime::Podman,
+        programs: &["podman", "buildah", "skopeo"],
+        unit: None,
+        folder: "/etc/containers",
+        config: "/etc/containers/registries.conf",
+        flags: &[],
+        packages: &["podman"],
+    },
+];
+
+const BIN_FOLDERS: [&str; 4] = ["/usr/bin", "/usr/local/bin", "/usr/sbin", "/usr/local/sbin"];
+/// The package database of Debian and its kin.
+pub const DPKG_STATUS: &str = "/var/lib/dpkg/status";
+
+/// Environment variables that change what a runtime asks; no others are kept.
+fn matters(name: &str) -> bool {
+    let upper = name.to_ascii_uppercase();
+    upper.starts_with("SSL_CERT_")
+        || upper.ends_with("_PROXY")
+        || upper.contains("CONTAINER") && upper.contains("REGISTR")
+        || matches!(name, "HOME" | "XDG_CONFIG_HOME" | "XDG_RUNTIME_DIR" | "REGISTRY_AUTH_FILE" | "DOCKER_CONFIG")
+}
+
+/// Configuration that another program generates at each start is not ours to edit.
+fn is_generated(config: &NodePath) -> bool {
+    ["/run", "/var/run", "/var/lib/rancher", "/var/snap"].into_iter().any(|folder| config.is_below(&NodePath::fixed(folder)))
+}
+
+/// What to read to know the runtimes. Package versions are asked for only where programs may not be run.
+#[must_use]
+pub fn wishes(tree: &Tree, probes: &Probes) -> Vec<Wish> {
+    let mut wishes = Vec::new();
+    for signs in &SIGNS {
+        wishes.extend(candidates(signs).map(Wish::path));
+        wishes.push(Wish::path(NodePath::fixed(signs.folder)));
+        wishes.extend(signs.unit.iter().flat_map(|name| unit::wishes(tree, name)));
+    }
+    if !probes.live {
+        wishes.push(Wish::path(NodePath::fixed(DPKG_STATUS)));
+    }
+    wishes
+}
+
+/// Programs whose version is worth asking for.
+#[must_use]
+pub fn programs() -> Vec<NodePath> {
+    SIGNS.iter().flat_map(candidates).collect()
+}
+
+fn candidates(signs: &Signs) -> impl Iterator<Item = NodePath> {
+    let folder = |name: &'static str| BIN_FOLDERS.into_iter().map(move |folder| NodePath::fixed(folder).join(name));
+    signs.programs.iter().flat_map(move |name| folder(name))
+}
+
+/// The runtimes on the node; a containerd with a second configuration file is a second entry.
+#[must_use]
+pub fn found(tree: &Tree, probes: &Probes) -> Vec<FoundRuntime> {
+    let mut found = Vec::new();
+    for signs in &SIGNS {
+        let unit = signs.unit.and_then(|name| Some((name, unit::read(tree, name)?)));
+        let program = candidates(signs).find(|path| tree.exists(path));
+        let unit_file = unit.as_ref().and_then(|(_, unit)| unit.file.clone());
+        let folder = NodePath::fixed(signs.folder);
+        let (because, presence) = match (program.clone().or(unit_file), tree.exists(&folder)) {
+            (Some(path), _) => (path, Presence::There),
+            (None, true) => (folder, Presence::Maybe),
+            (None, false) => continue,
+        };
+        let started: Vec<&Process> = probes.processes.iter().filter(|process| process.exe.name() == signs.programs[0]).collect();
+        let mut exec = unit.as_ref().map(|(_, unit)| unit.exec.clone()).unwrap_or_default();
+        // the unit starts something else (a wrapper): its arguments are not the daemon's
+        exec.drain(..exec.len().min(1));
+        let default = NodePath::fixed(signs.config);
+        let base = FoundRuntime {
+            runtime: signs.runtime,
+            presence,
+            because,
+            installed: program.as_ref().and_then(|path| version(tree, probes, path, signs)),
+            running: None,
+            config: flag(&exec, signs.flags).unwrap_or_else(|| default.clone()),
+            unit: unit.as_ref().map(|(name, _)| (*name).to_owned()),
+            env: kept(unit.as_ref().map(|(_, unit)| unit.env.as_slice()).unwrap_or_default()),
+        };
+        let mut of_processes: Vec<FoundRuntime> = Vec::new();
+        for process in started {
+            let config = flag(&process.args, signs.flags).unwrap_or_else(|| default.clone());
+            let known = of_processes.iter().any(|found| found.config == config);
+            if signs.runtime == Runtime::Podman || known || is_generated(&config) {
+                continue;
+            }
+            let version = probes.versions.get(&process.exe).filter(|_| !process.replaced).and_then(|text| Version::find(text));
+            let running = Running { pid: process.pid, started: process.started, version };
+            of_processes.push(FoundRuntime { running: Some(running), config, env: kept(&process.env), ..base.clone() });
+        }
+        if of_processes.is_empty() && !is_generated(&base.config) {
+            of_processes.push(base);
+        }
+        found.append(&mut of_processes);
+    }
+    found
+}
+
+fn kept(env: &[(String, String)]) -> Vec<(String, String)> {
+    env.iter().filter(|(name, _)| matters(name)).cloned().collect()
+}
+
+/// The value of `--flag VALUE` or `--flag=VALUE`.
+fn flag(args: &[String], names: &[&str]) -> Option<NodePath> {
+    let mut args = args.iter();
+    while let Some(arg) = args.next() {
+        let value = match arg.split_once('=') {
+            Some((name, value)) if names.contains(&name) => Some(value.to_owned()),
+            _ if names.contains(&arg.as_str()) => args.next().cloned(),
+            _ => None,
+        };
+        if let Some(value) = value {
+            return NodePath::new(&value).ok();
+        }
+    }
+    None
+}
+
+/// What the program printed, else the package's version.
+fn version(tree: &Tree, probes: &Probes, program: &NodePath, signs: &Signs) -> Option<Version> {
+    if let Some(text) = probes.versions.get(program) {
+        return Version::find(text);
+    }
+    // a program outside /usr/bin or /usr/sbin does not come from the package
+    if program.parent().is_none_or(|folder| folder.as_str().starts_with("/usr/local")) {
+        return None;
+    }
+    let status = tree.text(&NodePath::fixed(DPKG_STATUS))?;
+    let mut stanza = (false, false, None);
+    for line in status.lines().chain([""]) {
+        match line.split_once(": ") {
+            Some(("Package", name)) => stanza.0 = signs.packages.contains(&name),
+            Some(("Status", status)) => stanza.1 = status == "install ok installed",
+            Some(("Version", version)) => stanza.2 = Version::find(version),
+            None if line.is_empty() => {
+                if let (true, true, Some(version)) = stanza {
+                    return Some(version);
+                }
+                stanza = (false, false, None);
+            }
+            _ => {}
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::time::Time;
+    use crate::model::tree::{Entry, Meta};
+
+    fn node(files: &[(&str, &str)]) -> (Tree, Probes) {
+        let mut tree = Tree::default();
+        tree.insert(NodePath::root(), Entry::Dir { meta: Meta::new(0o755), listed: true });
+        for (path, text) in files {
+            tree.put(&NodePath::new(path).unwrap(), text.as_bytes(), 0o644);
+        }
+        (tree, Probes::default())
+    }
+
+    fn process(pid: u32, args: &[&str]) -> Process {
+        Process {
+            pid,
+            started: Time(5),
+            exe: NodePath::fixed("/usr/bin/containerd"),
+            replaced: false,
+            args: args.iter().map(ToString::to_string).collect(),
+            env: vec![("HTTPS_PROXY".into(), "p".into()), ("SECRET_TOKEN".into(), "x".into())],
+        }
+    }
+
+    #[test]
+    fn a_folder_alone_is_a_maybe_and_a_package_gives_the_version() {
+        let status = "Package: podman\nStatus: deinstall ok config-files\nVersion: 9.9.9\n\nPackage: containerd\nStatus: install ok installed\nVersion: 1.6.20~ds1-1+deb12u1\n\n";
+        let (tree, probes) = node(&[("/usr/bin/containerd", ""), (DPKG_STATUS, status), ("/etc/containers/policy.json", "")]);
+        let found = found(&tree, &probes);
+        let facts: Vec<_> = found.iter().map(|found| (found.runtime, found.presence, found.installed)).collect();
+        assert_eq!(facts, [(Runtime::Containerd, Presence::There, Some(Version(1, 6, 20))), (Runtime::Podman, Presence::Maybe, None)]);
+    }
+
+    #[test]
+    fn the_file_that_the_daemon_really_reads() {
+        let unit = ("/lib/systemd/system/containerd.service", "[Service]\nExecStart=/usr/local/bin/containerd --config=/opt/c.toml\n");
+        let (tree, mut probes) = node(&[unit, ("/usr/local/bin/containerd", "")]);
+        assert_eq!(super::found(&tree, &probes)[0].config, NodePath::fixed("/opt/c.toml"));
+        let docker = process(8, &["containerd", "--config", "/var/run/docker/containerd/containerd.toml"]);
+        probes.processes = vec![process(7, &["containerd", "-c", "/run.toml"]), docker, process(9, &["containerd"])];
+        let found = found(&tree, &probes);
+        let configs: Vec<_> = found.iter().map(|found| found.config.as_str()).collect();
+        assert_eq!(configs, ["/run.toml", "/etc/containerd/config.toml"]);
+        assert_eq!(found[0].running.as_ref().unwrap().pid, 7);
+        assert_eq!(found[0].env, [("HTTPS_PROXY".to_owned(), "p".to_owned())]);
+    }
+}
