@@ -1,0 +1,125 @@
+//! Golden flows: a node root before and a spec → plan text, node root after, explain text; then a second apply that changes
+//! nothing, and revert back to the first byte. One folder below `fixtures/flow/` per case, walked here, not listed.
+//!
+//! | in the folder | is |
+//! |---|---|
+//! | `spec.toml` and what it references | the spec |
+//! | `before/` | the node's root; `.keep` files stand for empty folders |
+//! | `images` | one image per line, for explain; may be missing |
+//! | `flags` | further flags of plan and apply; may be missing |
+//! | `plan.txt` | `plan` and its exit code |
+//! | `after.txt` | what differs after `apply`: path, mode, content; secrets are in fixtures on purpose here |
+//! | `explain.txt` | `explain` afterwards |
+//!
+//! `UPDATE_GOLDEN=1` rewrites the last three.
+#![allow(
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    missing_docs,
+    missing_debug_implementations,
+    reason = "a program of its own: it has effects, and its messages go to whoever runs it"
+)]
+
+mod tree;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use libtest_mimic::{Arguments, Failed, Trial};
+
+fn main() {
+    let arguments = Arguments::from_args();
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/flow");
+    let mut cases: Vec<PathBuf> = std::fs::read_dir(&folder).expect("fixtures/flow").map(|entry| entry.expect("entry").path()).collect();
+    cases.retain(|case| case.join("spec.toml").exists());
+    cases.sort();
+    assert!(!cases.is_empty(), "no cases below {}", folder.display());
+    let trials = cases.into_iter().map(|case| {
+        let name = case.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        Trial::test(name, move || run(&case))
+    });
+    libtest_mimic::run(&arguments, trials.collect()).exit();
+}
+
+fn run(case: &Path) -> Result<(), Failed> {
+    let scratch = tempfile::tempdir()?;
+    let node = scratch.path().join("node");
+    tree::copy(&case.join("before"), &node)?;
+    for entry in std::fs::read_dir(case)? {
+        let path = entry?.path();
+        if path.is_file() {
+            std::fs::copy(&path, scratch.path().join(path.file_name().unwrap_or_default()))?;
+        }
+    }
+    let flags = std::fs::read_to_string(case.join("flags")).unwrap_or_default();
+    let flags: Vec<&str> = flags.split_whitespace().collect();
+    let nodeprep = |words: &[&str]| -> Result<(String, i32), Failed> {
+        let output = Command::new(env!("CARGO_BIN_EXE_nodeprep"))
+            .args(words)
+            .current_dir(scratch.path())
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+            .output()?;
+        let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        Ok((text, output.status.code().unwrap_or(-1)))
+    };
+    let here = ["--spec", "spec.toml", "--root", "node"];
+    let with = |words: &[&str]| -> Vec<String> { words.iter().chain(&here).chain(&flags).map(ToString::to_string).collect() };
+    let call = |words: Vec<String>| nodeprep(&words.iter().map(String::as_str).collect::<Vec<_>>());
+
+    let before = tree::read(&node)?;
+    let (plan, code) = call(with(&["plan"]))?;
+    same(&tree::read(&node)?, &before, "plan changed the node")?;
+    golden(&case.join("plan.txt"), &format!("{plan}exit code {code}\n"))?;
+
+    let (applied, apply_code) = call(with(&["apply"]))?;
+    if apply_code != code {
+        return Err(format!("plan ended with {code}, apply with {apply_code}:\n{applied}").into());
+    }
+    let after = tree::read(&node)?;
+    golden(&case.join("after.txt"), &tree::difference(&before, &after))?;
+    if code == 0 {
+        let (pending, code) = call(with(&["plan", "--exit-code"]))?;
+        if code != 0 && !pending.contains("due") {
+            return Err(format!("after apply, plan --exit-code still ends with {code}:\n{pending}").into());
+        }
+    }
+    if let Ok(images) = std::fs::read_to_string(case.join("images")) {
+        let mut words = vec!["explain", "--root", "node"];
+        words.extend(images.lines());
+        let (text, code) = nodeprep(&words)?;
+        golden(&case.join("explain.txt"), &format!("{text}exit code {code}\n"))?;
+    }
+    let stamps = tree::stamps(&node)?;
+    call(with(&["apply"]))?;
+    same(&tree::read(&node)?, &after, "the second apply changed the node")?;
+    if tree::stamps(&node)? != stamps {
+        return Err("the second apply wrote files again".into());
+    }
+    let (text, code) = nodeprep(&["revert", "--root", "node"])?;
+    if code != 0 {
+        return Err(format!("revert ended with {code}:\n{text}").into());
+    }
+    same(&tree::read(&node)?, &before, "revert did not give back what was there")
+}
+
+fn same(one: &tree::Listing, other: &tree::Listing, what: &str) -> Result<(), Failed> {
+    let difference = tree::difference(other, one);
+    if difference.is_empty() { Ok(()) } else { Err(format!("{what}:\n{difference}").into()) }
+}
+
+fn golden(file: &Path, text: &str) -> Result<(), Failed> {
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        std::fs::write(file, text)?;
+        return Ok(());
+    }
+    let want = std::fs::read_to_string(file).unwrap_or_default();
+    if want == text {
+        return Ok(());
+    }
+    let diff = similar::TextDiff::from_lines(want.as_str(), text);
+    let diff = diff.unified_diff().header("wanted", "got").to_string();
+    Err(format!("{} is not as wanted (UPDATE_GOLDEN=1 rewrites it):\n{diff}", file.display()).into())
+}
