@@ -1,0 +1,41 @@
+# Recipes are what CI runs. `make` alone shows them.
+CARGO ?= cargo
+.PHONY: help demo test fmt lint unit real bench build deny size ci
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+demo: ## the main job on a scratch node: plan, apply, explain, a manifest fetched, revert; no root, no runtime, no network
+	$(CARGO) build --quiet --locked --bin nodeprep --example demo
+	target/debug/examples/demo target/debug/nodeprep
+
+test: fmt lint unit real ## everything that can run on this machine; says what it skipped and why
+
+fmt: ## formatting
+	$(CARGO) fmt --all --check
+
+lint: ## clippy with our lints as errors, docs without warnings
+	$(CARGO) clippy --quiet --locked --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --quiet --locked --no-deps --document-private-items
+
+unit: ## unit tests, golden folders, vectors, properties, crash tests
+	$(CARGO) test --quiet --locked --lib --bins --tests -- --skip real::
+
+real: ## real containerd, Podman, skopeo and registry on loopback, unpacked from the distribution's packages below target/
+	tests/real/run
+
+bench: build ## numbers for docs/benchmarks.md: medians of paired runs
+	$(CARGO) build --quiet --release --locked --example bench
+	target/release/examples/bench target/release/nodeprep
+
+build: ## the release binary
+	$(CARGO) build --release --locked
+
+size: build ## the release binary is at most 6 MB
+	@size=$$(stat -c %s target/release/nodeprep); echo "release binary: $$size bytes"; test $$size -le 6000000
+
+deny: ## licences, advisories, bans, sources
+	@command -v cargo-deny >/dev/null || $(CARGO) install --quiet --locked cargo-deny@0.20.2
+	$(CARGO) deny --locked check
+
+ci: test demo size deny ## what .ci/run does
