@@ -63,7 +63,7 @@ impl Apply {
         let state = NodePath::fixed(crate::flow::STATE);
         let _lock = Lock::take(&root, &state)?;
         tidy(&root, &state)?;
-        let mut session = Session::open(root)?;
+        let mut session = Session::open(root, &self.choices.runtimes)?;
         session.configure(&spec, &self.choices);
         let planned = session.plan(&spec, &self.choices);
         let mut report = report(&session, &spec, &planned, problems, refused(&planned).unwrap_or(Outcome::Converged));

@@ -16,7 +16,7 @@ use crate::node::{Snapshot, blobs, probe, read};
 use crate::plan::build::Foreign;
 use crate::plan::whole::Planned;
 use crate::report::exit::Outcome;
-use crate::runtime::{FoundRuntime, facts};
+use crate::runtime::{FoundRuntime, Runtime, facts};
 use crate::spec::Spec;
 use crate::spec::load::{Closed, Draft};
 
@@ -103,8 +103,8 @@ impl Session {
         })
     }
 
-    /// Looks at the node once: ledger, files, processes.
-    pub(super) fn open(root: Root) -> Result<Self, Stopped> {
+    /// Looks at the node once: ledger, files, processes. `named` runtimes are taken as there.
+    pub(super) fn open(root: Root, named: &[Runtime]) -> Result<Self, Stopped> {
         let state = NodePath::fixed(STATE);
         let stored = crate::apply::load_ledger(&root, &state)?;
         let known = stored.is_some();
@@ -115,8 +115,8 @@ impl Session {
         let mut probes = probe::probe(&root);
         probes.versions = probe::versions(&root, facts::programs());
         let limits = read::Limits { bundles: flow::large_files(), ..read::Limits::default() };
-        let tree = read::read_within(&root, &limits, |tree| wishes(tree, &probes, &ledger));
-        let found = facts::found(&tree, &probes);
+        let tree = read::read_within(&root, &limits, |tree| wishes(tree, &probes, &ledger, named));
+        let found = facts::with_named(facts::found(&tree, &probes), named);
         let mut kept = BTreeMap::new();
         for (path, owned) in &ledger.owned {
             if let crate::ledger::Prior::File { blob, .. } = &owned.origin

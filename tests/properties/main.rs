@@ -83,7 +83,7 @@ fn snapshot(root: &Path) -> Snapshot {
     let root = Root::open(root).expect("root");
     let probes = Probes::default();
     let ledger = Ledger::new([7; 32]);
-    let tree = read::read(&root, |tree| flow::wishes(tree, &probes, &ledger));
+    let tree = read::read(&root, |tree| flow::wishes(tree, &probes, &ledger, &[]));
     Snapshot { tree, probes }
 }
 
