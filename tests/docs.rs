@@ -136,7 +136,7 @@ fn the_readme_can_be_followed() {
     };
     let commands: Vec<String> = blocks(&readme, "sh").join("\n").lines().map(ToOwned::to_owned).collect();
     let ours = commands.iter().filter(|line| line.starts_with("nodeprep "));
-    assert_eq!(ours.clone().count(), 5, "{commands:?}");
+    assert_eq!(ours.clone().count(), 6, "{commands:?}");
     for line in ours {
         if line.starts_with("nodeprep revert") {
             // the example session shows an applied node

@@ -11,7 +11,7 @@ use crate::model::path::NodePath;
 use crate::model::problem::Problem;
 use crate::model::resolution::{Attempt, End, Resolution, Verdict};
 use crate::model::tree::Tree;
-use crate::runtime::{Dialect, FoundRuntime, View};
+use crate::runtime::{Dialect, FoundRuntime};
 use crate::spec::express::adapt;
 use crate::spec::intent::intent;
 use crate::spec::{Fallback, Source, Spec};
@@ -68,7 +68,7 @@ pub fn prove(spec: &Spec, part: &Part, after: &Tree, ledger: &Ledger, readers: &
     for reader in readers {
         for dialect in reader.dialects(after) {
             let view = reader.view(after, dialect);
-            for image in probe_images(spec, &named(&view)) {
+            for image in probe_images(spec, &view.names()) {
                 let got = view.resolve(&image);
                 let want = adapt(intent(spec, &image), reader.runtime);
                 if got.key() == want.key() {
@@ -95,14 +95,6 @@ pub fn prove(spec: &Spec, part: &Part, after: &Tree, ledger: &Ledger, readers: &
             Err(Refusal::Conflict(conflicts))
         }
         (true, false) => Err(Refusal::Cannot(others)),
-    }
-}
-
-/// Repository names in the node's files under which the runtime does something of its own.
-fn named(view: &View) -> Vec<String> {
-    match view {
-        View::Containerd(_) => Vec::new(),
-        View::Containers(view) => view.prefixes(),
     }
 }
 
@@ -134,7 +126,8 @@ fn disagreement(reader: &FoundRuntime, dialect: Dialect, want: &Resolution, got:
 }
 
 /// The attempts in words.
-fn asked(resolution: &Resolution) -> String {
+#[must_use]
+pub fn asked(resolution: &Resolution) -> String {
     let one = |attempt: &Attempt| {
         let mut text = format!("{}://{}{}/{}", attempt.scheme, attempt.host, attempt.api_root, attempt.repo);
         let mut facts = Vec::new();

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::Dialect;
 use super::hosts::{Located, locate};
 use super::legacy;
+use super::want::DEFAULT_ROOT;
 use crate::format::config_toml::{Broken, Chain};
 use crate::format::hosts_toml::{Capabilities, HostConfig, Url};
 use crate::model::cert::{self, KeyMatch};
@@ -19,6 +20,19 @@ use crate::model::resolution::{Attempt, Auth, End, FileVerdict, Ops, Resolution,
 use crate::model::secret::Secret;
 use crate::model::tree::{Found, Tree};
 use crate::runtime::FoundRuntime;
+
+/// A registry that has no folder of its own anywhere.
+const NOBODY: &str = "registry.nodeprep-probe.example";
+
+/// The registry that a folder's name is for: `host_port_` is `host:port`.
+fn registry(folder: &str) -> Option<String> {
+    if folder == "_default" {
+        return Some(NOBODY.to_owned());
+    }
+    let ported = folder.strip_suffix('_').and_then(|rest| rest.rsplit_once('_')).filter(|(_, port)| port.parse::<u16>().is_ok());
+    let name = ported.map_or_else(|| folder.to_owned(), |(host, port)| format!("{host}:{port}"));
+    Host::from_reference(&name).ok().map(|host| host.to_string())
+}
 
 type Pair = (NodePath, Option<NodePath>);
 
@@ -41,6 +55,16 @@ impl View {
         let chain = Chain::read(tree, &on.config, dialect).map(Box::new);
         let (cas, clients) = (RefCell::default(), RefCell::default());
         Self { tree: tree.clone(), config: on.config.clone(), dialect, chain, cas, clients }
+    }
+
+    /// Every registry that has a folder where this version looks, or in the usual place. `_default` stands in as a registry
+    /// that nobody names.
+    #[must_use]
+    pub fn names(&self) -> Vec<String> {
+        let mut roots = self.chain.as_ref().map(|chain| chain.roots(self.dialect).0).unwrap_or_default();
+        roots.push(NodePath::fixed(DEFAULT_ROOT));
+        let folders: BTreeSet<String> = roots.iter().flat_map(|root| self.tree.names(root)).collect();
+        folders.iter().filter_map(|folder| registry(folder)).collect()
     }
 
     /// The ordered requests for `image`, or why there are none.
