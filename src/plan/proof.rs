@@ -16,6 +16,8 @@ use crate::spec::express::adapt;
 use crate::spec::intent::intent;
 use crate::spec::{Fallback, Source, Spec};
 
+/// Registries that no spec names, in a domain that is closed everywhere under `unlisted = "deny"` and in one that is not.
+const UNNAMED: [&str; 3] = ["nodeprep-probe.io", "deep.nodeprep-probe.io:8443", "registry.nodeprep-probe.example"];
 /// As many disagreements are told; the rest is counted.
 const MOST_TOLD: usize = 5;
 
@@ -38,8 +40,12 @@ pub fn probe_images(spec: &Spec, extra: &[String]) -> Vec<ImageRef> {
             add(format!("{base}/nodeprep/probe"));
             if !path.is_all() {
                 add(base.clone());
+                add(format!("{base}-sibling/probe"));
             }
         }
+    }
+    for host in UNNAMED {
+        add(format!("{host}/nodeprep/probe"));
     }
     for (host, _) in spec.own_hosts() {
         add(format!("{host}/nodeprep/probe"));
@@ -53,7 +59,7 @@ pub fn probe_images(spec: &Spec, extra: &[String]) -> Vec<ImageRef> {
     // what the spec does not speak of is not its matter; a source that is itself a repository and an endpoint without a
     // prefix leave no name to ask for
     let askable = |image: &ImageRef| intent(spec, image).attempts.iter().all(|attempt| !attempt.repo.is_all());
-    let covered = |image: &ImageRef| (spec.mirror_of(image).is_some() || spec.access.contains_key(&image.host)) && askable(image);
+    let covered = |image: &ImageRef| spec.covers(image) && askable(image);
     names.iter().filter_map(|name| ImageRef::parse(name).ok()).filter(covered).collect()
 }
 
@@ -70,7 +76,7 @@ pub fn prove(spec: &Spec, part: &Part, after: &Tree, ledger: &Ledger, readers: &
             let view = reader.view(after, dialect);
             for image in probe_images(spec, &view.names()) {
                 let got = view.resolve(&image);
-                let want = adapt(intent(spec, &image), reader.runtime);
+                let want = adapt(spec, intent(spec, &image), reader.runtime);
                 if got.key() == want.key() {
                     continue;
                 }

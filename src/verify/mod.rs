@@ -142,10 +142,10 @@ fn of_image(spec: Option<&Spec>, reader: &FoundRuntime, image: &ImageRef, got: &
     }
     let mut found = vec![(REGISTRY, None)];
     let Some(spec) = spec else { return found };
-    let mirror = spec.mirror_of(image);
-    if mirror.is_none() && !spec.access.contains_key(&image.host) {
+    if !spec.covers(image) {
         return found;
     }
+    let mirror = spec.mirror_of(image);
     let asked = || format!("{image}: {}", asked(got));
     if let Some(mirror) = mirror.filter(|mirror| mirror.fallback == Fallback::Never) {
         let listed = |host: &Host| mirror.endpoints.iter().any(|endpoint| endpoint.host == *host);
@@ -155,7 +155,7 @@ fn of_image(spec: Option<&Spec>, reader: &FoundRuntime, image: &ImageRef, got: &
         }
         found.push((LEAK, None));
     }
-    let means = express::adapt(intent(spec, image), reader.runtime).key() == got.key();
+    let means = express::adapt(spec, intent(spec, image), reader.runtime).key() == got.key();
     found.push((MEANING, (!means).then(asked)));
     found
 }

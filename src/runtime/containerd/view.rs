@@ -72,7 +72,14 @@ impl View {
     pub fn resolve(&self, image: &ImageRef) -> Resolution {
         let mut resolution = Resolution { image: image.clone(), attempts: Vec::new(), end: End::Exhausted, files: Vec::new() };
         match self.hosts(image, &mut resolution.files).and_then(|hosts| self.attempts(image, &hosts, &mut resolution.files)) {
-            Ok(attempts) => resolution.attempts = attempts,
+            Ok(attempts) => {
+                // a name below .invalid never leads anywhere (RFC 6761, 6.4)
+                let nowhere = |attempt: &Attempt| attempt.host.name().ends_with(".invalid");
+                if let Some(first) = attempts.iter().find(|attempt| nowhere(attempt)) {
+                    resolution.end = End::Blocked(format!("{} cannot exist", first.host));
+                }
+                resolution.attempts = attempts.into_iter().filter(|attempt| !nowhere(attempt)).collect();
+            }
             Err(why) => resolution.end = End::Broken(why),
         }
         resolution
