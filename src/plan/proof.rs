@@ -12,7 +12,7 @@ use crate::model::problem::Problem;
 use crate::model::resolution::{Attempt, End, Resolution, Verdict};
 use crate::model::tree::Tree;
 use crate::runtime::{Dialect, FoundRuntime, View};
-use crate::spec::express::adapt;
+use crate::spec::express::adapted;
 use crate::spec::intent::intent;
 use crate::spec::{Fallback, Source, Spec};
 
@@ -24,6 +24,11 @@ const MOST_TOLD: usize = 5;
 /// repository names from the node's own files (foreign prefixes), below which something else may apply.
 #[must_use]
 pub fn probe_images(spec: &Spec, extra: &[String]) -> Vec<ImageRef> {
+    probes(spec, extra).into_iter().map(|meant| meant.image).collect()
+}
+
+/// The same, each with what the spec means for it.
+fn probes(spec: &Spec, extra: &[String]) -> Vec<Resolution> {
     let digest = format!("sha256:{}", "0".repeat(64));
     let mut names = BTreeSet::new();
     let mut add = |name: String| {
@@ -52,9 +57,10 @@ pub fn probe_images(spec: &Spec, extra: &[String]) -> Vec<ImageRef> {
     }
     // what the spec does not speak of is not its matter; a source that is itself a repository and an endpoint without a
     // prefix leave no name to ask for
-    let askable = |image: &ImageRef| intent(spec, image).attempts.iter().all(|attempt| !attempt.repo.is_all());
-    let covered = |image: &ImageRef| (spec.mirror_of(image).is_some() || spec.access.contains_key(&image.host)) && askable(image);
-    names.iter().filter_map(|name| ImageRef::parse(name).ok()).filter(covered).collect()
+    let askable = |meant: &Resolution| meant.attempts.iter().all(|attempt| !attempt.repo.is_all());
+    let covered = |image: &ImageRef| spec.mirror_of(image).is_some() || spec.access.contains_key(&image.host);
+    let images = names.iter().filter_map(|name| ImageRef::parse(name).ok()).filter(covered);
+    images.map(|image| intent(spec, &image)).filter(askable).collect()
 }
 
 /// Holds what each runtime of `part` would ask, with the part's files in place (`after`), against what the spec means.
@@ -65,13 +71,20 @@ pub fn prove(spec: &Spec, part: &Part, after: &Tree, ledger: &Ledger, readers: &
     let mut conflicts = Vec::new();
     let mut others = Vec::new();
     let mut untold = 0;
+    // the same for every reader that has no names of its own
+    let mut made: Option<(Vec<String>, Vec<Resolution>)> = None;
     for reader in readers {
         for dialect in reader.dialects(after) {
             let view = reader.view(after, dialect);
-            for image in probe_images(spec, &named(&view)) {
-                let got = view.resolve(&image);
-                let want = adapt(intent(spec, &image), reader.runtime);
-                if got.key() == want.key() {
+            let names = named(&view);
+            let meant = match made.take() {
+                Some((known, meant)) if known == names => meant,
+                _ => probes(spec, &names),
+            };
+            for meant in &made.insert((names, meant)).1 {
+                let got = view.resolve(&meant.image);
+                let want = adapted(meant, reader.runtime);
+                if got.same(&want) {
                     continue;
                 }
                 if conflicts.len() + others.len() >= MOST_TOLD {
@@ -179,7 +192,7 @@ pub fn shadowed(spec: &Spec, part: &Part, tree: &Tree, after: &Tree, ledger: &Le
             for file in deciding {
                 let after = then.resolve(&image);
                 let still = after.files.iter().any(|other| other.path == file.path && other.verdict == Verdict::Used);
-                if still || before.key() == after.key() || !told.insert(file.path.clone()) {
+                if still || before.same(&after) || !told.insert(file.path.clone()) {
                     continue;
                 }
                 problems.push(
@@ -215,7 +228,7 @@ pub fn same_meaning(spec: &Spec, part: &Part, tree: &Tree, readers: &[&FoundRunt
                 let after = then.resolve(&image);
                 if after.files.iter().any(|file| &file.path == path) {
                     seen = true;
-                    if now.resolve(&image).key() != after.key() {
+                    if !now.resolve(&image).same(&after) {
                         return false;
                     }
                 }

@@ -3,6 +3,7 @@
 //! What lives here: the table, where a spec meets it, and how an intent looks once it is expressed. What must not: the file
 //! formats themselves.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
@@ -314,6 +315,16 @@ pub fn adapt(resolution: Resolution, runtime: Runtime) -> Resolution {
             });
             Resolution { attempts: attempts.collect(), ..resolution }
         }
+    }
+}
+
+/// The same without a copy where there is nothing to adapt.
+#[must_use]
+pub fn adapted(resolution: &Resolution, runtime: Runtime) -> Cow<'_, Resolution> {
+    let bent = |attempt: &Attempt| matches!(attempt.trust, Trust::Plain | Trust::Unverified);
+    match Family::of(runtime) {
+        Family::Containers if resolution.attempts.iter().any(bent) => Cow::Owned(adapt(resolution.clone(), runtime)),
+        Family::Containerd | Family::Containers => Cow::Borrowed(resolution),
     }
 }
 

@@ -1,5 +1,7 @@
 //! The folder that counts for an image's registry, and the hosts that it gives.
 
+use std::rc::Rc;
+
 use super::Dialect;
 use crate::format::hosts_toml::{self, HostConfig, HostsFile};
 use crate::model::host::Host;
@@ -12,7 +14,7 @@ use crate::model::tree::{Found, Tree};
 #[derive(Debug)]
 pub(super) struct Located {
     /// Hosts in order, the last one without URL when it is the registry itself.
-    pub hosts: Vec<HostConfig>,
+    pub hosts: Rc<[HostConfig]>,
     /// What each file was good for.
     pub files: Vec<FileVerdict>,
 }
@@ -93,7 +95,7 @@ pub(super) fn locate(
             return Err((files, why));
         }
     };
-    let hosts = parsed.unwrap_or_else(|| vec![scan(tree, &folder, &mut files)]);
+    let hosts = parsed.unwrap_or_else(|| [scan(tree, &folder, &mut files)].into());
     files.extend(shadowed);
     Ok(Some(Located { hosts, files }))
 }
