@@ -36,7 +36,10 @@ pub fn wishes(tree: &Tree, probes: &Probes, ledger: &Ledger) -> Vec<Wish> {
     for found in facts::found(tree, probes) {
         wishes.extend(found.wishes(tree));
     }
-    wishes.extend(ledger.owned.keys().map(|path| Wish::path(path.clone())));
+    // once the folders that they stand in are known, most of these have been read with them
+    if tree.iter().next().is_some() {
+        wishes.extend(ledger.owned.keys().map(|path| Wish::path(path.clone())));
+    }
     wishes
 }
 
