@@ -31,36 +31,39 @@ pub fn probe_images(spec: &Spec, extra: &[String]) -> Vec<ImageRef> {
 fn probes(spec: &Spec, extra: &[String]) -> Vec<Resolution> {
     let digest = format!("sha256:{}", "0".repeat(64));
     let mut names = BTreeSet::new();
-    let mut add = |name: String| {
-        names.insert(format!("{name}:1"));
-        names.insert(format!("{name}@{digest}"));
-    };
     for mirror in &spec.mirrors {
         let Source { host, path } = &mirror.source;
         let closed = mirror.fallback == Fallback::Never;
-        for host in std::iter::once(host.clone()).chain(host.aliases().into_iter().filter(|_| closed)) {
-            let base = if path.is_all() { format!("{host}") } else { format!("{host}/{path}") };
-            add(format!("{base}/nodeprep/probe"));
+        let aliases = if closed { host.aliases() } else { Vec::new() };
+        for host in std::iter::once(host).chain(&aliases) {
+            let base = if path.is_all() { host.to_string() } else { format!("{host}/{path}") };
+            names.insert(format!("{base}/nodeprep/probe"));
             if !path.is_all() {
-                add(base.clone());
+                names.insert(base);
             }
         }
     }
-    for (host, _) in spec.own_hosts() {
-        add(format!("{host}/nodeprep/probe"));
-    }
+    names.extend(spec.own_hosts().map(|(host, _)| format!("{host}/nodeprep/probe")));
     for name in extra {
-        add(format!("{name}/nodeprep-probe"));
+        names.insert(format!("{name}/nodeprep-probe"));
         if name.contains('/') {
-            add(name.clone());
+            names.insert(name.clone());
         }
     }
     // what the spec does not speak of is not its matter; a source that is itself a repository and an endpoint without a
     // prefix leave no name to ask for
     let askable = |meant: &Resolution| meant.attempts.iter().all(|attempt| !attempt.repo.is_all());
     let covered = |image: &ImageRef| spec.mirror_of(image).is_some() || spec.access.contains_key(&image.host);
-    let images = names.iter().filter_map(|name| ImageRef::parse(name).ok()).filter(covered);
-    images.map(|image| intent(spec, &image)).filter(askable).collect()
+    let tagged = names.iter().filter_map(|name| ImageRef::parse(&format!("{name}:1")).ok()).filter(covered);
+    let mut found = Vec::with_capacity(2 * names.len());
+    for by_tag in tagged.map(|image| intent(spec, &image)).filter(askable) {
+        // the spec means the same for a digest
+        let written = format!("{}@{digest}", by_tag.image.written.strip_suffix(":1").unwrap_or_default());
+        let image = ImageRef { written, tag: None, digest: Some(digest.clone()), ..by_tag.image.clone() };
+        let by_digest = Resolution { image, ..by_tag.clone() };
+        found.extend([by_tag, by_digest]);
+    }
+    found
 }
 
 /// Holds what each runtime of `part` would ask, with the part's files in place (`after`), against what the spec means.

@@ -136,7 +136,7 @@ impl View {
             may_resolve |= ops.resolve;
             // T36: a malformed request, then the next host
             let Ok(host) = Host::from_reference(&url.host) else { continue };
-            let upstream = host == image.host.api() || host == image.host || image.host.aliases().contains(&host);
+            let upstream = host == image.host.api() || host == image.host || image.host.is_alias(&host);
             let auth = self.auth(&config, &host);
             let from = (!config.at.file.is_empty()).then(|| config.at.clone());
             let attempt = |scheme, trust, client| Attempt {
