@@ -37,7 +37,10 @@ pub fn wishes(tree: &Tree, probes: &Probes, ledger: &Ledger, named: &[Runtime]) 
     for found in facts::with_named(facts::found(tree, probes), named) {
         wishes.extend(found.wishes(tree));
     }
-    wishes.extend(ledger.owned.keys().map(|path| Wish::path(path.clone())));
+    // once the folders that they stand in are known, most of these have been read with them
+    if tree.iter().next().is_some() {
+        wishes.extend(ledger.owned.keys().map(|path| Wish::path(path.clone())));
+    }
     wishes
 }
 

@@ -3,6 +3,7 @@
 //! What lives here: the table, where a spec meets it, and how an intent looks once it is expressed. What must not: the file
 //! formats themselves.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
@@ -363,6 +364,17 @@ pub fn adapt(spec: &Spec, resolution: Resolution, runtime: Runtime) -> Resolutio
 fn stays_open(spec: &Spec, host: &Host) -> bool {
     let named = |host: &Host| spec.access.contains_key(host) || spec.is_source_host(host);
     !denied(host) && !named(host) && !host.aliases().iter().any(named)
+}
+
+/// The same without a copy where there is nothing to adapt.
+#[must_use]
+pub fn adapted<'a>(spec: &Spec, resolution: &'a Resolution, runtime: Runtime) -> Cow<'a, Resolution> {
+    let bent = |attempt: &Attempt| matches!(attempt.trust, Trust::Plain | Trust::Unverified);
+    let denied = matches!(resolution.end, End::Blocked(_));
+    match Family::of(runtime) {
+        Family::Containers if denied || resolution.attempts.iter().any(bent) => Cow::Owned(adapt(spec, resolution.clone(), runtime)),
+        Family::Containerd | Family::Containers => Cow::Borrowed(resolution),
+    }
 }
 
 /// The table as Markdown, for the documentation.
