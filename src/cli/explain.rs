@@ -74,7 +74,8 @@ impl Explain {
             let tree = overlay_plan(&session.snapshot.tree, &planned.plan);
             (session, tree)
         } else {
-            let session = Session::open(root)?;
+            let (session, warning) = Session::look(root)?;
+            problems.extend(warning);
             let tree = session.snapshot.tree.clone();
             (session, tree)
         };
