@@ -91,9 +91,15 @@ pub(super) fn carry_out(session: &Session, plan: &Plan, ledger: Ledger, report: 
     report.problems.extend(failures(&applied));
     if let Some(class) = applied.class() {
         report.outcome = outcome(class);
-        // nothing was changed, or everything was put back
+        // nothing was changed, or everything was put back: nothing is due for it either
         for part in &mut report.parts {
             part.changes.retain(|change| applied.changed.contains(&change.path));
+            if part.changes.is_empty() {
+                part.activations.clear();
+            }
+        }
+        if applied.changed.is_empty() {
+            report.due.clear();
         }
     }
     report.exit_code = report.outcome.code();

@@ -74,7 +74,8 @@ impl Explain {
             let tree = overlay_plan(&session.snapshot.tree, &planned.plan);
             (session, tree)
         } else {
-            let session = Session::open(root, &self.choices.runtimes)?;
+            let (session, warning) = Session::look(root, &self.choices.runtimes)?;
+            problems.extend(warning);
             let tree = session.snapshot.tree.clone();
             (session, tree)
         };

@@ -138,7 +138,14 @@ pub fn run(cli: Cli) -> anyhow::Result<Outcome> {
         Command::Verify(verify) => verify.run(style.results),
         Command::Revert(revert) => revert.run(style.results),
     };
-    crate::node::terminal::print(&ended.shown)?;
+    crate::node::terminal::print(&ended.shown).map_err(|error| {
+        let outcome = ended.outcome;
+        anyhow::anyhow!(
+            "the report cannot be written to standard output: {error}; the run itself ended with {}: {}",
+            outcome.code(),
+            outcome.meaning()
+        )
+    })?;
     Ok(ended.outcome)
 }
 

@@ -13,10 +13,10 @@ use crate::node::lock::Lock;
 use crate::plan::activation::refresh_back;
 use crate::plan::back;
 use crate::plan::build::{Foreign, Now};
-use crate::report::Report;
 use crate::report::exit::Outcome;
 use crate::report::plan::parts;
 use crate::report::style::Style;
+use crate::report::{PartState, Report};
 
 /// Arguments of `revert`.
 #[derive(Debug, Args)]
@@ -47,9 +47,11 @@ impl Revert {
         let mut report = Report::new(refused(&planned).unwrap_or(Outcome::Converged));
         report.runtimes.clone_from(&session.found);
         report.parts = parts(&planned, &session.snapshot.tree, &[]);
-        if !session.known || session.ledger.owned.is_empty() {
+        // somebody has already taken away what we left there
+        report.parts.retain(|part| part.state != PartState::Converged);
+        if session.ledger.owned.is_empty() {
             let what = "nodeprep owns nothing on this node";
-            report.problems.push(Problem::note("nothing-owned", what, "check --root if this is not the node that you mean"));
+            report.problems.push(Problem::warning("nothing-owned", what, "check --root if this is not the node that you mean"));
         }
         carry_out(&session, &planned.plan, session.ledger.clone(), &mut report);
         Ok(report)

@@ -98,7 +98,9 @@ pub fn materials(folder: Option<&Path>, node: Option<&Root>, references: &[Refer
         let content = match (&reference.location, &opened, node) {
             (Location::Beside(name), Some(Ok(folder)), _) => inside(folder, &NodePath::root().join(name)),
             (Location::Beside(_), Some(Err(why)), _) => Err(why.clone()),
-            (Location::Beside(_), None, _) => Err("a document from standard input has no folder to look in".to_owned()),
+            (Location::Beside(_), None, _) => {
+                Err("a document from standard input has no folder to look in; name one with --material".to_owned())
+            }
             (Location::Node(path), _, Some(node)) => inside(node, path),
             (Location::Node(_), _, None) => continue,
         };

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::owned::{Standing, standing};
+use super::owned::{Standing, cannot as cannot_use, standing};
 use super::{Act, Expect, Plan, Step, prior};
 use crate::desired::{Keys, Part, Refusal, Target, Want, Whole};
 use crate::format::{KeyEdit, KeyFormat};
@@ -66,13 +66,20 @@ pub fn add_part(plan: &mut Plan, part: &Part, now: Now<'_>, same_meaning: impl F
         let place = match standing(now, path, matches!(want, Want::Keys(_))) {
             Ok(place) => place,
             Err(problem) => {
-                cannot.push(problem);
+                if !cannot.contains(&problem) {
+                    cannot.push(problem);
+                }
                 continue;
             }
         };
         match want {
             Want::Whole(whole) => {
-                let before = owned_or_new(now, path, &part.target, &place);
+                let mut before = owned_or_new(now, path, &part.target, &place);
+                if !now.ledger.owned.contains_key(path) && is_left_behind(path, whole, &place) {
+                    // the ledger is gone: what was there before is not known, but this came from us
+                    before.origin = Prior::Absent;
+                    plan.dirs.extend(whole.unit.as_ref().and_then(|unit| now.tree.real(unit)));
+                }
                 if place.holds(&whole.content.bytes, whole.mode) {
                     owned.insert(path.clone(), before);
                     continue;
@@ -82,6 +89,10 @@ pub fn add_part(plan: &mut Plan, part: &Part, now: Now<'_>, same_meaning: impl F
                     && !bytes.as_deref().is_some_and(|bytes| same_meaning(path, bytes, &whole.content.bytes))
                 {
                     conflicts.push(in_the_way(path, bytes.is_none()));
+                    continue;
+                }
+                if let Some(unit) = whole.unit.as_ref().filter(|unit| is_dangling(now.tree, unit)) {
+                    cannot.push(cannot_use(unit, "it is a symbolic link that leads nowhere"));
                     continue;
                 }
                 if let Standing::Drifted { .. } = &place {
@@ -180,7 +191,7 @@ pub fn way_back(path: &NodePath, owned: &Owned, now: Now<'_>) -> Result<Option<S
                     Problem::error(
                         "keys-not-undone",
                         format!("our keys in {path} cannot be taken out again: {why}"),
-                        "restore the file by hand; what was there before nodeprep is in the ledger's blobs",
+                        format!("repair {path} and run again{}", kept_copy(owned)),
                     )
                 })?;
                 if undone.as_bytes() == bytes.as_ref() {
@@ -191,10 +202,18 @@ pub fn way_back(path: &NodePath, owned: &Owned, now: Now<'_>) -> Result<Option<S
             None => Err(Problem::warning(
                 "changed-since",
                 format!("{path} has been changed since nodeprep wrote it, so it is neither removed nor replaced"),
-                format!("remove {path} by hand when nothing of it is needed"),
+                format!("move {path} away, with what is needed of it, and run again"),
             )),
         },
         Standing::Foreign { .. } => Ok(None),
+    }
+}
+
+/// Where what was there before can be looked up.
+fn kept_copy(owned: &Owned) -> String {
+    match &owned.origin {
+        Prior::File { blob, .. } => format!("; what was there before nodeprep is kept as /var/lib/nodeprep/blobs/{blob}"),
+        Prior::Absent | Prior::Link { .. } => String::new(),
     }
 }
 
@@ -220,12 +239,28 @@ fn stage_of(path: &NodePath) -> NodePath {
     folder.parent().filter(|above| *above != NodePath::root()).unwrap_or(folder).join(".nodeprep-stage")
 }
 
+/// Whether an earlier nodeprep left this: our header, or our name and this very content.
+fn is_left_behind(path: &NodePath, whole: &Whole, place: &Standing) -> bool {
+    let is_our_name = path.name().starts_with("nodeprep-") || path.as_str().starts_with("/etc/nodeprep/pki/");
+    matches!(place, Standing::Ours { .. }) || is_our_name && place.holds(&whole.content.bytes, whole.mode)
+}
+
+/// A link whose target is missing: a folder made behind it would stand there empty for a moment, which already decides.
+fn is_dangling(tree: &Tree, folder: &NodePath) -> bool {
+    is_absent(tree, folder) && tree.real_parent(folder).is_some_and(|real| matches!(tree.entry(&real), Some(Entry::Link { .. })))
+}
+
 fn is_absent(tree: &Tree, folder: &NodePath) -> bool {
     matches!(tree.find(folder), Found::Absent)
 }
 
 fn whole_step(target: &Target, path: &NodePath, whole: &Whole, place: &Standing) -> Step {
-    let meta = place.meta().map_or_else(|| Meta::new(whole.mode), |meta| Meta { mode: whole.mode, ..meta.clone() });
+    let meta = match place.meta() {
+        // whoever owned the file before must not come to own our secrets
+        Some(meta) if !whole.content.secrets.is_empty() => Meta { mode: whole.mode, uid: 0, gid: 0, ..meta.clone() },
+        Some(meta) => Meta { mode: whole.mode, ..meta.clone() },
+        None => Meta::new(whole.mode),
+    };
     Step {
         target: target.clone(),
         path: path.clone(),

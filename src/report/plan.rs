@@ -153,9 +153,11 @@ fn how(how: &How) -> Option<String> {
 fn summary(report: &Report, tense: Tense) -> String {
     let changes: usize = report.parts.iter().map(|part| part.changes.len()).sum();
     let left = report.parts.iter().filter(|part| matches!(part.state, PartState::Cannot | PartState::Conflict)).count();
+    let none = changes == 0;
     let changes = super::explain::plural(changes, "change");
     let mut text = match (tense, report.outcome) {
         (_, Outcome::RolledBack) => "failed; everything is as it was before".to_owned(),
+        (Tense::Did, Outcome::Unexpected | Outcome::Cannot | Outcome::Conflict) if none && left == 0 => "nothing was changed".to_owned(),
         (_, Outcome::NotRolledBack) => "failed, and could not be undone; see above for what to do".to_owned(),
         (Tense::Will, _) => format!("{changes} to make"),
         (Tense::Did, _) => format!("{changes} made"),
