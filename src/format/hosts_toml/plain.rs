@@ -1,7 +1,7 @@
-//! The short way to read hosts.toml: files of the form that [`super::render`] writes, without a TOML document in between.
+//! The short way to read hosts.toml: files of the form that [`super::render()`] writes, without a TOML document in between.
 //!
 //! A node with a thousand registries has a thousand such files, and each is read on every run. Whatever is not exactly of
-//! that form (another space, an escape, a key twice) is none of this reader's business: [`super::parse`] reads it then. What
+//! that form (another space, an escape, a key twice) is none of this reader's business: [`super::parse()`] reads it then. What
 //! this reader does accept, it reads as that one does; a test holds the two against each other.
 
 use std::sync::Arc;
