@@ -110,6 +110,12 @@ impl Tree {
         self.entries.get(path).or_else(|| self.implied(path))
     }
 
+    /// What was recorded at exactly this path, and nothing that follows from another one.
+    #[must_use]
+    pub fn recorded(&self, path: &NodePath) -> Option<&Entry> {
+        self.entries.get(path)
+    }
+
     /// Absent because a folder above was listed, or is itself absent or a file.
     fn implied(&self, path: &NodePath) -> Option<&Entry> {
         let mut folder = path.as_str();

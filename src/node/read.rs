@@ -5,7 +5,7 @@
 //! never opened. A name that is not UTF-8 cannot be a path here: it stands in its folder as [`Entry::Unreadable`] under the
 //! text that a terminal would show (U+FFFD for what cannot be read), so that nobody takes the folder for empty.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
@@ -55,8 +55,7 @@ pub fn read(root: &Root, wishes: impl FnMut(&Tree) -> Vec<Wish>) -> Tree {
 /// The same with other limits.
 pub fn read_within(root: &Root, limits: &Limits, mut wishes: impl FnMut(&Tree) -> Vec<Wish>) -> Tree {
     let (names, content) = (Vec::with_capacity(LISTED_AT_ONCE), Vec::new());
-    let (listed, seen) = (BTreeMap::new(), HashSet::new());
-    let mut reader = Reader { root, limits, tree: Tree::default(), listed, seen, names, content };
+    let mut reader = Reader { root, limits, tree: Tree::default(), listed: BTreeMap::new(), names, content };
     let mut granted: BTreeSet<Wish> = BTreeSet::new();
     for round in 0..MOST_ROUNDS {
         let new: Vec<Wish> = wishes(&reader.tree).into_iter().filter(|wish| granted.insert(wish.clone())).collect();
@@ -78,7 +77,6 @@ struct Reader<'a> {
     tree: Tree,
     /// Folder → levels that were read, and the folders in it.
     listed: BTreeMap<NodePath, (u8, Vec<(String, bool)>)>,
-    seen: HashSet<NodePath>,
     /// Room for the kernel's list of names.
     names: Vec<u8>,
     /// Room for a file's content.
@@ -136,7 +134,6 @@ impl Reader<'_> {
     }
 
     fn put(&mut self, path: NodePath, entry: Entry) {
-        self.seen.insert(path.clone());
         self.tree.insert(path, entry);
     }
 
@@ -146,7 +143,7 @@ impl Reader<'_> {
         if let Some(Entry::Link { .. }) = self.tree.entry(&path) {
             return self.grant_target(&path, depth, links);
         }
-        if self.seen.contains(&path) && !matches!(self.tree.entry(&path), Some(Entry::Dir { .. })) {
+        if self.tree.recorded(&path).is_some_and(|entry| !matches!(entry, Entry::Dir { .. })) {
             return;
         }
         match hint {
@@ -163,7 +160,7 @@ impl Reader<'_> {
             SFlag::S_IFREG => self.file(folder, name, path),
             SFlag::S_IFDIR if depth > 0 => self.subfolder(folder, name, path, depth),
             SFlag::S_IFDIR => {
-                if !self.seen.contains(&path) {
+                if self.tree.recorded(&path).is_none() {
                     self.put(path, Entry::Dir { meta: meta::of(&found, Vec::new()), listed: false });
                 }
             }
@@ -231,7 +228,7 @@ impl Reader<'_> {
     fn folder(&mut self, folder: &Folder, depth: u8) {
         let path = &folder.path;
         if depth == 0 {
-            if let (Ok(found), false) = (fstat(folder), self.seen.contains(path)) {
+            if let (Ok(found), false) = (fstat(folder), self.tree.recorded(path).is_some()) {
                 self.put(path.clone(), Entry::Dir { meta: meta::of(&found, Vec::new()), listed: false });
             }
             return;

@@ -100,6 +100,9 @@ fn measure(binary: &Path) -> Result<()> {
     }
     // of all children so far the largest is counted: a process that has had no other
     let output = Command::new(&own).arg("peak").arg(binary).current_dir(scratch.path()).output()?;
+    if !output.status.success() {
+        return Err(String::from_utf8_lossy(&output.stderr).into());
+    }
     println!("peak resident memory of that plan: {} kB", String::from_utf8(output.stdout)?.trim());
     println!("release binary: {} bytes", std::fs::metadata(binary)?.len());
     Ok(())
@@ -118,8 +121,7 @@ struct Cost {
     cpu: f64,
 }
 
-/// Runs to the end; the CPU time and peak memory are those of the child alone, by `/usr/bin/time`-like accounting of the
-/// shell-free kind: a helper process of its own whose children are counted.
+/// Runs to the end; the CPU time is what all children have used so far, less what they had before.
 fn run(command: &mut Command) -> Result<Cost> {
     let before = children()?;
     let start = std::time::Instant::now();

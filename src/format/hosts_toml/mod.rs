@@ -1,8 +1,8 @@
 //! `hosts.toml`: where containerd sends the requests for one registry.
 //!
-//! What lives here: the file as each class of versions reads it ([`parse`], with a short way for files of ours in
+//! What lives here: the file as each class of versions reads it ([`parse()`], with a short way for files of ours in
 //! `plain`), URLs as Go reads them ([`url`]), the file as we
-//! write it ([`render`]). What must not: which folder counts for an image, what is in the certificate files (that is
+//! write it ([`render()`]). What must not: which folder counts for an image, what is in the certificate files (that is
 //! `runtime/containerd`).
 //!
 //! Sources: `runtime-semantics.md` 1.3–1.6; containerd, `core/remotes/docker/config/hosts.go` (2.x) and

@@ -1,7 +1,7 @@
-//! The short way to read hosts.toml: files of the form that [`super::render`] writes, without a TOML document in between.
+//! The short way to read hosts.toml: files of the form that [`super::render()`] writes, without a TOML document in between.
 //!
 //! A node with a thousand registries has a thousand such files, and each is read on every run. Whatever is not exactly of
-//! that form (another space, an escape, a key twice) is none of this reader's business: [`super::parse`] reads it then. What
+//! that form (another space, an escape, a key twice) is none of this reader's business: [`super::parse()`] reads it then. What
 //! this reader does accept, it reads as that one does; a test holds the two against each other.
 
 use std::sync::Arc;
@@ -125,7 +125,12 @@ fn string(value: &str) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     use super::super::parse::by_document;
+    use super::super::render::{Written, WrittenHost, render};
     use super::*;
+    use crate::model::endpoint::Scheme;
+    use crate::model::host::Host;
+    use crate::model::repo::RepoPath;
+    use crate::model::secret::Secret;
     use crate::runtime::containerd::Dialect;
 
     const WHOLE: &str = "server = \"https://r.example.org/v2/x\"\ncapabilities = [\"pull\", \"resolve\"]\ndial_timeout = \"5s\"\noverride_path = true\nca = \"/etc/nodeprep/pki/ca-1.pem\"\nclient = [[\"/c.crt\", \"/c.key\"]]\n[header]\n  Authorization = \"Basic eDp5\"\n\n[host.\"http://m:5000\"]\n  capabilities = [\"pull\", \"resolve\"]\n  dial_timeout = \"5s\"\n  skip_verify = true\n  [host.\"http://m:5000\".header]\n    Authorization = \"Basic eDp5\"\n\n[host.\"https://n\"]\n  ca = \"relative.pem\"\n";
@@ -146,6 +151,29 @@ mod tests {
         assert!(both(WHOLE));
         assert!(both("server = \"https://r\"\n\n[host]\n"));
         assert!(both("server = \"https://r\"\n[header]\nAuthorization = \"Basic x\"\n[host.\"https://r\"]\n"));
+    }
+
+    /// What [`super::super::render`] writes takes the short way, whatever a host has.
+    #[test]
+    fn takes_everything_that_is_rendered() {
+        let (host, prefix, all) = (Host::fixed("m:5000"), RepoPath::new("a/b").unwrap(), RepoPath::all());
+        let (ca, key, login) = (NodePath::fixed("/p/ca.pem"), NodePath::fixed("/p/c.key"), Secret::new("u:p"));
+        let rich = WrittenHost {
+            scheme: Scheme::Https,
+            host: &host,
+            prefix: &prefix,
+            ca: Some(&ca),
+            client: Some((&ca, &key)),
+            skip_verify: false,
+            login: Some(&login),
+        };
+        let bare =
+            WrittenHost { scheme: Scheme::Http, prefix: &all, ca: None, client: None, skip_verify: true, login: None, ..rich.clone() };
+        for (mirrors, server, closed) in [(vec![rich.clone(), bare.clone()], bare.clone(), false), (Vec::new(), rich, true)] {
+            let text = String::from_utf8(render(&Written { mirrors, server, closed }).bytes).unwrap();
+            let body = text.split_once('\n').unwrap().1;
+            assert!(both(body), "{text}");
+        }
     }
 
     /// Every file that differs from ours in one place is read alike or left to the other reader.

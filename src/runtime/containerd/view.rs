@@ -46,6 +46,8 @@ pub struct View {
     config: NodePath,
     dialect: Dialect,
     chain: Result<Box<Chain>, Broken>,
+    /// [`Chain::roots`].
+    roots: (Vec<NodePath>, bool),
     cas: RefCell<BTreeMap<NodePath, Result<BTreeSet<Fingerprint>, String>>>,
     clients: RefCell<BTreeMap<Pair, Result<Fingerprint, String>>>,
     /// What was found for the registry that was asked for last: images come in order of their registries.
@@ -59,8 +61,9 @@ impl View {
     #[must_use]
     pub fn new(tree: &Tree, on: &FoundRuntime, dialect: Dialect) -> Self {
         let chain = Chain::read(tree, &on.config, dialect).map(Box::new);
+        let roots = chain.as_ref().map(|chain| chain.roots(dialect)).unwrap_or_default();
         let (cas, clients, last) = (RefCell::default(), RefCell::default(), RefCell::default());
-        Self { tree: tree.clone(), config: on.config.clone(), dialect, chain, cas, clients, last }
+        Self { tree: tree.clone(), config: on.config.clone(), dialect, chain, roots, cas, clients, last }
     }
 
     /// Every registry that has a folder where this version looks, or in the usual place. `_default` stands in as a registry
@@ -116,12 +119,12 @@ impl View {
             let by_endpoints = chain.pulls_locally(self.dialect);
             return Ok(if by_endpoints { legacy::hosts(chain, &image.host).into() } else { own_alone() });
         }
-        let (roots, list) = chain.roots(self.dialect);
-        if list {
+        let (roots, list) = &self.roots;
+        if *list {
             let why = format!("config_path {value:?} is taken for one path by {}: no hosts.toml is read", self.dialect.name());
             verdict(&self.config, Verdict::Ignored(why));
         }
-        match &*self.located(&roots, &image.host) {
+        match &*self.located(roots, &image.host) {
             Ok(Some(Located { hosts, files: more })) => {
                 files.extend_from_slice(more);
                 Ok(Rc::clone(hosts))
