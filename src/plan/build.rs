@@ -185,6 +185,8 @@ pub fn way_back(path: &NodePath, owned: &Owned, now: Now<'_>) -> Result<Option<S
             }
             Prior::Link { to, meta } => step(expect, Act::PutLink { to: to.clone(), meta: meta.clone() }),
         },
+        // somebody has put back by hand what was there before
+        Standing::Drifted { bytes, .. } if matches!(&owned.origin, Prior::File { blob, .. } if *blob == Digest::of(&bytes)) => Ok(None),
         Standing::Drifted { expect, meta, bytes } => match owned.format {
             Some(format) => match without_keys(path, owned, format, &bytes)? {
                 undone if undone.as_bytes() == bytes.as_ref() => Ok(None),
@@ -224,7 +226,7 @@ fn blob_bytes(now: Now<'_>, path: &NodePath, blob: &Digest) -> Result<Vec<u8>, P
         Problem::error(
             "blob-missing",
             format!("what was at {path} before nodeprep is no longer in /var/lib/nodeprep/blobs ({blob})"),
-            format!("restore {path} from your own backup, then remove nodeprep's lines from it"),
+            format!("restore {path} from your own backup, or move it away, and run again"),
         )
     })
 }

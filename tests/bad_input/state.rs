@@ -116,6 +116,8 @@ fn copies_that_are_gone() {
     node.run("revert")
         .says(5, &["containerd: left untouched", "before nodeprep is no longer in /var/lib/nodeprep/blobs", "from your own backup"]);
     assert_eq!(fs::read(&file).unwrap(), ours);
+    node.put("/etc/containerd/certs.d/docker.io/hosts.toml", "server = 'https://theirs.example.com'\n");
+    node.run("revert").says(0, &[]);
     assert_eq!(
         node.get("/root/.config/containers/auth.json").as_bytes(),
         before[std::path::Path::new("root/.config/containers/auth.json")].content
