@@ -110,6 +110,12 @@ pub enum NodeError {
         /// Where.
         path: NodePath,
     },
+    /// Something else stands where a file of our own is needed.
+    #[error("{path} is not a regular file")]
+    NotFile {
+        /// Where.
+        path: NodePath,
+    },
     /// A link whose target is no UTF-8 text.
     #[error("{path} is a symbolic link whose target is not UTF-8")]
     NotText {
@@ -212,7 +218,7 @@ impl NodeError {
             Self::Mounted { path } => format!("mount the folder that holds {path} instead of the file alone, or unmount it"),
             Self::OtherFs { path, stage } => format!("let {path} and {stage} be on one file system"),
             Self::Loop { path } | Self::NotText { path } => format!("repair the symbolic links on the way to {path}"),
-            Self::NotFolder { path } => format!("move {path} away"),
+            Self::NotFolder { path } | Self::NotFile { path } => format!("move {path} away"),
             Self::Drift { .. } => "run again: the plan is made anew from what is there".to_owned(),
             Self::Locked { .. } => "wait until the other run is through and run again".to_owned(),
             Self::Ledger(LedgerError::TooNew { .. }) => {

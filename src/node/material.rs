@@ -92,7 +92,7 @@ pub fn document(spec: &Path) -> Result<Document, MaterialError> {
 /// that leaves it; `node:` ones inside `node`, and not at all without one.
 #[must_use]
 pub fn materials(folder: Option<&Path>, node: Option<&Root>, references: &[Reference]) -> BTreeMap<String, Result<Vec<u8>, String>> {
-    let opened = folder.map(|folder| Root::open(folder).map_err(|error| error.to_string()));
+    let opened = folder.map(|folder| Root::open(folder).map_err(|_| format!("{} is no folder that can be opened", folder.display())));
     let mut materials = BTreeMap::new();
     for reference in references {
         let content = match (&reference.location, &opened, node) {

@@ -21,8 +21,8 @@ pub fn plan(now: Now<'_>, found: &[FoundRuntime], refresh: Option<&Activation>) 
         let mut steps = Plan { dirs: now.ledger.dirs.clone(), ..Plan::default() };
         give_back(&mut steps, now, target, |_| false);
         for step in steps.switch.iter_mut().chain(&mut steps.retire) {
-            step.why =
-                if matches!(step.act, Act::Remove) { "was not there before nodeprep" } else { "as it was before nodeprep" }.to_owned();
+            let why = if matches!(step.act, Act::Remove) { "was not there before nodeprep" } else { "as it was before nodeprep" };
+            why.clone_into(&mut step.why);
         }
         let part = Part::new(target.clone());
         if !steps.notes.is_empty() {

@@ -176,7 +176,12 @@ pub fn way_back(path: &NodePath, owned: &Owned, now: Now<'_>) -> Result<Option<S
         Standing::Ours { expect, meta, bytes } => match &owned.origin {
             Prior::Absent => step(expect, Act::Remove),
             Prior::File { blob, meta: before } => {
-                let old = blob_bytes(now, path, blob)?;
+                let old = match (blob_bytes(now, path, blob), owned.format) {
+                    (Ok(old), _) => old,
+                    // the copy is gone, but our keys can be told from theirs
+                    (Err(_), Some(format)) => without_keys(path, owned, format, &bytes)?.into_bytes(),
+                    (Err(problem), None) => return Err(problem),
+                };
                 if bytes.as_ref() == old && meta.mode == before.mode {
                     return Ok(None);
                 }
@@ -184,21 +189,13 @@ pub fn way_back(path: &NodePath, owned: &Owned, now: Now<'_>) -> Result<Option<S
             }
             Prior::Link { to, meta } => step(expect, Act::PutLink { to: to.clone(), meta: meta.clone() }),
         },
+        // somebody has put back by hand what was there before
+        Standing::Drifted { bytes, .. } if matches!(&owned.origin, Prior::File { blob, .. } if *blob == Digest::of(&bytes)) => Ok(None),
         Standing::Drifted { expect, meta, bytes } => match owned.format {
-            Some(format) => {
-                let text = String::from_utf8_lossy(&bytes);
-                let undone = crate::format::undo(format, &text, &owned.keys).map_err(|why| {
-                    Problem::error(
-                        "keys-not-undone",
-                        format!("our keys in {path} cannot be taken out again: {why}"),
-                        format!("repair {path} and run again{}", kept_copy(owned)),
-                    )
-                })?;
-                if undone.as_bytes() == bytes.as_ref() {
-                    return Ok(None);
-                }
-                put(undone.into_bytes(), &meta, expect)
-            }
+            Some(format) => match without_keys(path, owned, format, &bytes)? {
+                undone if undone.as_bytes() == bytes.as_ref() => Ok(None),
+                undone => put(undone.into_bytes(), &meta, expect),
+            },
             None => Err(Problem::warning(
                 "changed-since",
                 format!("{path} has been changed since nodeprep wrote it, so it is neither removed nor replaced"),
@@ -207,6 +204,17 @@ pub fn way_back(path: &NodePath, owned: &Owned, now: Now<'_>) -> Result<Option<S
         },
         Standing::Foreign { .. } => Ok(None),
     }
+}
+
+/// The content of a file that is partly ours, with our keys taken out.
+fn without_keys(path: &NodePath, owned: &Owned, format: KeyFormat, bytes: &[u8]) -> Result<String, Problem> {
+    crate::format::undo(format, &String::from_utf8_lossy(bytes), &owned.keys).map_err(|why| {
+        Problem::error(
+            "keys-not-undone",
+            format!("our keys in {path} cannot be taken out again: {why}"),
+            format!("repair {path} and run again{}", kept_copy(owned)),
+        )
+    })
 }
 
 /// Where what was there before can be looked up.
@@ -222,7 +230,7 @@ fn blob_bytes(now: Now<'_>, path: &NodePath, blob: &Digest) -> Result<Vec<u8>, P
         Problem::error(
             "blob-missing",
             format!("what was at {path} before nodeprep is no longer in /var/lib/nodeprep/blobs ({blob})"),
-            format!("restore {path} from your own backup, then remove nodeprep's lines from it"),
+            format!("restore {path} from your own backup, or move it away, and run again"),
         )
     })
 }

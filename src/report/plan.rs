@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use super::exit::Outcome;
+use super::problems::escape;
 use super::style::Style;
 use super::{Change, ChangeKind, PartReport, PartState, Report};
 use crate::desired::{Refusal, Target};
@@ -88,7 +89,7 @@ pub fn text(report: &Report, tense: Tense, diffs: bool, style: Style) -> String 
     }
     out.push_str(&told(&report.problems, tense, style));
     for due in report.due.iter().filter(|_| tense == Tense::Did) {
-        let (Some(what), because) = (how(&due.how), due.because.join("; ")) else { continue };
+        let (Some(what), because) = (how(&due.how), escape(&due.because.join("; "))) else { continue };
         let _ = writeln!(out, "{} {what}: {because}", style.yellow("due:"));
     }
     let _ = writeln!(out, "{}", summary(report, tense));
@@ -111,7 +112,7 @@ fn part_text(part: &PartReport, tense: Tense, diffs: bool, style: Style, out: &m
             ChangeKind::Remove => style.red(&sign),
             _ => style.yellow(&sign),
         };
-        let _ = writeln!(out, "  {sign} {}  {}", change.path, style.dim(&change.why));
+        let _ = writeln!(out, "  {sign} {}  {}", escape(change.path.as_str()), style.dim(&escape(&change.why)));
         if diffs {
             out.push_str(&style.diff(&change.diff));
         }
@@ -119,7 +120,7 @@ fn part_text(part: &PartReport, tense: Tense, diffs: bool, style: Style, out: &m
     // what is still to be done is told as due
     let known = |activation: &&crate::plan::Activation| tense == Tense::Will || matches!(activation.how, How::Nothing);
     for activation in part.activations.iter().filter(known) {
-        let because = activation.because.join("; ");
+        let because = escape(&activation.because.join("; "));
         let line = match how(&activation.how) {
             Some(what) => style.yellow(&format!("  {what}: {because}")),
             None => style.dim(&format!("  no restart: {because}")),

@@ -1,6 +1,7 @@
 //! A scratch node and a spec that fits it, the real binary, and what must hold whatever is done to them.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
@@ -36,7 +37,7 @@ pub struct Thing {
     kind: &'static str,
     mode: u32,
     owner: (u32, u32),
-    content: Vec<u8>,
+    pub content: Vec<u8>,
 }
 
 pub type Picture = BTreeMap<PathBuf, Thing>;
@@ -102,7 +103,7 @@ impl Node {
             words.extend(["--root".to_owned(), self.root.to_str().unwrap().to_owned()]);
         }
         let run = self.command(&words, Stdio::null());
-        run.no_secret(self);
+        run.no_secret();
         run
     }
 
@@ -175,10 +176,10 @@ impl Node {
     pub fn clean(&self) {
         for (path, thing) in self.picture(true) {
             let name = path.file_name().unwrap().to_string_lossy().into_owned();
-            assert!(!name.contains(".nodeprep-stage") && !name.ends_with(".new"), "{} was left behind", path.display());
+            assert!(!name.contains(".nodeprep-stage") && !name.ends_with("json.new"), "{} was left behind", path.display());
             if thing.kind == "file" && thing.mode & 0o077 != 0 {
                 let text = String::from_utf8_lossy(&thing.content);
-                for secret in self.secrets() {
+                for secret in Self::secrets() {
                     assert!(!text.contains(&secret), "{} with mode {:o} holds a secret", path.display(), thing.mode);
                 }
             }
@@ -207,7 +208,7 @@ impl Node {
     }
 
     /// The key's lines and the logins.
-    fn secrets(&self) -> Vec<String> {
+    fn secrets() -> Vec<String> {
         let key = fs::read_to_string(Path::new(FIXTURE).join("node.key")).unwrap();
         let lines = key.lines().filter(|line| !line.contains("-----")).map(str::to_owned);
         lines.chain(SECRETS.map(str::to_owned)).collect()
@@ -226,8 +227,8 @@ impl Run {
         said
     }
 
-    fn no_secret(&self, node: &Node) {
-        for secret in node.secrets() {
+    fn no_secret(&self) {
+        for secret in Node::secrets() {
             assert!(!self.out.contains(&secret), "standard output shows a secret: {}", self.out);
             assert!(!self.err.contains(&secret), "standard error shows a secret: {}", self.err);
         }
@@ -247,11 +248,11 @@ fn speak(value: &serde_json::Value, said: &mut String) {
         serde_json::Value::Object(fields) => {
             if let Some(what) = fields.get("what") {
                 let text = |key: &str| fields.get(key).and_then(serde_json::Value::as_str).unwrap_or_default();
-                said.push_str(&format!("{}[{}]: {}\n", text("severity"), text("code"), what.as_str().unwrap()));
+                writeln!(said, "{}[{}]: {}", text("severity"), text("code"), what.as_str().unwrap()).unwrap();
                 if let Some(at) = fields.get("at") {
-                    said.push_str(&format!(" --> {}:{}:{}\n", at["file"].as_str().unwrap(), at["line"], at["column"]));
+                    writeln!(said, " --> {}:{}:{}", at["file"].as_str().unwrap(), at["line"], at["column"]).unwrap();
                 }
-                said.push_str(&format!("help: {}\n", text("help")));
+                writeln!(said, "help: {}", text("help")).unwrap();
             }
             fields.values().for_each(|field| speak(field, said));
         }

@@ -97,6 +97,18 @@ fn our_file_deleted() {
 }
 
 #[test]
+fn put_back_by_hand() {
+    let node = Node::new();
+    node.put(HOSTS, "server = 'https://theirs.example.com'\n");
+    let before = node.picture(false);
+    node.run("apply --foreign replace").says(0, &[]);
+    node.put(HOSTS, "server = 'https://theirs.example.com'\n");
+    fs::set_permissions(node.at(HOSTS), fs::Permissions::from_mode(0o644)).unwrap();
+    node.run("revert").says(0, &[]);
+    same(&before, &node.picture(false));
+}
+
+#[test]
 fn odd_origins() {
     let node = Node::new();
     node.link(DROP_IN, "/srv/drop-in.conf");

@@ -1,5 +1,6 @@
 //! What is wrong with the spec itself.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::process::Stdio;
 use std::time::{Duration, SystemTime};
@@ -180,6 +181,17 @@ fn spec_that_is_not_there() {
 }
 
 #[test]
+fn references_that_are_not_there() {
+    let node = Node::new();
+    for folder in ["/nowhere/at/all", "/etc/passwd"] {
+        node.run(&format!("check --material {folder}")).says(3, &["spec.toml:6:8", &format!("{folder} is no folder that can be opened")]);
+    }
+    fs::write(node.spec.join("pull-secret.json"), "{\"auths\": {\"registry.internal.example.com:5000\": {\"auth\": \"foreign-s3cret\"}}}")
+        .unwrap();
+    node.refused(3, &["spec.toml:12:15", "pull-secret.json", "write \"auth\" as base64 of user:password"]);
+}
+
+#[test]
 fn from_standard_input() {
     let node = Node::new();
     let words = |material: bool| -> Vec<String> {
@@ -215,7 +227,7 @@ fn a_thousand_mirrors() {
     let node = Node::new();
     let mut document = HEAD.to_owned();
     for number in 0..1000 {
-        document.push_str(&format!("[[mirror]]\nsource = 'r{number}.example.com'\nendpoints = ['m.example.com:70000']\n"));
+        write!(document, "[[mirror]]\nsource = 'r{number}.example.com'\nendpoints = ['m.example.com:70000']\n").unwrap();
     }
     node.document(document);
     // enough is told, and that there is more

@@ -86,3 +86,41 @@ fn root_that_is_not_there() {
         }
     }
 }
+
+#[test]
+fn something_else_in_the_place_of_a_file() {
+    for (name, wanted) in [("ledger.json", "cannot be read"), ("lock", "is not a regular file")] {
+        let path = format!("/var/lib/nodeprep/{name}");
+        let node = Node::new();
+        fs::create_dir_all(node.at(&path)).unwrap();
+        node.refused(4, &[&path, wanted, &format!("move {path} away")]);
+        fs::remove_dir(node.at(&path)).unwrap();
+        node.link(&path, "/etc/os-release");
+        node.refused(4, &[&path, wanted, &format!("move {path} away")]);
+        fs::remove_file(node.at(&path)).unwrap();
+        node.converges();
+    }
+}
+
+#[test]
+fn copies_that_are_gone() {
+    let node = Node::new();
+    let file = node.put("/etc/containerd/certs.d/docker.io/hosts.toml", "server = 'https://theirs.example.com'\n");
+    let before = node.picture(false);
+    node.run("apply --foreign replace").says(0, &[]);
+    for blob in fs::read_dir(node.at("/var/lib/nodeprep/blobs")).unwrap() {
+        fs::write(blob.unwrap().path(), "damaged").unwrap();
+    }
+    let ours = fs::read(&file).unwrap();
+    // our keys can be told from theirs without a copy; a whole file cannot be made up
+    node.run("revert")
+        .says(5, &["containerd: left untouched", "before nodeprep is no longer in /var/lib/nodeprep/blobs", "from your own backup"]);
+    assert_eq!(fs::read(&file).unwrap(), ours);
+    node.put("/etc/containerd/certs.d/docker.io/hosts.toml", "server = 'https://theirs.example.com'\n");
+    node.run("revert").says(0, &[]);
+    assert_eq!(
+        node.get("/root/.config/containers/auth.json").as_bytes(),
+        before[std::path::Path::new("root/.config/containers/auth.json")].content
+    );
+    node.clean();
+}

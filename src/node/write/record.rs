@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::{Done, Hands, LEDGER, NEW_LEDGER};
-use crate::ledger::{Ledger, Open, Owned, Prior, Stamp};
+use crate::ledger::{Ledger, LedgerError, Open, Owned, Prior, Stamp};
 use crate::model::digest::Digest;
 use crate::model::path::NodePath;
 use crate::node::error::NodeError;
@@ -20,7 +20,7 @@ pub(crate) fn load_ledger(root: &Root, state: &NodePath) -> Result<Option<Ledger
     match files::look(&folder, LEDGER)? {
         Seen::Absent => Ok(None),
         Seen::File(bytes, _) => Ok(Some(Ledger::from_json(&path, &bytes)?)),
-        other => Err(NodeError::Drift { path, found: other.describe() }),
+        other => Err(LedgerError::Malformed { path, why: format!("{} stands there", other.describe()) }.into()),
     }
 }
 
