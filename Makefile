@@ -18,8 +18,10 @@ lint: ## clippy with our lints as errors, docs without warnings
 	$(CARGO) clippy --quiet --locked --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --quiet --locked --no-deps --document-private-items
 
+TESTS := $(filter-out real,$(shell sed -n '/^\[\[test\]\]/{n;s/^name = "\(.*\)"/\1/p;}' Cargo.toml))
+
 unit: ## unit tests, golden folders, vectors, properties, crash tests
-	$(CARGO) test --quiet --locked --lib --bins --tests -- --skip real::
+	$(CARGO) test --quiet --locked --lib --bins $(addprefix --test ,$(TESTS))
 
 real: ## real containerd, Podman, skopeo and registry on loopback, unpacked from the distribution's packages below target/
 	tests/real/run

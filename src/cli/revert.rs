@@ -41,7 +41,7 @@ impl Revert {
         let state = NodePath::fixed(crate::flow::STATE);
         let _lock = Lock::take(&root, &state)?;
         tidy(&root, &state)?;
-        let session = Session::open(root)?;
+        let session = Session::open(root, &[])?;
         let now = Now { tree: &session.snapshot.tree, ledger: &session.ledger, blobs: &session.blobs, foreign: Foreign::Refuse };
         let planned = back::plan(now, &session.found, refresh_back(&session.snapshot.tree).as_ref());
         let mut report = Report::new(refused(&planned).unwrap_or(Outcome::Converged));

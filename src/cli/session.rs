@@ -16,7 +16,7 @@ use crate::node::{Snapshot, blobs, probe, read};
 use crate::plan::build::Foreign;
 use crate::plan::whole::Planned;
 use crate::report::exit::Outcome;
-use crate::runtime::{FoundRuntime, facts};
+use crate::runtime::{FoundRuntime, Runtime, facts};
 use crate::spec::Spec;
 use crate::spec::load::{Closed, Draft};
 
@@ -106,22 +106,22 @@ impl Session {
         })
     }
 
-    /// Looks at the node once: ledger, files, processes.
-    pub(super) fn open(root: Root) -> Result<Self, Stopped> {
+    /// Looks at the node once: ledger, files, processes. `named` runtimes are taken as there.
+    pub(super) fn open(root: Root, named: &[Runtime]) -> Result<Self, Stopped> {
         let stored = crate::apply::load_ledger(&root, &NodePath::fixed(STATE))?;
-        Self::with(root, stored)
+        Self::with(root, stored, named)
     }
 
     /// The same for who only asks what is there: a ledger that cannot be read is a warning.
-    pub(super) fn look(root: Root) -> Result<(Self, Option<Problem>), Stopped> {
+    pub(super) fn look(root: Root, named: &[Runtime]) -> Result<(Self, Option<Problem>), Stopped> {
         let (stored, warning) = match crate::apply::load_ledger(&root, &NodePath::fixed(STATE)) {
             Ok(stored) => (stored, None),
             Err(error) => (None, Some(Problem { severity: Severity::Warning, ..problem(&error) })),
         };
-        Ok((Self::with(root, stored)?, warning))
+        Ok((Self::with(root, stored, named)?, warning))
     }
 
-    fn with(root: Root, stored: Option<Ledger>) -> Result<Self, Stopped> {
+    fn with(root: Root, stored: Option<Ledger>, named: &[Runtime]) -> Result<Self, Stopped> {
         let state = NodePath::fixed(STATE);
         let ledger = match stored {
             Some(ledger) => ledger,
@@ -130,8 +130,8 @@ impl Session {
         let mut probes = probe::probe(&root);
         probes.versions = probe::versions(&root, facts::programs());
         let limits = read::Limits { bundles: flow::large_files(), ..read::Limits::default() };
-        let tree = read::read_within(&root, &limits, |tree| wishes(tree, &probes, &ledger));
-        let found = facts::found(&tree, &probes);
+        let tree = read::read_within(&root, &limits, |tree| wishes(tree, &probes, &ledger, named));
+        let found = facts::with_named(facts::found(&tree, &probes), named);
         let mut kept = BTreeMap::new();
         for (path, owned) in &ledger.owned {
             if let crate::ledger::Prior::File { blob, .. } = &owned.origin

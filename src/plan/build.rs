@@ -59,6 +59,10 @@ pub fn add_part(plan: &mut Plan, part: &Part, now: Now<'_>, same_meaning: impl F
     let mut units: BTreeMap<NodePath, Vec<Step>> = BTreeMap::new();
 
     for (path, want) in &part.wants {
+        if let Some(known) = as_left(now, path, want, &part.target) {
+            owned.insert(path.clone(), known);
+            continue;
+        }
         let place = match standing(now, path, matches!(want, Want::Keys(_))) {
             Ok(place) => place,
             Err(problem) => {
@@ -287,6 +291,15 @@ fn folder_step(target: &Target, unit: NodePath, files: Vec<Step>) -> Step {
         }
     }
     Step { target: target.clone(), path: unit, expect: Expect::Absent, act: Act::PutDir { files: content, stage }, why }
+}
+
+/// The ledger's entry for a path that is ours already and holds exactly what is wanted: nothing else has to be known of it
+/// then, so no digest is made.
+fn as_left(now: Now<'_>, path: &NodePath, want: &Want, target: &Target) -> Option<Owned> {
+    let Want::Whole(whole) = want else { return None };
+    let owned = now.ledger.owned.get(path)?;
+    let Some(Entry::File { bytes, meta }) = now.tree.entry(&now.tree.real_parent(path)?) else { return None };
+    (meta.mode == whole.mode && bytes.as_ref() == whole.content.bytes).then(|| Owned { target: target.clone(), ..owned.clone() })
 }
 
 /// The ledger's entry for a path: what was there at first contact is recorded once.

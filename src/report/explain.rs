@@ -152,6 +152,7 @@ fn ending(answer: &Answer, style: Style) -> String {
     let own = &answer.image.host;
     match &answer.end {
         End::Broken(why) => style.red(&escape(&format!("nothing can be pulled: {why}"))),
+        End::Blocked(why) if answer.attempts.is_empty() => style.green(&escape(&format!("nothing is asked: {why}"))),
         _ if answer.attempts.iter().all(|attempt| attempt.upstream) => style.dim(&format!("{own} itself; no mirror")),
         _ if answer.reaches_upstream => style.yellow(&format!("falls through to {own} when no mirror answers")),
         End::Blocked(why) => style.green(&escape(&format!("never asks {own}: {why}"))),

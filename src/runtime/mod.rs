@@ -189,6 +189,16 @@ pub enum View {
 }
 
 impl View {
+    /// Registries, or repositories below which something of its own may apply, that have a file, folder or entry on the node,
+    /// whoever made it. A catch-all stands in as a registry that nobody names.
+    #[must_use]
+    pub fn names(&self) -> Vec<String> {
+        match self {
+            Self::Containerd(view) => view.names(),
+            Self::Containers(view) => view.names(),
+        }
+    }
+
     /// What the runtime asks for `image`, in order.
     #[must_use]
     pub fn resolve(&self, image: &ImageRef) -> Resolution {

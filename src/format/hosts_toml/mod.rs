@@ -1,6 +1,7 @@
 //! `hosts.toml`: where containerd sends the requests for one registry.
 //!
-//! What lives here: the file as each class of versions reads it ([`parse`]), URLs as Go reads them ([`url`]), the file as we
+//! What lives here: the file as each class of versions reads it ([`parse`], with a short way for files of ours in
+//! `plain`), URLs as Go reads them ([`url`]), the file as we
 //! write it ([`render`]). What must not: which folder counts for an image, what is in the certificate files (that is
 //! `runtime/containerd`).
 //!
@@ -8,6 +9,7 @@
 //! `remotes/docker/config/hosts.go` (1.x).
 
 pub mod parse;
+mod plain;
 pub mod render;
 pub mod toml10;
 pub mod url;

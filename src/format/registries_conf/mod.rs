@@ -136,7 +136,10 @@ pub fn render(registries: &[Registry]) -> String {
             text.push('\n');
         };
         line("prefix", &quoted(&registry.prefix));
-        line("location", &quoted(&registry.location));
+        // a wildcard has none
+        if !registry.location.is_empty() {
+            line("location", &quoted(&registry.location));
+        }
         for (key, set) in
             [("insecure", registry.insecure), ("blocked", registry.blocked), ("mirror-by-digest-only", registry.by_digest_only)]
         {

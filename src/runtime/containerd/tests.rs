@@ -69,6 +69,7 @@ fn spec(mirrors: Vec<Mirror>, access_of: BTreeMap<Host, Access>) -> Spec {
         file: "spec.toml".into(),
         digest: Digest::of(b""),
         fallback: Fallback::Never,
+        unlisted: crate::spec::Unlisted::Allow,
         runtimes: None,
         cas: vec![],
         access: access_of,

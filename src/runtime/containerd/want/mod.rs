@@ -10,7 +10,9 @@ use std::collections::BTreeMap;
 
 use super::Dialect;
 use crate::desired::{Part, Refusal, Target, Want, Whole};
+use crate::format::HEADER;
 use crate::format::hosts_toml::render::{Written, WrittenHost, check, render};
+use crate::model::content::Content;
 use crate::model::endpoint::Scheme;
 use crate::model::host::Host;
 use crate::model::path::NodePath;
@@ -18,12 +20,14 @@ use crate::model::problem::Problem;
 use crate::model::repo::RepoPath;
 use crate::model::tree::Tree;
 use crate::runtime::FoundRuntime;
-use crate::spec::{Access, Fallback, Mirror, Spec};
+use crate::spec::{Access, Fallback, Mirror, Spec, Unlisted};
 
 /// Where registry folders go when nothing says otherwise.
 pub(super) const DEFAULT_ROOT: &str = "/etc/containerd/certs.d";
 /// Where our certificate and key files go.
 pub(super) const PKI: &str = "/etc/nodeprep/pki";
+/// A host that cannot exist (RFC 6761, 6.4), and says in the error of the pull who wants it so.
+pub(super) const DENIED: &str = "denied-by-nodeprep.invalid";
 /// A folder for temporary files beside a folder that is scanned.
 const STAGE: &str = ".nodeprep-stage";
 
@@ -77,6 +81,13 @@ pub fn want(spec: &Spec, found: &FoundRuntime, tree: &Tree, dialects: &[Dialect]
         let mode = if content.secrets.is_empty() { 0o644 } else { 0o600 };
         let whole = Whole { content, mode, addressed: false, unit: Some(folder.clone()), stage: stage.clone(), why };
         part.wants.insert(file, Want::Whole(whole));
+    }
+    if spec.unlisted == Unlisted::Deny {
+        let folder = root.join("_default");
+        let why = "registries that the spec does not name are denied".to_owned();
+        let content = Content::public(format!("# {HEADER}\nserver = \"https://{DENIED}\"\n\n[host]\n"));
+        let whole = Whole { content, mode: 0o644, addressed: false, unit: Some(folder.clone()), stage, why };
+        part.wants.insert(folder.join("hosts.toml"), Want::Whole(whole));
     }
     part.wants.extend(pki.into_wants());
     if problems.is_empty() { part } else { part.refuse(Refusal::Cannot(problems)) }
