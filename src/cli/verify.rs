@@ -47,14 +47,14 @@ impl VerifyArgs {
         debug_assert!(self.offline, "clap asks for it");
         let root = Session::root(&self.root)?;
         let spec = if self.without_spec { None } else { Some(spec(&self.spec, Some(&root))?) };
-        let mut session = Session::open(root, &self.choices.runtimes)?;
+        let (mut session, warning) = Session::look(root, &self.choices.runtimes)?;
         if let Some((spec, _)) = &spec {
             session.configure(spec, &self.choices);
         }
         let checks = checks(spec.as_ref().map(|(spec, _)| spec), &session.snapshot.tree, &session.found);
         let failed = checks.iter().any(|check| check.result == crate::verify::Outcome::Failed);
         let outcome = if failed { Outcome::VerifyFailed } else { Outcome::Converged };
-        let problems = session.nothing_found().into_iter().collect();
+        let problems = warning.into_iter().chain(session.nothing_found()).collect();
         Ok(Report { runtimes: session.found, checks, problems, ..Report::new(outcome) })
     }
 }

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use super::explain::plural;
+use super::problems::escape;
 use super::style::Style;
 use crate::verify::{Check, Outcome};
 
@@ -12,9 +13,9 @@ pub fn text(checks: &[Check], style: Style) -> String {
     let mut out = String::new();
     for check in checks.iter().filter(|check| check.result != Outcome::Ok) {
         let sign = if check.result == Outcome::Failed { style.red("failed") } else { style.yellow("could not run") };
-        let _ = writeln!(out, "{sign} [{}] {}", check.id, check.subject);
-        let _ = writeln!(out, "       {}", check.found);
-        let _ = writeln!(out, "       help: {}", check.help);
+        let _ = writeln!(out, "{sign} [{}] {}", check.id, escape(&check.subject));
+        let _ = writeln!(out, "       {}", escape(&check.found));
+        let _ = writeln!(out, "       help: {}", escape(&check.help));
     }
     let count = |result| checks.iter().filter(|check| check.result == result).count();
     let summary = format!("{} ok, {} failed", plural(count(Outcome::Ok), "check"), count(Outcome::Failed));

@@ -126,7 +126,15 @@ fn names_that_act_on_a_terminal() {
     for text in ["garbage = = \u{1b}[31m", "[[registry]]\nprefix = 'docker.io'\nlocation = \"x\\u001b[31m.example.com\"\n"] {
         node.put("/etc/containers/registries.conf.d/a\u{1b}[31m.conf", text);
         node.put("/etc/containerd/certs.d/docker.io\u{1b}[35m/hosts.toml", text);
-        for words in ["plan", "plan --foreign replace", "apply", "explain docker.io/library/x", "explain --planned docker.io/x", "revert"] {
+        for words in [
+            "plan",
+            "plan --foreign replace",
+            "apply",
+            "explain docker.io/library/x",
+            "explain --planned docker.io/x",
+            "verify --offline",
+            "revert",
+        ] {
             let run = node.run(words);
             assert!(!run.out.contains('\u{1b}') && !run.err.contains('\u{1b}'), "{words}: {:?}", run.out);
         }

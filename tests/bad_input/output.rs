@@ -91,6 +91,7 @@ fn json_on_every_way_out() {
         "explain docker.io/x",
         "explain :::",
         "explain --planned x",
+        "verify --offline",
     ] {
         let run = node.run(&format!("{words} --output json"));
         assert_eq!(run.json()["exit_code"], run.code, "{words}: {}", run.out);

@@ -19,6 +19,7 @@ fn ledger_that_cannot_be_read() {
         node.run("revert").says(4, &[LEDGER, "help: "]);
         // a question about the node is answered all the same
         node.run("explain docker.io/library/x").says(0, &["registry.internal.example.com:5000", "warning[node]", LEDGER]);
+        node.run("verify --offline").says(0, &["warning[node]", LEDGER]);
         assert_eq!(node.get(LEDGER), bad);
     }
     node.put(LEDGER, good.replacen("\"version\":", "\"version\": 99, \"old\":", 1));
