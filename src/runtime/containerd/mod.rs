@@ -1,7 +1,7 @@
 //! containerd and its CRI plugin.
 //!
-//! What lives here: the version classes ([`Dialect`]), which files matter ([`wishes`]), what is asked for an image
-//! ([`View`]), what the node should hold ([`want`](fn@want)), what a change needs to take effect ([`activation`]). What must not:
+//! What lives here: the version classes ([`Dialect`]), which files matter ([`wishes()`]), what is asked for an image
+//! ([`View`]), what the node should hold ([`want`](fn@want)), what a change needs to take effect ([`activation()`]). What must not:
 //! the grammar of the files (`format/hosts_toml`, `format/config_toml`), the meaning of a spec beyond laying it out.
 
 mod activation;
