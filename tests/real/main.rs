@@ -6,12 +6,16 @@
 #![allow(clippy::disallowed_methods, reason = "a test starts programs and touches files; only the product is held to node/")]
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "what was skipped, and what went wrong in the child, is said there")]
 
+mod answer;
 mod case;
+mod certificate;
 mod image;
 mod node;
+mod programs;
 mod promise;
 mod pull;
 mod registry;
+mod responder;
 mod round;
 mod tree;
 mod upstream;
@@ -21,16 +25,14 @@ use std::process::{Command, ExitCode};
 
 use libtest_mimic::{Arguments, Failed, Trial};
 
+use programs::Programs;
+
 /// In the environment of this program's own child: the case to run, inside the namespaces made for it.
 const INSIDE: &str = "NODEPREP_REAL_CASE";
 
-/// Likewise: the folder of the containerd to use instead of the usual one; `enclose` reads it too.
-const CONTAINERD: &str = "NODEPREP_REAL_CONTAINERD";
-
 fn main() -> ExitCode {
     if let Some(name) = std::env::var_os(INSIDE) {
-        let containerd = std::env::var_os(CONTAINERD).map(PathBuf::from);
-        return match round::run(Path::new(&name), containerd.as_deref()) {
+        return match round::run(Path::new(&name), &Programs::told()) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
                 eprintln!("{error:?}");
@@ -44,13 +46,13 @@ fn main() -> ExitCode {
         println!("skipped: real programs: {reason}");
     }
     let required = std::env::var("NODEPREP_REAL").is_ok_and(|value| value == "required");
-    let usual = std::iter::once(None);
-    for (containerd, case) in
-        usual.chain(others().into_iter().map(Some)).flat_map(|containerd| cases().into_iter().map(move |case| (containerd.clone(), case)))
-    {
-        let name = scratch_name(&case, containerd.as_deref());
+    for (programs, case) in Programs::all().into_iter().flat_map(|programs| cases().into_iter().map(move |case| (programs.clone(), case))) {
+        if case::load(&case).is_ok_and(|case| !programs.concern(&case)) {
+            continue;
+        }
+        let name = scratch_name(&case, &programs);
         let trial = if missing.is_empty() {
-            Trial::test(name, move || enclosed(&case, containerd.as_deref()))
+            Trial::test(name, move || enclosed(&case, &programs))
         } else if required {
             let why = missing.join("; ");
             Trial::test(name, move || Err(Failed::from(format!("NODEPREP_REAL=required, but {why}"))))
@@ -83,18 +85,10 @@ fn source() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// The further versions of containerd that `prepare` found.
-fn others() -> Vec<PathBuf> {
-    let mut others: Vec<PathBuf> =
-        std::fs::read_dir(prepared().join("containerd")).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
-    others.sort();
-    others
-}
-
 /// What a trial and its scratch folder are called.
-fn scratch_name(case: &Path, containerd: Option<&Path>) -> String {
-    let last = |path: &Path| path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    containerd.map_or_else(|| last(case), |containerd| format!("{}-containerd-{}", last(case), last(containerd)))
+fn scratch_name(case: &Path, programs: &Programs) -> String {
+    let name = case.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    format!("{name}{}", programs.suffix())
 }
 
 fn cases() -> Vec<PathBuf> {
@@ -107,8 +101,8 @@ fn cases() -> Vec<PathBuf> {
 }
 
 /// Runs one case in namespaces of its own: everything that it starts dies with the process that is number 1 in there, and that one dies with us.
-fn enclosed(case: &Path, containerd: Option<&Path>) -> Result<(), Failed> {
-    let scratch = Path::new(env!("CARGO_TARGET_TMPDIR")).join("real").join(scratch_name(case, containerd));
+fn enclosed(case: &Path, programs: &Programs) -> Result<(), Failed> {
+    let scratch = Path::new(env!("CARGO_TARGET_TMPDIR")).join("real").join(scratch_name(case, programs));
     let scratch = node::Scratch::new(&scratch).map_err(|error| format!("{error:?}"))?;
     let output = Command::new("setpriv")
         .args(["--pdeathsig", "KILL", "--", "unshare", "--mount", "--net", "--pid", "--fork", "--kill-child", "--"])
@@ -118,7 +112,7 @@ fn enclosed(case: &Path, containerd: Option<&Path>) -> Result<(), Failed> {
         .env_clear()
         .envs(node::environment()?)
         .env(INSIDE, case)
-        .envs(containerd.map(|containerd| (CONTAINERD, containerd)))
+        .envs(programs.tell())
         .envs(std::env::var_os(round::OTHER_BINARY).map(|binary| (round::OTHER_BINARY, binary)))
         .output()
         .map_err(|error| format!("setpriv: {error}"))?;

@@ -18,8 +18,6 @@ pub enum Puller {
 }
 
 impl Puller {
-    pub const ALL: [Puller; 3] = [Puller::Containerd, Puller::Skopeo, Puller::Podman];
-
     pub fn runtime(self) -> &'static str {
         match self {
             Puller::Containerd => "containerd",
