@@ -10,6 +10,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 
 /// A certificate and its key, in PEM.
+#[derive(Clone)]
 pub struct Pair {
     pub certificate: String,
     pub key: String,
@@ -48,7 +49,8 @@ pub fn itself(names: Vec<String>, flag: bool) -> Result<Pair> {
 
 /// A CA and the certificates that it signs.
 pub struct Authority {
-    pem: String,
+    /// Its own certificate and key.
+    pub pair: Pair,
     issuer: Issuer<'static, KeyPair>,
 }
 
@@ -59,12 +61,12 @@ impl Authority {
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         let key = KeyPair::generate()?;
-        let pem = params.self_signed(&key)?.pem();
-        Ok(Authority { pem, issuer: Issuer::new(params, key) })
+        let pair = Pair::new(&params.self_signed(&key)?, &key);
+        Ok(Authority { pair, issuer: Issuer::new(params, key) })
     }
 
     pub fn write(&self, file: &Path) -> Result<()> {
-        fs::write(file, &self.pem).with_context(|| file.display().to_string())
+        fs::write(file, &self.pair.certificate).with_context(|| file.display().to_string())
     }
 
     /// A certificate and its key, for a server with these names or, without names, for a client.

@@ -19,6 +19,9 @@ mod responder;
 mod round;
 mod tree;
 mod upstream;
+mod vector;
+mod vector_containers;
+mod world;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -32,7 +35,13 @@ const INSIDE: &str = "NODEPREP_REAL_CASE";
 
 fn main() -> ExitCode {
     if let Some(name) = std::env::var_os(INSIDE) {
-        return match round::run(Path::new(&name), &Programs::told()) {
+        let what = Path::new(&name);
+        let outcome = match kind(what) {
+            Kind::Case => round::run(what, &Programs::told()),
+            Kind::Containerd => vector::run(what, &Programs::told()),
+            Kind::Containers => vector_containers::run(what, &Programs::told()),
+        };
+        return match outcome {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
                 eprintln!("{error:?}");
@@ -46,8 +55,13 @@ fn main() -> ExitCode {
         println!("skipped: real programs: {reason}");
     }
     let required = std::env::var("NODEPREP_REAL").is_ok_and(|value| value == "required");
-    for (programs, case) in Programs::all().into_iter().flat_map(|programs| cases().into_iter().map(move |case| (programs.clone(), case))) {
-        if case::load(&case).is_ok_and(|case| !programs.concern(&case)) {
+    for (programs, case) in Programs::all().into_iter().flat_map(|programs| all().into_iter().map(move |case| (programs.clone(), case))) {
+        let concerned = match kind(&case) {
+            Kind::Case => case::load(&case).map_or(true, |case| programs.concern(&case)),
+            Kind::Containerd => !matches!(programs, Programs::Podman(_)),
+            Kind::Containers => !matches!(programs, Programs::Containerd(_)),
+        };
+        if !concerned {
             continue;
         }
         let name = scratch_name(&case, &programs);
@@ -88,16 +102,44 @@ fn source() -> &'static Path {
 /// What a trial and its scratch folder are called.
 fn scratch_name(case: &Path, programs: &Programs) -> String {
     let name = case.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    format!("{name}{}", programs.suffix())
+    let kind = match kind(case) {
+        Kind::Case => "",
+        Kind::Containerd | Kind::Containers => "vector-",
+    };
+    format!("{kind}{name}{}", programs.suffix())
 }
 
-fn cases() -> Vec<PathBuf> {
-    let folder = source().join("fixtures/real");
-    let entries = std::fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
-    let mut cases: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).filter(|path| path.join("case.toml").exists()).collect();
-    cases.sort();
-    assert!(!cases.is_empty(), "{}: no case", folder.display());
-    cases
+/// What a folder is.
+enum Kind {
+    Case,
+    /// A vector of containerd.
+    Containerd,
+    /// A vector of the containers/image family.
+    Containers,
+}
+
+fn kind(folder: &Path) -> Kind {
+    match folder.parent().and_then(Path::file_name).and_then(|name| name.to_str()) {
+        Some("containerd") => Kind::Containerd,
+        Some("containers") => Kind::Containers,
+        _ => Kind::Case,
+    }
+}
+
+/// Every case and every vector.
+fn all() -> Vec<PathBuf> {
+    let listed = |folder: &str, file: &str| {
+        let folder = source().join(folder);
+        let entries = std::fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+        let mut found: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).filter(|path| path.join(file).exists()).collect();
+        found.sort();
+        assert!(!found.is_empty(), "{}: nothing there", folder.display());
+        found
+    };
+    let mut all = listed("fixtures/real", "case.toml");
+    all.extend(listed("fixtures/vectors/containerd", "case.toml"));
+    all.extend(listed("fixtures/vectors/containers", "expect.txt"));
+    all
 }
 
 /// Runs one case in namespaces of its own: everything that it starts dies with the process that is number 1 in there, and that one dies with us.

@@ -15,7 +15,7 @@ use crate::{prepared, source};
 const PROGRAMS: &str = "/opt";
 
 /// Folders of every node that a fixture cannot hold because they are empty there; `enclose` mounts over some of them.
-const FOLDERS: [&str; 23] = [
+const FOLDERS: [&str; 24] = [
     "etc/cni/net.d",
     "usr/bin",
     "usr/lib/systemd/system",
@@ -35,6 +35,7 @@ const FOLDERS: [&str; 23] = [
     "srv",
     "mnt",
     "var/tmp",
+    "var/cache",
     "var/log",
     "var/lib/dpkg",
     "var/lib/containerd",
@@ -80,6 +81,11 @@ impl Scratch {
             }
         }
         Ok(scratch)
+    }
+
+    /// That of a trial.
+    pub fn of(what: &Path, programs: &Programs) -> Scratch {
+        Scratch::open(&Path::new(env!("CARGO_TARGET_TMPDIR")).join("real").join(crate::scratch_name(what, programs)))
     }
 
     pub fn open(folder: &Path) -> Scratch {

@@ -64,7 +64,8 @@ pub fn run(folder: &Path, programs: &Programs) -> Result<()> {
     fs::write(scratch.folder.join("explain.json"), &explained).context("explain.json")?;
     let explained: Value = serde_json::from_str(&explained).context("explain --output json is not JSON")?;
 
-    let _containerd = if programs.pullers(&case).contains(&Puller::Containerd) { Some(pull::start_containerd(&scratch)?) } else { None };
+    let _containerd =
+        if programs.pullers(&case).contains(&Puller::Containerd) { Some(pull::start_containerd(&scratch, 20)?) } else { None };
     let mut world =
         World { programs, case: &case, scratch: &scratch, registries: &registries, upstream, mark: Mark::default(), wrong: Vec::new() };
     world.leaked("while the runtimes start", false);
