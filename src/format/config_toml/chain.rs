@@ -109,7 +109,7 @@ impl Chain {
     /// When this class of versions would not start with it: syntax, a version that it does not know, an import that is not
     /// there (T61, T63), a short plugin name in a file of version 2.
     pub fn read(tree: &Tree, path: &NodePath, dialect: Dialect) -> Result<Self, Broken> {
-        let files = read_files(tree, path)?;
+        let files = read_files(tree, path, dialect)?;
         let paths: Vec<NodePath> = if files.is_empty() { vec![path.clone()] } else { files.iter().map(|file| file.path.clone()).collect() };
         let place = |spot: Spot| match files.get(spot.file) {
             Some(file) => Place::at(file.path.as_str(), &file.text, spot.offset),
@@ -212,7 +212,7 @@ impl Chain {
     }
 }
 
-fn read_files<'a>(tree: &'a Tree, path: &NodePath) -> Result<Vec<Read<'a>>, Broken> {
+fn read_files<'a>(tree: &'a Tree, path: &NodePath, dialect: Dialect) -> Result<Vec<Read<'a>>, Broken> {
     let mut files: Vec<Read<'_>> = Vec::new();
     let mut seen = BTreeSet::new();
     let mut todo = VecDeque::from([(path.clone(), None::<Place>)]);
@@ -232,8 +232,12 @@ fn read_files<'a>(tree: &'a Tree, path: &NodePath) -> Result<Vec<Read<'a>>, Brok
         };
         let text = String::from_utf8_lossy(bytes);
         let number = files.len();
-        let (version, top, imports) = parse(&text, &path, number)?;
+        let (version, top, imports) = parse(&text, &path, number, dialect)?;
         for import in imports {
+            // 1.6 takes a relative pattern from its working directory, where nothing lies (seen on 1.6.20)
+            if dialect == Dialect::V1_6 && import.relative && import.is_pattern() {
+                continue;
+            }
             let place = Place::at(path.as_str(), &text, import.offset);
             todo.extend(import.files(tree).into_iter().map(|file| (file, Some(place.clone()))));
         }
@@ -242,12 +246,12 @@ fn read_files<'a>(tree: &'a Tree, path: &NodePath) -> Result<Vec<Read<'a>>, Brok
     Ok(files)
 }
 
-fn parse(text: &str, path: &NodePath, number: usize) -> Result<(Option<i64>, Node, Vec<Import>), Broken> {
+fn parse(text: &str, path: &NodePath, number: usize, dialect: Dialect) -> Result<(Option<i64>, Node, Vec<Import>), Broken> {
     let document = Document::parse(text).map_err(|error| Broken {
         why: format!("TOML syntax: {}, containerd does not start", error.message().lines().next().unwrap_or_default()),
         at: Place::at(path.as_str(), text, error.span().map_or(0, |span| span.start)),
     })?;
-    if let Some((what, offset)) = newer_than_toml_1_0(&document) {
+    if let Some((what, offset)) = newer_than_toml_1_0(&document, !dialect.is_v2()) {
         let at = Place::at(path.as_str(), text, offset);
         return Err(Broken { why: format!("TOML syntax: {what}, containerd does not start"), at });
     }
@@ -264,6 +268,8 @@ fn version(files: &[Read<'_>], dialect: Dialect) -> Result<i64, Broken> {
     let mut last = root;
     for file in files {
         let Some(version) = file.version else { continue };
+        // 1.6 takes whatever is higher for 2 (seen on 1.6.20)
+        let version = if dialect == Dialect::V1_6 { version.min(dialect.newest_config()) } else { version };
         if version > dialect.newest_config() {
             return broken(file, format!("version = {version} is too new for {}, it does not start", dialect.name()));
         }

@@ -34,7 +34,7 @@ pub(super) fn by_document(text: &str, file: &NodePath, name: &Arc<str>, dialect:
         why: format!("TOML syntax: {}", error.message().lines().next().unwrap_or_default()),
         at: error.span().map_or_else(|| Place::file(Arc::clone(name)), |span| Place::at(Arc::clone(name), text, span.start)),
     })?;
-    if let Some((what, offset)) = newer_than_toml_1_0(&document) {
+    if let Some((what, offset)) = newer_than_toml_1_0(&document, !dialect.is_v2()) {
         return Err(Rejected { why: format!("TOML syntax: {what}"), at: Place::at(Arc::clone(name), text, offset) });
     }
     let folder = file.parent().unwrap_or_else(NodePath::root);
@@ -95,6 +95,9 @@ impl Reader<'_> {
                 })
                 .collect()
         } else {
+            // sorted by line, and an inline table has none there (go-toml 1.9, `parseInlineTable`; seen on 1.6.20 and 1.7.24)
+            let inline = |key: &str| declared.and_then(|table| table.get(key)).is_some_and(Item::is_inline_table);
+            all.sort_by_key(|(key, _)| !inline(key));
             all.into_iter().map(|(_, config)| config).collect()
         };
         let start = top.get("server").and_then(Item::span).map(|span| span.start);

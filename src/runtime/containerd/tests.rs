@@ -415,6 +415,10 @@ proptest! {
         for dialect in Dialect::ALL {
             let view = View::new(&after, &on(), dialect);
             for host in &hosts {
+                // which 1.6 cannot read (T32)
+                if dialect == Dialect::V1_6 && host.is_ipv6() {
+                    continue;
+                }
                 let image = ImageRef::parse(&format!("{host}/x/y{tail}")).unwrap();
                 let got = view.resolve(&image);
                 prop_assert_eq!(got.key(), intent(&spec, &image).key(), "{:?} {} {:?}", dialect, image, got);

@@ -80,6 +80,11 @@ impl View {
     #[must_use]
     pub fn resolve(&self, image: &ImageRef) -> Resolution {
         let mut resolution = Resolution { image: image.clone(), attempts: Vec::new(), end: End::Exhausted, files: Vec::new() };
+        // Seen on 1.6.20: `failed to parse image reference "[::1]:5443/…": invalid reference format`. As a mirror such a host is fine.
+        if self.dialect == Dialect::V1_6 && image.host.is_ipv6() {
+            resolution.end = End::Broken(format!("{image}: containerd 1.6 cannot read references to IPv6 addresses"));
+            return resolution;
+        }
         match self.hosts(image, &mut resolution.files).and_then(|hosts| self.attempts(image, &hosts, &mut resolution.files)) {
             Ok(attempts) => {
                 // a name below .invalid never leads anywhere (RFC 6761, 6.4)
