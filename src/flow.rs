@@ -67,5 +67,5 @@ pub fn prepare(
     foreign: Foreign,
 ) -> Planned {
     let desired = desired(spec, &snapshot.tree, found, ledger);
-    plan(spec, desired, found, Now { tree: &snapshot.tree, ledger, blobs, foreign })
+    plan(spec, desired, found, Now { tree: &snapshot.tree, ledger, blobs, foreign, live: snapshot.probes.live })
 }

@@ -42,8 +42,14 @@ impl Revert {
         let _lock = Lock::take(&root, &state)?;
         tidy(&root, &state)?;
         let session = Session::open(root, &[])?;
-        let now = Now { tree: &session.snapshot.tree, ledger: &session.ledger, blobs: &session.blobs, foreign: Foreign::Refuse };
-        let planned = back::plan(now, &session.found, refresh_back(&session.snapshot.tree).as_ref());
+        let now = Now {
+            tree: &session.snapshot.tree,
+            ledger: &session.ledger,
+            blobs: &session.blobs,
+            foreign: Foreign::Refuse,
+            live: session.snapshot.probes.live,
+        };
+        let planned = back::plan(now, &session.found, refresh_back(&session.snapshot.tree).as_ref(), &[]);
         let mut report = Report::new(refused(&planned).unwrap_or(Outcome::Converged));
         report.runtimes.clone_from(&session.found);
         report.parts = parts(&planned, &session.snapshot.tree, &[]);
