@@ -49,7 +49,11 @@ impl Revert {
             foreign: Foreign::Refuse,
             live: session.snapshot.probes.live,
         };
-        let planned = back::plan(now, &session.found, refresh_back(&session.snapshot.tree).as_ref(), &[]);
+        let refresh = refresh_back(&session.snapshot.tree);
+        let plan = |orphans: &[Problem]| back::plan(now, &session.found, refresh.as_ref(), orphans);
+        let planned = plan(&[]);
+        let orphans = session.orphans(&planned, None);
+        let planned = if orphans.is_empty() { planned } else { plan(&orphans) };
         let mut report = Report::new(refused(&planned).unwrap_or(Outcome::Converged));
         report.runtimes.clone_from(&session.found);
         report.parts = parts(&planned, &session.snapshot.tree, &[]);
