@@ -9,6 +9,8 @@ pub mod build;
 pub mod diff;
 mod owned;
 pub mod proof;
+#[cfg(test)]
+mod tests;
 pub mod whole;
 
 use std::collections::{BTreeMap, BTreeSet};
