@@ -66,12 +66,12 @@ pub fn prepare(
     ledger: &Ledger,
     blobs: &BTreeMap<Digest, Vec<u8>>,
     foreign: Foreign,
-    orphans: Vec<Problem>,
+    orphans: &[Problem],
 ) -> Planned {
     let mut desired = desired(spec, &snapshot.tree, found, ledger);
     for part in desired.parts.iter_mut().filter(|part| part.target == Target::Trust && !orphans.is_empty()) {
         match foreign {
-            Foreign::Refuse => *part = part.clone().refuse(Refusal::Conflict(orphans.clone())),
+            Foreign::Refuse => *part = part.clone().refuse(Refusal::Conflict(orphans.to_vec())),
             Foreign::Replace => {
                 part.notes.extend(orphans.iter().map(|orphan| Problem { severity: Severity::Warning, ..orphan.clone() }));
             }

@@ -141,11 +141,11 @@ impl Ground {
         mode("usr/sbin/update-ca-certificates", 0o755);
         mode("root/.config/containers/auth.json", 0o600);
         mode("etc/containerd/config.toml", 0o640);
-        self.shell(&root)
+        Self::shell(&root)
     }
 
     /// Puts the machine's shell and its libraries into the root.
-    fn shell(&self, root: &Path) -> bool {
+    fn shell(root: &Path) -> bool {
         let Ok(listed) = Command::new("ldd").arg("/bin/sh").output() else { return false };
         let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
         let libraries = listed.split_whitespace().filter(|word| word.starts_with('/'));
@@ -349,7 +349,7 @@ fn killed_apply_then_revert() {
     let origin = seen(&ground.at("origin"));
     ground.undisturbed("before", &["first"]);
     for (from, goal) in [("origin", "first"), ("before", "second")] {
-        killed_somewhere(&ground, from, goal, 11, |at, root, _| {
+        killed_somewhere(&ground, from, goal, 23, |at, root, _| {
             ground.run_well(at, root, "revert");
             Ground::is(&format!("{at}, reverted"), root, &origin);
             let (_, text) = ground.run(root, "revert", &[], None);
@@ -364,7 +364,7 @@ fn killed_apply_then_another_spec() {
     let origin = seen(&ground.at("origin"));
     let first = ground.undisturbed("before", &["first"]);
     let third = ground.undisturbed("third", &["third"]);
-    killed_somewhere(&ground, "before", "second", 11, |at, root, point| {
+    killed_somewhere(&ground, "before", "second", 19, |at, root, point| {
         let (goal, want) = if point % 2 == 0 { ("first", &first) } else { ("third", &third) };
         ground.run_well(at, root, goal);
         Ground::is(&format!("{at}, then {goal}"), root, want);
@@ -382,7 +382,7 @@ fn killed_twice() {
     let origin = seen(&ground.at("origin"));
     ground.undisturbed("before", &["first"]);
     let second = ground.undisturbed("second", &["first", "second"]);
-    killed_somewhere(&ground, "before", "second", 17, |at, root, point| {
+    killed_somewhere(&ground, "before", "second", 29, |at, root, point| {
         // where the second run is killed walks through all of its steps as the first one does, at another pace
         let again = 1 + point * 7 % 90;
         let goal = if point % 3 == 0 { "third" } else { "second" };

@@ -144,10 +144,10 @@ impl Session {
             ForeignChoice::Refuse => Foreign::Refuse,
             ForeignChoice::Replace => Foreign::Replace,
         };
-        let prepare = |orphans| flow::prepare(spec, &self.snapshot, &self.found, &self.ledger, &self.blobs, foreign, orphans);
-        let planned = prepare(Vec::new());
+        let prepare = |orphans: &[Problem]| flow::prepare(spec, &self.snapshot, &self.found, &self.ledger, &self.blobs, foreign, orphans);
+        let planned = prepare(&[]);
         let orphans = self.orphans(&planned, Some(spec));
-        if orphans.is_empty() { planned } else { prepare(orphans) }
+        if orphans.is_empty() { planned } else { prepare(&orphans) }
     }
 
     /// What the refresh in a plan would lose. A run that was cut off has looked before it began, and may have left the bundle

@@ -39,11 +39,14 @@ pub fn orphans(spec: Option<&Spec>, tree: &Tree) -> Vec<Problem> {
     let Some((list, _)) = family.shipped else { return Vec::new() };
     let bundle = NodePath::fixed(family.bundle);
     let (Some(bytes), Found::File(..)) = (tree.bytes(&bundle), tree.find(&NodePath::fixed(list))) else { return Vec::new() };
-    let mut lost = fingerprints(bytes);
-    let mut backed = |found: BTreeSet<Fingerprint>| lost.retain(|one| !found.contains(one));
+    let mut orphans = fingerprints(bytes);
+    let mut backed = |found: BTreeSet<Fingerprint>| orphans.retain(|one| !found.contains(one));
     let dir = NodePath::fixed(family.anchor_dir);
     let dir = tree.real(&dir).unwrap_or(dir);
-    let local = tree.below(&dir).map(|(path, _)| path.clone()).filter(|path| path.name().ends_with(".crt"));
+    let local = tree
+        .below(&dir)
+        .map(|(path, _)| path.clone())
+        .filter(|path| path.name().rsplit_once('.').is_some_and(|(_, ending)| ending == "crt"));
     for path in local.chain(shipped(family, tree)) {
         match tree.find(&path) {
             Found::File(bytes, _) => backed(fingerprints(bytes)),
@@ -53,7 +56,7 @@ pub fn orphans(spec: Option<&Spec>, tree: &Tree) -> Vec<Problem> {
         }
     }
     backed(spec.iter().flat_map(|spec| system(spec)).flat_map(|(_, certs)| certs).map(|cert| cert.fingerprint).collect());
-    lost.iter().map(|one| problem(&bundle, &dir, one)).collect()
+    orphans.iter().map(|one| problem(&bundle, &dir, one)).collect()
 }
 
 fn problem(bundle: &NodePath, dir: &NodePath, one: &Fingerprint) -> Problem {
@@ -80,7 +83,7 @@ mod tests {
 
     #[test]
     fn what_no_file_backs_would_be_lost() {
-        let [one, two, three] = ["one", "two", "three"].map(|name| {
+        let [first, second, third] = ["one", "two", "three"].map(|name| {
             let mut params = rcgen::CertificateParams::new(Vec::<String>::new()).unwrap();
             params.distinguished_name.push(rcgen::DnType::CommonName, name);
             params.self_signed(&rcgen::KeyPair::generate().unwrap()).unwrap().pem()
@@ -89,16 +92,16 @@ mod tests {
         tree.insert(NodePath::root(), Entry::Dir { meta: Meta::new(0o755), listed: true });
         let mut put = |path: &str, text: &str| tree.put(&NodePath::new(path).unwrap(), text.as_bytes(), 0o644);
         put("/etc/os-release", "ID=debian\n");
-        put("/etc/ssl/certs/ca-certificates.crt", &format!("{one}{two}{three}"));
-        put("/usr/share/ca-certificates/mozilla/one.crt", &one);
-        put("/usr/share/ca-certificates/mozilla/off.crt", &three);
-        put("/usr/local/share/ca-certificates/deep/two.crt", &two);
+        put("/etc/ssl/certs/ca-certificates.crt", &format!("{first}{second}{third}"));
+        put("/usr/share/ca-certificates/mozilla/one.crt", &first);
+        put("/usr/share/ca-certificates/mozilla/off.crt", &third);
+        put("/usr/local/share/ca-certificates/deep/two.crt", &second);
         assert_eq!(orphans(None, &tree), []);
         let mut put = |path: &str, text: &str| tree.put(&NodePath::new(path).unwrap(), text.as_bytes(), 0o644);
         put("/etc/ca-certificates.conf", "# shipped\nmozilla/one.crt\n!mozilla/off.crt\nmozilla/gone.crt\n");
         let lost = orphans(None, &tree);
         assert_eq!(lost.len(), 1);
-        assert!(fingerprints(three.as_bytes()).iter().all(|one| lost[0].what.contains(&one.short())));
+        assert!(fingerprints(third.as_bytes()).iter().all(|one| lost[0].what.contains(&one.short())));
         assert!(wishes(&tree).contains(&Wish::path(NodePath::fixed("/usr/share/ca-certificates/mozilla/one.crt"))));
     }
 }
