@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use crate::desired::desired;
+use crate::desired::{Refusal, Target, desired};
 use crate::ledger::Ledger;
 use crate::model::digest::Digest;
 use crate::model::path::NodePath;
+use crate::model::problem::{Problem, Severity};
 use crate::model::snapshot::{Probes, Snapshot};
 use crate::model::tree::Tree;
 use crate::plan::build::{Foreign, Now};
@@ -59,7 +60,7 @@ pub fn configured(found: Vec<FoundRuntime>, spec: &Spec, named: &[Runtime]) -> V
     found.into_iter().filter(|found| found.presence == Presence::There || is_named(found.runtime)).collect()
 }
 
-/// From what was read to the plan.
+/// From what was read to the plan. `orphans`: what a refresh of the trust store would lose, where that was looked at.
 #[must_use]
 pub fn prepare(
     spec: &Spec,
@@ -68,7 +69,16 @@ pub fn prepare(
     ledger: &Ledger,
     blobs: &BTreeMap<Digest, Vec<u8>>,
     foreign: Foreign,
+    orphans: &[Problem],
 ) -> Planned {
-    let desired = desired(spec, &snapshot.tree, found, ledger);
-    plan(spec, desired, found, Now { tree: &snapshot.tree, ledger, blobs, foreign })
+    let mut desired = desired(spec, &snapshot.tree, found, ledger);
+    for part in desired.parts.iter_mut().filter(|part| part.target == Target::Trust && !orphans.is_empty()) {
+        match foreign {
+            Foreign::Refuse => *part = part.clone().refuse(Refusal::Conflict(orphans.to_vec())),
+            Foreign::Replace => {
+                part.notes.extend(orphans.iter().map(|orphan| Problem { severity: Severity::Warning, ..orphan.clone() }));
+            }
+        }
+    }
+    plan(spec, desired, found, Now { tree: &snapshot.tree, ledger, blobs, foreign, live: snapshot.probes.live })
 }

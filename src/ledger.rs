@@ -11,7 +11,9 @@ use crate::desired::Target;
 use crate::format::{KeyEdit, KeyFormat};
 use crate::model::digest::Digest;
 use crate::model::path::NodePath;
+use crate::model::time::Time;
 use crate::model::tree::Meta;
+use crate::plan::Activation;
 
 /// The version that this nodeprep writes. Older ones are migrated when read; newer ones are refused.
 pub const VERSION: u32 = 1;
@@ -32,9 +34,21 @@ pub struct Ledger {
     /// Folders that we made: removed by `revert` and when the last file of ours goes, if empty then.
     #[serde(default)]
     pub dirs: BTreeSet<NodePath>,
+    /// Activations that finished runs left to be done.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub due: Vec<Due>,
     /// The run that has not been proved complete.
     #[serde(default)]
     pub open: Option<Open>,
+}
+
+/// An activation that is still to be done.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Due {
+    /// What.
+    pub what: Activation,
+    /// When the change was made: a process that started later has seen it.
+    pub since: Time,
 }
 
 /// A path that is ours.
@@ -52,6 +66,10 @@ pub struct Owned {
     /// The format of `keys`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub format: Option<KeyFormat>,
+    /// Somebody else has changed the file between two runs of ours: `origin` is not all that there is to go back to, so the
+    /// way back takes our keys out instead.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub shared: bool,
 }
 
 /// What we left at a path.
@@ -99,8 +117,24 @@ pub struct Open {
     pub before: BTreeMap<NodePath, Prior>,
     /// What this run leaves there.
     pub after: BTreeMap<NodePath, Stamp>,
-    /// Activations still to be done, as `who how` in words; taken over by the next run.
-    pub activations: Vec<String>,
+    /// Activations still to be done; taken over by the next run.
+    #[serde(deserialize_with = "known_activations")]
+    pub activations: Vec<Activation>,
+    /// When the run began.
+    #[serde(default)]
+    pub began: Time,
+}
+
+/// The first ledgers had these in words, which say nothing that a run could do.
+fn known_activations<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Vec<Activation>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Either {
+        Known(Activation),
+        Words(#[allow(dead_code, reason = "only its form matters")] String),
+    }
+    let all = Vec::<Either>::deserialize(from)?.into_iter();
+    Ok(all.filter_map(|one| if let Either::Known(activation) = one { Some(activation) } else { None }).collect())
 }
 
 /// Why a ledger cannot be used.
@@ -128,7 +162,7 @@ impl Ledger {
     /// An empty ledger with a new key.
     #[must_use]
     pub fn new(key: [u8; 32]) -> Self {
-        Self { version: VERSION, spec_name: String::new(), key, owned: BTreeMap::new(), dirs: BTreeSet::new(), open: None }
+        Self { version: VERSION, spec_name: String::new(), key, owned: BTreeMap::new(), dirs: BTreeSet::new(), due: Vec::new(), open: None }
     }
 
     /// Reads a ledger.
@@ -165,6 +199,13 @@ impl Ledger {
     #[must_use]
     pub fn stamp(&self, bytes: &[u8], mode: u32) -> Stamp {
         Stamp::File { digest: Digest::keyed(&self.key, bytes), mode }
+    }
+
+    /// What earlier runs left to be done, those that were cut off included.
+    #[must_use]
+    pub fn left(&self) -> Vec<Due> {
+        let open = self.open.iter().flat_map(|open| open.activations.iter().map(|what| Due { what: what.clone(), since: open.began }));
+        self.due.iter().cloned().chain(open).collect()
     }
 
     /// Names of the blobs that are still needed.

@@ -166,8 +166,15 @@ pub fn execute(
         // nothing to write: not even the ledger. A refresh that is cut off here is found again, because it is derived
         let end = commands.iter().try_for_each(|one| {
             progress(Progress::Activating(one));
-            activate(one, door).map(|done| due.extend((!done).then(|| one.clone())))
+            let done = activate(one, door)?;
+            if done {
+                hands.ran(one);
+            } else {
+                due.push(one.clone());
+            }
+            Ok(())
         });
+        let end = end.and_then(|()| hands.settle().map_err(ApplyError::from));
         let end = end.map_or_else(End::Refused, |()| End::Unchanged);
         return Outcome { end, changed: Vec::new(), due, ledger: hands.into_ledger() };
     }
@@ -188,12 +195,20 @@ pub fn execute(
             Action::Change(step) => hands.change(step).map(|()| progress(Progress::Changed(hands.step(step)))).map_err(ApplyError::from),
             Action::Sync => hands.sync().map_err(ApplyError::from),
             Action::Activate(one) => {
-                progress(Progress::Activating(&commands[one]));
-                activate(&commands[one], door).map(|done| {
-                    if !done && !due.contains(&commands[one]) {
-                        due.push(commands[one].clone());
-                    }
-                })
+                let forward = &commands[one];
+                let other = if at.is_back() { plan.back.iter().find(|other| other.who == forward.who) } else { None };
+                let command = other.unwrap_or(forward);
+                progress(Progress::Activating(command));
+                let result = activate(command, door);
+                let undone = if at.is_back() { result.is_err() } else { matches!(result, Ok(false)) };
+                if undone && !due.contains(command) {
+                    due.push(command.clone());
+                    hands.leave(command);
+                }
+                if matches!(result, Ok(true)) && !at.is_back() {
+                    hands.ran(command);
+                }
+                result.map(drop)
             }
             Action::Close => hands.close().map_err(ApplyError::from),
             Action::Undo(step) => {
@@ -228,8 +243,11 @@ pub fn execute(
             changed = hands.changed();
             End::Applied
         }
-        Verdict::Refused => End::Refused(why),
-        Verdict::RolledBack => End::RolledBack(why),
+        Verdict::Refused | Verdict::RolledBack => {
+            // what would have been due is not, because nothing has changed
+            due.retain(|one| matches!(one.how, How::Refresh(_)) || plan.due.iter().any(|before| before.what == *one));
+            if verdict == Verdict::Refused { End::Refused(why) } else { End::RolledBack(why) }
+        }
         Verdict::Stuck => {
             changed = by_hand.iter().map(|(path, _)| path.clone()).collect();
             End::RollbackFailed { why, by_hand }

@@ -4,7 +4,7 @@
 //! preflight ▶ stage ▶ record ▶ change 0 … ▶ sync ▶ activate 0 … ▶ change (retire) … ▶ sync ▶ close ▶ clean ▶ finish
 //!     └─────────┴────────┴───────┐   └─────────┴───────────┴──────────────────┴─────────┴──────┐
 //!                                ▼                                                             ▼
-//!                    forget ▶ clean ▶ finish                        undo n … 0 ▶ forget ▶ activate again ▶ clean ▶ finish
+//!                    forget ▶ clean ▶ finish                        undo n … 0 ▶ activate again ▶ forget ▶ clean ▶ finish
 //! ```
 //!
 //! Changes are numbered through: first the content-addressed files (which nothing names yet), then what makes them visible,
@@ -97,6 +97,12 @@ impl State {
         Self { shape, action: Action::Idle, made: 0, activated: 0, back: false, stuck: false }
     }
 
+    /// Whether it is on the way back.
+    #[must_use]
+    pub const fn is_back(&self) -> bool {
+        self.back
+    }
+
     const fn visible(&self) -> usize {
         self.shape.stage + self.shape.switch
     }
@@ -168,13 +174,14 @@ pub const fn next(state: State, event: Event) -> (State, Action) {
                 to.forward(true)
             }
         }
-        // what was activated is activated again with the files of before; that it fails changes nothing any more
+        // what was activated is activated again with the files of before, while the ledger still says that something is open;
+        // that it fails changes nothing any more
         Action::Activate(at) if at + 1 < state.activated => Action::Activate(at + 1),
+        Action::Activate(_) if !state.stuck => Action::Forget,
         Action::Undo(at) => {
             to.stuck = state.stuck || failed;
             if at == 0 { after_undo(&to) } else { Action::Undo(at - 1) }
         }
-        Action::Forget if state.activated > 0 => Action::Activate(0),
         Action::Activate(_) | Action::Close | Action::Forget => Action::Clean,
         Action::Clean | Action::Finish(_) => Action::Finish(state.verdict()),
     };
@@ -182,17 +189,17 @@ pub const fn next(state: State, event: Event) -> (State, Action) {
 }
 
 const fn back_from(state: &State) -> Action {
-    if state.made == 0 { Action::Forget } else { Action::Undo(state.made - 1) }
+    if state.made == 0 { after_undo(state) } else { Action::Undo(state.made - 1) }
 }
 
 /// While something is not as before, the ledger has to keep saying so.
 const fn after_undo(state: &State) -> Action {
-    if !state.stuck {
-        Action::Forget
-    } else if state.activated > 0 {
+    if state.activated > 0 {
         Action::Activate(0)
-    } else {
+    } else if state.stuck {
         Action::Clean
+    } else {
+        Action::Forget
     }
 }
 

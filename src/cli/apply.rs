@@ -11,11 +11,13 @@ use crate::model::path::NodePath;
 use crate::model::problem::Problem;
 use crate::node::command::Tools;
 use crate::node::lock::Lock;
-use crate::plan::Plan;
+use crate::plan::{How, Plan};
 use crate::report::Report;
 use crate::report::exit::Outcome;
 use crate::report::plan::{Tense, text};
 use crate::report::style::Style;
+use crate::spec::{Ca, Scope, Spec};
+use crate::trust;
 
 /// Arguments of `apply`.
 #[derive(Debug, Args)]
@@ -67,11 +69,32 @@ impl Apply {
         session.configure(&spec, &self.choices);
         let planned = session.plan(&spec, &self.choices);
         let mut report = report(&session, &spec, &planned, problems, refused(&planned).unwrap_or(Outcome::Converged));
-        carry_out(&session, &planned.plan, session.ledger.clone(), &mut report);
+        let done = carry_out(&session, &planned.plan, session.ledger.clone(), &mut report);
+        if done && planned.refreshes() && !report.due.iter().any(|due| matches!(due.how, How::Refresh(_))) {
+            arrived(&session, &spec, &mut report);
+        }
         // the process ends here: taking thousands of small things apart one by one would be a tenth of its time
         std::mem::forget((session.snapshot, session.ledger, spec, planned));
         Ok(report)
     }
+}
+
+/// Whether the anchors are in the bundle: the exit code of the store's command proves nothing.
+fn arrived(session: &Session, spec: &Spec, report: &mut Report) {
+    let tree = session.look_again(|_| trust::wishes());
+    let Ok(family) = trust::family(&tree) else { return };
+    let missing = trust::missing(spec, family, &tree);
+    if missing.is_empty() {
+        return;
+    }
+    let lacks = |ca: &&Ca| ca.scope == Scope::System && ca.certs.iter().any(|cert| missing.contains(&cert.fingerprint));
+    report.problems.extend(spec.cas.iter().filter(lacks).map(|ca| {
+        let what = format!("`{}` succeeded, but {} is not in {}", family.refresh.join(" "), ca.name, family.bundle);
+        let help = format!("run the command by hand and read what it says; look whether something else writes {}", family.bundle);
+        Problem::error("anchor-missing", what, help).at(ca.at.clone())
+    }));
+    report.outcome = Outcome::VerifyFailed;
+    report.exit_code = report.outcome.code();
 }
 
 /// Shows what was done.
@@ -83,8 +106,8 @@ pub(super) fn show(report: &Report, output: Output, style: Style) -> Ended {
     Ended { shown, outcome: report.outcome }
 }
 
-/// Executes a plan and puts into the report what came of it.
-pub(super) fn carry_out(session: &Session, plan: &Plan, ledger: Ledger, report: &mut Report) {
+/// Executes a plan and puts into the report what came of it; whether it went through.
+pub(super) fn carry_out(session: &Session, plan: &Plan, ledger: Ledger, report: &mut Report) -> bool {
     let mut door = Tools { root: &session.root, patience: PATIENCE };
     let applied = execute(&session.root, &session.state, plan, ledger, &mut door, &mut |_| {});
     report.due.clone_from(&applied.due);
@@ -103,6 +126,7 @@ pub(super) fn carry_out(session: &Session, plan: &Plan, ledger: Ledger, report: 
         }
     }
     report.exit_code = report.outcome.code();
+    applied.class().is_none()
 }
 
 fn failures(applied: &Applied) -> Vec<Problem> {

@@ -42,8 +42,18 @@ impl Revert {
         let _lock = Lock::take(&root, &state)?;
         tidy(&root, &state)?;
         let session = Session::open(root, &[])?;
-        let now = Now { tree: &session.snapshot.tree, ledger: &session.ledger, blobs: &session.blobs, foreign: Foreign::Refuse };
-        let planned = back::plan(now, &session.found, refresh_back(&session.snapshot.tree).as_ref());
+        let now = Now {
+            tree: &session.snapshot.tree,
+            ledger: &session.ledger,
+            blobs: &session.blobs,
+            foreign: Foreign::Refuse,
+            live: session.snapshot.probes.live,
+        };
+        let refresh = refresh_back(&session.snapshot.tree);
+        let plan = |orphans: &[Problem]| back::plan(now, &session.found, refresh.as_ref(), orphans);
+        let planned = plan(&[]);
+        let orphans = session.orphans(&planned, None);
+        let planned = if orphans.is_empty() { planned } else { plan(&orphans) };
         let mut report = Report::new(refused(&planned).unwrap_or(Outcome::Converged));
         report.runtimes.clone_from(&session.found);
         report.parts = parts(&planned, &session.snapshot.tree, &[]);

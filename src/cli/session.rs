@@ -9,16 +9,19 @@ use crate::model::digest::Digest;
 use crate::model::path::NodePath;
 use crate::model::problem::{Problem, Severity};
 use crate::model::secret::Secret;
+use crate::model::tree::Tree;
 use crate::node::error::{Class, NodeError};
 use crate::node::material::{document, materials};
 use crate::node::root::Root;
 use crate::node::{Snapshot, blobs, probe, read};
+use crate::plan::activation::cut_off;
 use crate::plan::build::Foreign;
 use crate::plan::whole::Planned;
 use crate::report::exit::Outcome;
-use crate::runtime::{FoundRuntime, Runtime, facts};
+use crate::runtime::{FoundRuntime, Runtime, Wish, facts};
 use crate::spec::Spec;
 use crate::spec::load::{Closed, Draft};
+use crate::trust::backing;
 
 /// Why a subcommand ends before it has begun: problems to show, and the outcome.
 pub(super) struct Stopped {
@@ -156,7 +159,25 @@ impl Session {
             ForeignChoice::Refuse => Foreign::Refuse,
             ForeignChoice::Replace => Foreign::Replace,
         };
-        flow::prepare(spec, &self.snapshot, &self.found, &self.ledger, &self.blobs, foreign)
+        let prepare = |orphans: &[Problem]| flow::prepare(spec, &self.snapshot, &self.found, &self.ledger, &self.blobs, foreign, orphans);
+        let planned = prepare(&[]);
+        let orphans = self.orphans(&planned, Some(spec));
+        if orphans.is_empty() { planned } else { prepare(&orphans) }
+    }
+
+    /// What the refresh in a plan would lose. A run that was cut off has looked before it began, and may have left the bundle
+    /// with certificates of anchors that it took away.
+    pub(super) fn orphans(&self, planned: &Planned, spec: Option<&Spec>) -> Vec<Problem> {
+        if !planned.refreshes() || cut_off(&self.ledger) {
+            return Vec::new();
+        }
+        backing::orphans(spec, &self.look_again(backing::wishes))
+    }
+
+    /// The trust store as it is now, apart from the snapshot.
+    pub(super) fn look_again(&self, wishes: impl FnMut(&Tree) -> Vec<Wish>) -> Tree {
+        let limits = read::Limits { bundles: flow::large_files(), ..read::Limits::default() };
+        read::read_within(&self.root, &limits, wishes)
     }
 
     /// What a plan's targets do not show: nothing to configure at all.

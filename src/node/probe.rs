@@ -66,7 +66,11 @@ fn boot_id() -> String {
 }
 
 fn processes(root: &Root) -> Vec<Process> {
-    let booted = fs::read_to_string("/proc/stat").ok().and_then(|text| boot_time(&text)).unwrap_or(0);
+    let uptime = fs::read_to_string("/proc/uptime").ok().and_then(|text| uptime(&text));
+    let booted = uptime.map_or_else(
+        || fs::read_to_string("/proc/stat").ok().and_then(|text| boot_time(&text)).unwrap_or(0) * 1000,
+        |uptime| now().0 - uptime,
+    );
     let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
     let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
     let mut found: Vec<Process> = pids.filter_map(|pid| process(root, pid, booted)).collect();
@@ -92,7 +96,7 @@ fn process(root: &Root, pid: u32, booted: i64) -> Option<Process> {
     };
     let env = words("environ").into_iter();
     let env = env.filter_map(|pair| pair.split_once('=').map(|(name, value)| (name.to_owned(), value.to_owned()))).collect();
-    let started = Time(booted * 1000 + ticks * 1000 / TICKS_PER_SECOND);
+    let started = Time(booted + ticks * 1000 / TICKS_PER_SECOND);
     Some(Process { pid, started, exe, replaced, args: words("cmdline"), env })
 }
 
@@ -103,6 +107,13 @@ fn in_a_container(dir: &Path) -> bool {
         (Some(own), Some(first)) => own != first,
         _ => false,
     }
+}
+
+/// `/proc/uptime` in milliseconds: finer than the boot time in whole seconds, so that a restart right after a change is seen
+/// as such.
+fn uptime(text: &str) -> Option<i64> {
+    let (secs, hundredths) = text.split_whitespace().next()?.split_once('.')?;
+    Some(secs.parse::<i64>().ok()? * 1000 + hundredths.parse::<i64>().ok()? * 10)
 }
 
 /// `btime` of `/proc/stat`.
@@ -124,6 +135,7 @@ mod tests {
         let stat = "812 (a) b (c) S 1 812 812 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 9 0 4711 1 2";
         assert_eq!(start_ticks(stat), Some(4711));
         assert_eq!(boot_time("cpu 1\nbtime 1795197661\n"), Some(1_795_197_661));
+        assert_eq!(uptime("4711.07 9000.00\n"), Some(4_711_070));
     }
 
     #[test]

@@ -276,7 +276,9 @@ fn replaceable(folder: &Folder, name: &str, device: u64, mount: Option<u64>) -> 
     let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     let open = openat(folder, name, flags, Mode::empty()).map_err(|errno| NodeError::of("open", path(), errno))?;
     let found = fstat(&open).map_err(|errno| NodeError::of("look at", path(), errno))?;
-    if found.st_dev != device || (mount.is_some() && files::mount_id(&open) != mount) {
+    // on an overlay a file has another device than its folder without being a mount point, so the number of the mount decides
+    let elsewhere = if mount.is_some() { files::mount_id(&open) != mount } else { found.st_dev != device };
+    if elsewhere {
         return Err(NodeError::Mounted { path: path() });
     }
     // a file that may not be written can be replaced; one that is immutable cannot, which is told apart by EPERM

@@ -11,11 +11,14 @@ use nix::errno::Errno;
 use super::blobs;
 use super::error::NodeError;
 use super::files;
+use super::probe::now;
 use super::root::{Folder, Last, Root, make_folder_as};
 use super::stage::{self, Staging, Unsynced};
 use super::survey::Surveyor;
+use crate::desired::Target;
 use crate::ledger::Ledger;
 use crate::model::path::NodePath;
+use crate::model::time::Time;
 use crate::plan::{Activation, Plan, Step};
 
 /// The ledger in the state folder.
@@ -49,6 +52,12 @@ pub struct Hands<'a> {
     existed: bool,
     closing: bool,
     taken: usize,
+    /// When the last change was made; until then, when the run began.
+    when: Time,
+    /// Commands that could not be run.
+    left: Vec<Activation>,
+    /// Whose commands were run.
+    ran: BTreeSet<Target>,
 }
 
 impl<'a> Hands<'a> {
@@ -69,6 +78,9 @@ impl<'a> Hands<'a> {
             existed: false,
             closing: false,
             taken: 0,
+            when: now(),
+            left: Vec::new(),
+            ran: BTreeSet::new(),
         }
     }
 
@@ -136,6 +148,7 @@ impl<'a> Hands<'a> {
     /// Brings what was changed so far to the disk; with the last change also the ledger that will close the run.
     pub(crate) fn sync(&mut self) -> Done {
         if self.taken == self.jobs.len() {
+            self.when = now();
             let folder = self.state_folder()?;
             let after = self.final_ledger()?;
             let open = std::mem::replace(&mut self.current, after);
@@ -147,11 +160,38 @@ impl<'a> Hands<'a> {
         self.unsynced.sync()
     }
 
+    /// Remembers a command that could not be run.
+    pub(crate) fn leave(&mut self, one: &Activation) {
+        self.left.push(one.clone());
+        self.closing = false;
+    }
+
+    /// Remembers that a command was run.
+    pub(crate) fn ran(&mut self, one: &Activation) {
+        self.closing &= self.plan.due.iter().all(|due| due.what.who != one.who);
+        self.ran.insert(one.who.clone());
+    }
+
+    /// Writes only that what was due is due no more, where nothing else is to be written.
+    pub(crate) fn settle(&mut self) -> Done {
+        let after = self.final_ledger()?;
+        if after == self.old {
+            return Ok(());
+        }
+        let folder = self.state_folder()?;
+        files::unlink(&folder, NEW_LEDGER)?;
+        self.current = after;
+        self.write_ledger(&folder)?;
+        self.unsynced.sync()?;
+        swap_ledger(&folder)
+    }
+
     pub(crate) fn close(&mut self) -> Done {
         let folder = self.state_folder()?;
+        self.drop_folders(&self.final_ledger()?)?;
         let after = self.final_ledger()?;
-        self.drop_folders(&after)?;
         if !self.closing {
+            files::unlink(&folder, NEW_LEDGER)?;
             self.current = after.clone();
             self.write_ledger(&folder)?;
             self.unsynced.sync()?;

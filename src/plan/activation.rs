@@ -3,11 +3,14 @@
 
 use std::collections::BTreeMap;
 
+use super::build::Now;
+use super::whole::{PlannedPart, readers};
 use super::{Activation, Expect, How, Plan, Step};
 use crate::desired::{Part, Target};
+use crate::ledger::{Due, Ledger};
 use crate::model::path::NodePath;
-use crate::model::tree::Tree;
-use crate::runtime::FoundRuntime;
+use crate::model::tree::{Found, Tree};
+use crate::runtime::{FoundRuntime, Runtime};
 use crate::spec::Spec;
 use crate::trust;
 
@@ -19,12 +22,12 @@ pub fn touched(plan: &Plan) -> Vec<NodePath> {
 }
 
 /// The trust store's own command, when anchors change or the bundle does not hold those that are there: derived from the
-/// bundle, so that a refresh that was cut off is found again.
+/// bundle, so that a refresh that was cut off is found again. What such a run has taken away is not seen there (`cut_off`).
 #[must_use]
-pub fn refresh(spec: &Spec, tree: &Tree, steps: &Plan) -> Option<Activation> {
+pub fn refresh(spec: &Spec, tree: &Tree, steps: &Plan, cut_off: bool) -> Option<Activation> {
     let family = trust::family(tree).ok()?;
     let replaced = |step: &Step| !matches!(step.expect, Expect::Absent);
-    let removed = steps.switch.iter().chain(&steps.retire).any(replaced);
+    let removed = cut_off || steps.switch.iter().chain(&steps.retire).any(replaced);
     let missing = trust::missing(spec, family, tree).len();
     let mut because = Vec::new();
     if !(steps.switch.is_empty() && steps.retire.is_empty()) {
@@ -32,6 +35,9 @@ pub fn refresh(spec: &Spec, tree: &Tree, steps: &Plan) -> Option<Activation> {
     }
     if missing > 0 {
         because.push(format!("{missing} of the spec's CAs are not yet in {}", family.bundle));
+    }
+    if cut_off {
+        because.push("an earlier run changed anchors and did not come to refresh the store".to_owned());
     }
     (!because.is_empty()).then(|| Activation { who: Target::Trust, how: How::Refresh(family.refresh(removed)), because })
 }
@@ -42,6 +48,80 @@ pub fn refresh_back(tree: &Tree) -> Option<Activation> {
     let family = trust::family(tree).ok()?;
     let because = vec![format!("anchors in {} go", family.anchor_dir)];
     Some(Activation { who: Target::Trust, how: How::Refresh(family.refresh(true)), because })
+}
+
+/// Whether an earlier run left the refresh of the trust store to be done.
+#[must_use]
+pub fn cut_off(ledger: &Ledger) -> bool {
+    ledger.left().iter().any(|due| matches!(due.what.how, How::Refresh(_)))
+}
+
+/// Adds what earlier runs left to be done (docs/adr/0006). On the running system it is due until the process has started after
+/// the change; elsewhere it was told when the change was made, and the ledger keeps it for a run on the running system.
+pub fn take_over(plan: &mut Plan, parts: &mut [PlannedPart], now: Now<'_>, found: &[FoundRuntime]) {
+    let mut left = now.ledger.left();
+    left.extend(seen_late(now, found).into_iter().filter(|_| now.live));
+    for due in left {
+        if let How::Refresh(_) = due.what.how {
+            // a part that could be planned has taken it over; one that is refused keeps it
+            let refused = parts.iter().any(|part| part.part.target == due.what.who && part.refused.is_some());
+            let told = plan.activate.iter().any(|activation| activation.who == due.what.who);
+            if !refused && !told {
+                plan.activate.extend(refresh_back(now.tree));
+            }
+            let known = plan.due.iter().any(|kept| kept.what.who == due.what.who);
+            if !known && (refused || now.ledger.due.contains(&due)) {
+                plan.due.push(due);
+            }
+            continue;
+        }
+        if let Some(same) = plan.activate.iter_mut().find(|activation| activation.who == due.what.who) {
+            // told anew, and not less
+            same.how = same.how.clone().max(due.what.how);
+            continue;
+        }
+        let mut kept = plan.due.iter_mut();
+        if let Some(same) = kept.find(|kept| kept.what.who == due.what.who) {
+            same.what.how = same.what.how.clone().max(due.what.how);
+            same.since = same.since.max(due.since);
+        } else if !now.live || waits(&due, found) {
+            plan.due.push(due);
+        }
+    }
+    let told = plan.due.iter().filter(|due| now.live && !matches!(due.what.how, How::Refresh(_)));
+    let told: Vec<Activation> = told.map(|due| due.what.clone()).collect();
+    for activation in told {
+        if let Some(part) = parts.iter_mut().find(|part| part.part.target == activation.who) {
+            part.activations.push(activation.clone());
+        }
+        plan.activate.push(activation);
+    }
+    plan.back.extend(plan.activate.iter().filter(|one| matches!(one.how, How::Refresh(_))).filter_map(|_| refresh_back(now.tree)));
+}
+
+/// Whether the process that it concerns has not started anew since. One that does not run sees everything when it starts.
+fn waits(due: &Due, found: &[FoundRuntime]) -> bool {
+    let daemons = readers(&due.what.who, found).into_iter().filter(|reader| reader.runtime != Runtime::Podman);
+    daemons.filter_map(|daemon| daemon.running.as_ref()).any(|process| process.started <= due.since)
+}
+
+/// Files of ours that were written after the process that keeps them in memory has started.
+fn seen_late(now: Now<'_>, found: &[FoundRuntime]) -> Vec<Due> {
+    let mut late: Vec<Due> = Vec::new();
+    for (path, owned) in &now.ledger.owned {
+        for reader in readers(&owned.target, found) {
+            let Some(process) = &reader.running else { continue };
+            let Found::File(_, meta) = now.tree.find(path) else { continue };
+            if meta.mtime <= process.started {
+                continue;
+            }
+            let (how, because) = reader.activation(path);
+            if how != How::Nothing {
+                late.push(Due { what: Activation { who: owned.target.clone(), how, because: vec![because] }, since: meta.mtime });
+            }
+        }
+    }
+    late
 }
 
 /// Activations of one part, coalesced: the strongest `how` per reader wins, and its reasons are kept.

@@ -2,18 +2,18 @@
 
 use std::collections::BTreeSet;
 
-use super::activation::activations;
+use super::activation::{activations, cut_off, take_over};
 use super::build::{Now, give_back};
-use super::whole::{Planned, PlannedPart, readers};
+use super::whole::{Planned, PlannedPart, keep, readers};
 use super::{Act, Activation, How, Plan};
 use crate::desired::{Part, Refusal, Target};
-use crate::model::problem::Severity;
+use crate::model::problem::{Problem, Severity};
 use crate::runtime::FoundRuntime;
 
 /// Plans to give back what was there before nodeprep. A target in which something cannot be given back is left as it is, with
-/// the reason; `refresh` is the trust store's command.
+/// the reason; `refresh` is the trust store's command, `orphans` what it would lose.
 #[must_use]
-pub fn plan(now: Now<'_>, found: &[FoundRuntime], refresh: Option<&Activation>) -> Planned {
+pub fn plan(now: Now<'_>, found: &[FoundRuntime], refresh: Option<&Activation>, orphans: &[Problem]) -> Planned {
     let mut whole = Plan { dirs: now.ledger.dirs.clone(), ..Plan::default() };
     let targets: BTreeSet<&Target> = now.ledger.owned.values().map(|owned| &owned.target).collect();
     let mut parts = Vec::new();
@@ -25,30 +25,31 @@ pub fn plan(now: Now<'_>, found: &[FoundRuntime], refresh: Option<&Activation>) 
             why.clone_into(&mut step.why);
         }
         let part = Part::new(target.clone());
-        if !steps.notes.is_empty() {
-            // what stays may refer to what would go: a hosts.toml to its CA
-            let kept = now.ledger.owned.iter().filter(|(_, owned)| &owned.target == target);
-            whole.owned.extend(kept.map(|(path, owned)| (path.clone(), owned.clone())));
-            parts.push(PlannedPart { refused: Some(refusal(&steps)), part: Part::new(target.clone()), activations: Vec::new() });
+        let orphaned = *target == Target::Trust && !orphans.is_empty();
+        let refused = if orphaned { Some(Refusal::Conflict(orphans.to_vec())) } else { refusal(&steps) };
+        if refused.is_some() {
+            keep(&mut whole, now, |other| other == target);
+            parts.push(PlannedPart { part, refused, activations: Vec::new() });
             continue;
         }
         let mut needed = activations(&part, &steps, &readers(target, found));
         let changes = !(steps.switch.is_empty() && steps.retire.is_empty());
-        needed.extend(refresh.filter(|_| *target == Target::Trust && changes).cloned());
+        needed.extend(refresh.filter(|_| *target == Target::Trust && (changes || cut_off(now.ledger))).cloned());
         whole.activate.extend(needed.iter().filter(|activation| activation.how != How::Nothing).cloned());
         whole.switch.append(&mut steps.switch);
         whole.retire.append(&mut steps.retire);
         whole.owned.append(&mut steps.owned);
         parts.push(PlannedPart { part, refused: None, activations: needed });
     }
+    take_over(&mut whole, &mut parts, now, found);
     Planned { plan: whole, parts }
 }
 
 /// What cannot be given back is somebody's later change: a conflict.
-fn refusal(steps: &Plan) -> Refusal {
+fn refusal(steps: &Plan) -> Option<Refusal> {
     let mut problems = steps.notes.clone();
     for problem in &mut problems {
         problem.severity = Severity::Error;
     }
-    Refusal::Conflict(problems)
+    (!problems.is_empty()).then_some(Refusal::Conflict(problems))
 }

@@ -33,6 +33,8 @@ pub struct Now<'a> {
     pub blobs: &'a BTreeMap<Digest, Vec<u8>>,
     /// What to do with foreign files.
     pub foreign: Foreign,
+    /// Whether the node is the running system: only there do processes say what they have seen.
+    pub live: bool,
 }
 
 /// How much work a plan is for a runtime's configuration: content that others refer to comes first, what refers to it last.
@@ -81,7 +83,7 @@ pub fn add_part(plan: &mut Plan, part: &Part, now: Now<'_>, same_meaning: impl F
                     plan.dirs.extend(whole.unit.as_ref().and_then(|unit| now.tree.real(unit)));
                 }
                 if place.holds(&whole.content.bytes, whole.mode) {
-                    owned.insert(path.clone(), before);
+                    owned.insert(path.clone(), stamped(now, before, &place));
                     continue;
                 }
                 if let Standing::Foreign { bytes, .. } = &place
@@ -173,7 +175,7 @@ pub fn way_back(path: &NodePath, owned: &Owned, now: Now<'_>) -> Result<Option<S
             Prior::File { blob, meta } => put(blob_bytes(now, path, blob)?, meta, Expect::Absent),
             Prior::Link { to, meta } => step(Expect::Absent, Act::PutLink { to: to.clone(), meta: meta.clone() }),
         },
-        Standing::Ours { expect, meta, bytes } => match &owned.origin {
+        Standing::Ours { expect, meta, bytes } if !owned.shared => match &owned.origin {
             Prior::Absent => step(expect, Act::Remove),
             Prior::File { blob, meta: before } => {
                 let old = match (blob_bytes(now, path, blob), owned.format) {
@@ -191,18 +193,18 @@ pub fn way_back(path: &NodePath, owned: &Owned, now: Now<'_>) -> Result<Option<S
         },
         // somebody has put back by hand what was there before
         Standing::Drifted { bytes, .. } if matches!(&owned.origin, Prior::File { blob, .. } if *blob == Digest::of(&bytes)) => Ok(None),
-        Standing::Drifted { expect, meta, bytes } => match owned.format {
+        Standing::Ours { expect, meta, bytes } | Standing::Drifted { expect, meta, bytes } => match owned.format {
             Some(format) => match without_keys(path, owned, format, &bytes)? {
                 undone if undone.as_bytes() == bytes.as_ref() => Ok(None),
                 undone => put(undone.into_bytes(), &meta, expect),
             },
-            None => Err(Problem::warning(
-                "changed-since",
-                format!("{path} has been changed since nodeprep wrote it, so it is neither removed nor replaced"),
-                format!("move {path} away, with what is needed of it, and run again"),
-            )),
+            None => Err(changed_since(path)),
         },
-        Standing::Foreign { .. } => Ok(None),
+        // a link: it is what was there before, or somebody has put it in the place of ours
+        Standing::Foreign { entry, .. } => match (&entry, &owned.origin) {
+            (Entry::Link { to, .. }, Prior::Link { to: before, .. }) if to == before => Ok(None),
+            _ => Err(changed_since(path)),
+        },
     }
 }
 
@@ -223,6 +225,14 @@ fn kept_copy(owned: &Owned) -> String {
         Prior::File { blob, .. } => format!("; what was there before nodeprep is kept as /var/lib/nodeprep/blobs/{blob}"),
         Prior::Absent | Prior::Link { .. } => String::new(),
     }
+}
+
+fn changed_since(path: &NodePath) -> Problem {
+    Problem::warning(
+        "changed-since",
+        format!("{path} has been changed since nodeprep wrote it, so it is neither removed nor replaced"),
+        format!("move {path} away, with what is needed of it, and run again"),
+    )
 }
 
 fn blob_bytes(now: Now<'_>, path: &NodePath, blob: &Digest) -> Result<Vec<u8>, Problem> {
@@ -294,9 +304,10 @@ fn folder_step(target: &Target, unit: NodePath, files: Vec<Step>) -> Step {
 }
 
 /// The ledger's entry for a path that is ours already and holds exactly what is wanted: nothing else has to be known of it
-/// then, so no digest is made.
+/// then, so no digest is made. After a run that was cut off the ledger may speak of what was never written: it is looked at
+/// closely then.
 fn as_left(now: Now<'_>, path: &NodePath, want: &Want, target: &Target) -> Option<Owned> {
-    let Want::Whole(whole) = want else { return None };
+    let (Want::Whole(whole), None) = (want, &now.ledger.open) else { return None };
     let owned = now.ledger.owned.get(path)?;
     let Some(Entry::File { bytes, meta }) = now.tree.entry(&now.tree.real_parent(path)?) else { return None };
     (meta.mode == whole.mode && bytes.as_ref() == whole.content.bytes).then(|| Owned { target: target.clone(), ..owned.clone() })
@@ -312,7 +323,17 @@ fn owned_or_new(now: Now<'_>, path: &NodePath, target: &Target, place: &Standing
         Standing::Ours { .. } | Standing::Drifted { .. } | Standing::Absent => Prior::Absent,
         Standing::Foreign { entry, .. } => prior(entry).unwrap_or(Prior::Absent),
     };
-    Owned { target: target.clone(), now: Stamp::Absent, origin, keys: Vec::new(), format: None }
+    Owned { target: target.clone(), now: Stamp::Absent, origin, keys: Vec::new(), format: None, shared: false }
+}
+
+/// The entry of a path that is as it should be. What stands there is what we left, even where the ledger says something else:
+/// a run that was cut off wrote ahead what it never came to do, or somebody else has put the content there.
+fn stamped(now: Now<'_>, entry: Owned, place: &Standing) -> Owned {
+    let differs = now.ledger.open.is_some() || matches!(place, Standing::Drifted { .. });
+    match place.bytes().zip(place.meta()) {
+        Some((bytes, meta)) if differs => Owned { now: now.ledger.stamp(bytes, meta.mode), ..entry },
+        _ => entry,
+    }
 }
 
 fn keys_step(target: &Target, path: &NodePath, keys: &Keys, now: Now<'_>, place: &Standing) -> Result<(Option<Step>, Owned), Problem> {
@@ -322,6 +343,7 @@ fn keys_step(target: &Target, path: &NodePath, keys: &Keys, now: Now<'_>, place:
     {
         entry.origin = Prior::File { blob: Digest::of(bytes), meta: meta.clone() };
     }
+    entry.shared |= matches!(place, Standing::Drifted { .. }) && now.ledger.owned.contains_key(path);
     // what the room has undone itself is among its edits
     let undone = |key: &Vec<String>| keys.edits.iter().any(|edit| &edit.key == key);
     let unwanted: Vec<KeyEdit> = entry.keys.iter().filter(|edit| !keys.wanted.contains(&edit.key) && !undone(&edit.key)).cloned().collect();
@@ -336,9 +358,9 @@ fn keys_step(target: &Target, path: &NodePath, keys: &Keys, now: Now<'_>, place:
     merge(&mut entry.keys, &keys.edits);
     entry.keys.retain(|edit| keys.wanted.contains(&edit.key));
     entry.format = Some(keys.format);
-    if keys.edits.is_empty() && unwanted.is_empty() {
+    if keys.edits.is_empty() && (unwanted.is_empty() || place.bytes() == Some(&content.bytes)) {
         // all there already, by whoever's hand: only what we wrote is ours
-        return Ok((None, entry));
+        return Ok((None, stamped(now, entry, place)));
     }
     let meta = place.meta().cloned().unwrap_or_else(|| Meta::new(keys.mode));
     let meta = if content.secrets.is_empty() { meta } else { Meta { mode: meta.mode & 0o600, ..meta } };
@@ -350,8 +372,16 @@ fn keys_step(target: &Target, path: &NodePath, keys: &Keys, now: Now<'_>, place:
 /// The value before the first edit of a key is the one to go back to.
 fn merge(keys: &mut Vec<KeyEdit>, edits: &[KeyEdit]) {
     for edit in edits {
-        match keys.iter_mut().find(|known| known.key == edit.key) {
-            Some(known) => known.to.clone_from(&edit.to),
+        match keys.iter().position(|known| known.key == edit.key) {
+            Some(at) => {
+                keys[at].to.clone_from(&edit.to);
+                // what a run that was cut off may have left there is overwritten
+                let mut index = 0;
+                keys.retain(|known| {
+                    index += 1;
+                    index - 1 <= at || known.key != edit.key
+                });
+            }
             None => keys.push(edit.clone()),
         }
     }

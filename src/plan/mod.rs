@@ -9,14 +9,16 @@ pub mod build;
 pub mod diff;
 mod owned;
 pub mod proof;
+#[cfg(test)]
+mod tests;
 pub mod whole;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::desired::Target;
-use crate::ledger::{Owned, Prior};
+use crate::ledger::{Due, Owned, Prior};
 use crate::model::content::Content;
 use crate::model::digest::Digest;
 use crate::model::path::NodePath;
@@ -31,8 +33,12 @@ pub struct Plan {
     pub stage: Vec<Step>,
     /// The renames that make the rest visible. (Their temporary files are written in the stage phase.)
     pub switch: Vec<Step>,
-    /// What makes running programs see it.
+    /// What makes running programs see it, and what earlier runs left of that.
     pub activate: Vec<Activation>,
+    /// What stands in for `activate` on the way back, by whom it concerns.
+    pub back: Vec<Activation>,
+    /// What earlier runs left to be done and this one does not do either: the ledger goes on saying so.
+    pub due: Vec<Due>,
     /// Deletions, only after activation succeeded or was not needed.
     pub retire: Vec<Step>,
     /// What the ledger owns afterwards: path → entry. `now` is filled in by the executor from what it wrote.
@@ -119,7 +125,7 @@ pub enum Act {
 }
 
 /// What makes a running program see a change, or why nothing is needed.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Activation {
     /// Whom it concerns.
     pub who: Target,
@@ -130,7 +136,7 @@ pub struct Activation {
 }
 
 /// How a change takes effect; later ones are stronger and win.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase", tag = "how", content = "what")]
 pub enum How {
     /// Read at the next pull.

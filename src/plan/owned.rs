@@ -5,7 +5,8 @@ use std::sync::Arc;
 use super::Expect;
 use super::build::Now;
 use crate::format::HEADER;
-use crate::ledger::{Prior, Stamp};
+use crate::ledger::{Owned, Prior, Stamp};
+use crate::model::digest::Digest;
 use crate::model::path::NodePath;
 use crate::model::place::Place;
 use crate::model::problem::Problem;
@@ -114,6 +115,21 @@ fn blocked(tree: &Tree, real: &NodePath) -> Option<NodePath> {
             Some(Entry::Dir { .. }) => return None,
             _ => above = above.parent()?,
         }
+    }
+}
+
+/// The entry of a path that a run leaves as it is. After a run that was cut off the ledger may speak of what that run never came
+/// to write: the entry gets the stamp of what stands there. `None` when it is not ours, because nothing has come of it.
+pub fn left_alone(now: Now<'_>, path: &NodePath, owned: &Owned) -> Option<Owned> {
+    let Some(open) = &now.ledger.open else { return Some(owned.clone()) };
+    match standing(now, path, owned.format.is_some()) {
+        Ok(Standing::Absent) if owned.origin == Prior::Absent && open.before.get(path) == Some(&Prior::Absent) => None,
+        Ok(Standing::Ours { bytes, .. }) if matches!(&owned.origin, Prior::File { blob, .. } if *blob == Digest::of(&bytes)) => None,
+        Ok(Standing::Foreign { entry: Entry::Link { to, .. }, .. }) if matches!(&owned.origin, Prior::Link { to: then, .. } if *then == to) => {
+            None
+        }
+        Ok(Standing::Ours { bytes, meta, .. }) => Some(Owned { now: now.ledger.stamp(&bytes, meta.mode), ..owned.clone() }),
+        _ => Some(owned.clone()),
     }
 }
 

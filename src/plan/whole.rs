@@ -1,6 +1,7 @@
 //! All parts together: each is planned, proved and, if need be, left untouched on its own. Pure.
 
 use super::build::{Foreign, Now, add_part, overlay_plan};
+use super::owned::left_alone;
 use super::proof::{prove, same_meaning, shadowed};
 use super::{Activation, How, Plan};
 use crate::desired::{Desired, Part, Refusal, Target};
@@ -59,17 +60,22 @@ pub fn plan(spec: &Spec, desired: Desired, found: &[FoundRuntime], now: Now<'_>)
                 parts.push(PlannedPart { part, refused: None, activations });
             }
             Err(refusal) => {
-                let kept = now.ledger.owned.iter().filter(|(_, owned)| owned.target == part.target);
-                whole.owned.extend(kept.map(|(path, owned)| (path.clone(), owned.clone())));
+                keep(&mut whole, now, |target| *target == part.target);
                 parts.push(PlannedPart { part, refused: Some(refusal), activations: Vec::new() });
             }
         }
     }
     // targets that are not on the node any more keep what they have: the ledger still knows it for revert
-    let planned = |target: &Target| parts.iter().any(|planned| &planned.part.target == target);
-    let absent = now.ledger.owned.iter().filter(|(_, owned)| !planned(&owned.target));
-    whole.owned.extend(absent.map(|(path, owned)| (path.clone(), owned.clone())));
+    let planned = |target: &Target| parts.iter().any(|planned: &PlannedPart| &planned.part.target == target);
+    keep(&mut whole, now, |target| !planned(target));
+    super::activation::take_over(&mut whole, &mut parts, now, found);
     Planned { plan: whole, parts }
+}
+
+/// Lets the ledger go on knowing what these targets have.
+pub(super) fn keep(plan: &mut Plan, now: Now<'_>, of: impl Fn(&Target) -> bool) {
+    let kept = now.ledger.owned.iter().filter(|(_, owned)| of(&owned.target));
+    plan.owned.extend(kept.filter_map(|(path, owned)| Some((path.clone(), left_alone(now, path, owned)?))));
 }
 
 fn plan_part(spec: &Spec, part: &Part, readers: &[&FoundRuntime], now: Now<'_>) -> Result<(Plan, Vec<Activation>), Refusal> {
@@ -92,17 +98,23 @@ fn plan_part(spec: &Spec, part: &Part, readers: &[&FoundRuntime], now: Now<'_>) 
     }
     let mut activations = super::activation::activations(part, &steps, readers);
     if part.target == Target::Trust {
-        activations.extend(super::activation::refresh(spec, now.tree, &steps));
+        activations.extend(super::activation::refresh(spec, now.tree, &steps, super::activation::cut_off(now.ledger)));
     }
     Ok((steps, activations))
 }
 
 impl Planned {
-    /// Whether nothing is to be done.
+    /// Whether the trust store is to be refreshed.
+    #[must_use]
+    pub fn refreshes(&self) -> bool {
+        self.plan.activate.iter().any(|activation| matches!(activation.how, How::Refresh(_)))
+    }
+
+    /// Whether nothing is to be done by this program; what is due by other hands is no change to make.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        let Plan { stage, switch, activate, retire, .. } = &self.plan;
-        stage.is_empty() && switch.is_empty() && activate.is_empty() && retire.is_empty()
+        let Plan { stage, switch, retire, .. } = &self.plan;
+        stage.is_empty() && switch.is_empty() && retire.is_empty() && !self.refreshes()
     }
 
     /// Whether some part was left untouched, and how badly: a conflict weighs more than what the node cannot do.

@@ -26,6 +26,9 @@ pub struct Family {
     pub tools: &'static [&'static str],
     /// The bundle file that Go programs read.
     pub bundle: &'static str,
+    /// The list of shipped certificates that are taken up, and the folder that it speaks of; `None` where the command takes up
+    /// what it finds.
+    pub shipped: Option<(&'static str, &'static str)>,
     /// For temporary files: on the same file system, and read by nobody (rule 20).
     pub stage_dir: &'static str,
     /// Certificates without CA flag get into the bundle, too.
@@ -53,6 +56,7 @@ pub static FAMILIES: [Family; 2] = [
         fresh: &["--fresh"],
         tools: &["/usr/sbin/update-ca-certificates", "/usr/bin/update-ca-certificates"],
         bundle: "/etc/ssl/certs/ca-certificates.crt",
+        shipped: Some(("/etc/ca-certificates.conf", "/usr/share/ca-certificates")),
         stage_dir: "/usr/local/share/.nodeprep-stage",
         keeps_non_ca: true,
     },
@@ -66,6 +70,7 @@ pub static FAMILIES: [Family; 2] = [
         fresh: &[],
         tools: &["/usr/bin/update-ca-trust", "/usr/sbin/update-ca-trust"],
         bundle: "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
+        shipped: None,
         stage_dir: "/etc/pki/ca-trust/.nodeprep-stage",
         keeps_non_ca: false,
     },

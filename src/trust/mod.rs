@@ -6,6 +6,7 @@
 //!
 //! Exit codes of the stores' commands prove nothing anywhere: only fingerprints in the bundle file do.
 
+pub mod backing;
 pub mod family;
 
 use std::collections::BTreeSet;
@@ -87,7 +88,7 @@ pub fn want(spec: &Spec, family: &Result<&'static Family, Problem>, tree: &Tree)
 }
 
 /// CAs for the system, each with its certificates; one that stands in several is taken once.
-fn system(spec: &Spec) -> Vec<(&Ca, Vec<&Cert>)> {
+pub(crate) fn system(spec: &Spec) -> Vec<(&Ca, Vec<&Cert>)> {
     let mut seen = BTreeSet::new();
     let mut new = |ca: &'_ Ca| ca.certs.iter().map(|cert| seen.insert(cert.fingerprint)).collect::<Vec<_>>();
     let cas = spec.cas.iter().filter(|ca| ca.scope == Scope::System);

@@ -146,7 +146,7 @@ pub fn put_file(at: &NodePath, expect: Expect, bytes: &str, meta: Meta, through_
 }
 
 pub fn owned(origin: Prior) -> Owned {
-    Owned { target: target(), now: Stamp::Absent, origin, keys: Vec::new(), format: None }
+    Owned { target: target(), now: Stamp::Absent, origin, keys: Vec::new(), format: None, shared: false }
 }
 
 pub fn see(root: &Root, want: &Want, ledger: &Ledger) -> Tree {

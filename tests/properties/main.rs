@@ -102,7 +102,7 @@ fn resolve_equals_intent_or_the_table_says_why() {
         let snapshot = snapshot(scratch.path());
         let found = flow::configured(facts::found(&snapshot.tree, &snapshot.probes), &spec, &[]);
         prop_assert_eq!(found.iter().map(|found| found.runtime).collect::<Vec<_>>(), vec![Runtime::Containerd, Runtime::Podman]);
-        let planned = flow::prepare(&spec, &snapshot, &found, &Ledger::new([7; 32]), &BTreeMap::new(), Foreign::Refuse);
+        let planned = flow::prepare(&spec, &snapshot, &found, &Ledger::new([7; 32]), &BTreeMap::new(), Foreign::Refuse, &[]);
         let mut all = true;
         for part in &planned.parts {
             let readers = readers(&part.part.target, &found);

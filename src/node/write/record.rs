@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::{Done, Hands, LEDGER, NEW_LEDGER};
-use crate::ledger::{Ledger, LedgerError, Open, Owned, Prior, Stamp};
+use crate::format::KeyEdit;
+use crate::ledger::{Due, Ledger, LedgerError, Open, Owned, Prior, Stamp};
 use crate::model::digest::Digest;
 use crate::model::path::NodePath;
 use crate::node::error::NodeError;
@@ -54,7 +55,9 @@ impl Hands<'_> {
             if known.contains(blob) || keep.contains_key(blob) {
                 continue;
             }
-            match self.look(path, Last::Keep)? {
+            // a file that is partly ours may stand behind a link
+            let last = if owned.format.is_some() { Last::Follow } else { Last::Keep };
+            match self.look(path, last)? {
                 Seen::File(bytes, _) if Digest::of(&bytes) == *blob => {
                     keep.insert(*blob, bytes);
                 }
@@ -120,7 +123,11 @@ impl Hands<'_> {
     pub(super) fn ahead(&self) -> Result<Ledger, NodeError> {
         let mut ahead = self.final_ledger()?;
         for (path, owned) in &self.old.owned {
-            ahead.owned.entry(path.clone()).or_insert_with(|| owned.clone());
+            let entry = ahead.owned.entry(path.clone()).or_insert_with(|| owned.clone());
+            // until the file is written, it holds the keys of before
+            let gone = |old: &&KeyEdit| !entry.keys.iter().any(|new| new.key == old.key && new.to == old.to);
+            let gone: Vec<KeyEdit> = owned.keys.iter().filter(gone).cloned().collect();
+            entry.keys.extend(gone);
         }
         ahead.dirs.extend(self.ours());
         ahead.dirs.extend(self.jobs.iter().flat_map(|job| job.survey.missing.iter().cloned()));
@@ -138,8 +145,9 @@ impl Hands<'_> {
                 before.extend(job.survey.seen.prior().map(|prior| (path.clone(), prior)));
             }
         }
-        let activations = self.plan.activate.iter().filter_map(in_words).collect();
-        ahead.open = Some(Open { before, after, activations });
+        let activations = self.plan.activate.iter().filter(|one| one.how != How::Nothing).cloned().collect();
+        ahead.due.clone_from(&self.plan.due);
+        ahead.open = Some(Open { before, after, activations, began: self.when });
         Ok(ahead)
     }
 
@@ -186,7 +194,16 @@ impl Hands<'_> {
             }
         }
         dirs.retain(|dir| !empty.contains(dir));
-        Ok(Ledger { owned, dirs, open: None, ..self.old.clone() })
+        // units, and commands that could not be run; what was due before this run keeps its time
+        let is_command = |one: &Activation| matches!(one.how, How::Refresh(_));
+        let units = self.plan.activate.iter().filter(|one| matches!(one.how, How::Reload(_) | How::Restart(_)));
+        let known = |one: &Activation| {
+            self.plan.due.iter().any(|due| due.what == *one || due.what.who == one.who && is_command(one) && is_command(&due.what))
+        };
+        let new = units.chain(&self.left).filter(|one| !known(one)).map(|one| Due { what: one.clone(), since: self.when });
+        let kept = self.plan.due.iter().filter(|due| !(is_command(&due.what) && self.ran.contains(&due.what.who)));
+        let due = kept.cloned().chain(new).collect();
+        Ok(Ledger { owned, dirs, due, open: None, ..self.old.clone() })
     }
 
     /// Whether nothing is in a folder but `empty` ones. A folder of ours from which somebody took our file is of no use any
@@ -199,16 +216,25 @@ impl Hands<'_> {
         }
     }
 
-    /// Folders that we made once and need no more go if they are empty, also where no step of this run has emptied them.
+    /// Folders that we made once and need no more go if they are empty, also where no step of this run has emptied them: a run
+    /// that was cut off may have come as far as their last file.
     pub(super) fn drop_folders(&mut self, after: &Ledger) -> Done {
-        for dir in self.old.dirs.iter().rev().filter(|dir| !after.dirs.contains(*dir) && !self.gone.contains(*dir)) {
+        let again = self.old.open.is_some();
+        let candidates = self.old.dirs.iter().rev().filter(|dir| (again || !after.dirs.contains(*dir)) && !self.gone.contains(*dir));
+        let mut gone = Vec::new();
+        for dir in candidates {
             if let Some(parent) = dir.parent()
                 && let Ok(Some(parent)) = self.root.folder(&parent)
+                && files::remove_folder(&parent, dir.name())?
             {
-                files::remove_folder(&parent, dir.name())?;
                 self.root.forget(dir);
+                self.unsynced.gone(dir);
+                gone.push(dir.clone());
             }
         }
+        // the ledger that is about to count may still name them
+        self.closing &= gone.iter().all(|dir| !after.dirs.contains(dir));
+        self.gone.extend(gone);
         Ok(())
     }
 }
@@ -222,14 +248,4 @@ fn holds_any(owned: &BTreeMap<NodePath, Owned>, dir: &NodePath) -> bool {
 /// A name for the next ledger becomes the name of the ledger.
 pub(super) fn swap_ledger(folder: &Folder) -> Done {
     files::rename((folder, NEW_LEDGER), (folder, LEDGER)).map_err(|errno| NodeError::of("write", folder.path.join(LEDGER), errno))
-}
-
-/// An activation as the ledger remembers it.
-fn in_words(one: &Activation) -> Option<String> {
-    match &one.how {
-        How::Nothing => None,
-        How::Refresh(argv) => Some(format!("{} refresh {}", one.who, argv.join(" "))),
-        How::Reload(unit) => Some(format!("{} reload {unit}", one.who)),
-        How::Restart(unit) => Some(format!("{} restart {unit}", one.who)),
-    }
 }

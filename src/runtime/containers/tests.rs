@@ -282,6 +282,7 @@ fn our_own_logins_are_told_from_foreign_ones() {
         origin: Prior::Absent,
         keys: keys.edits.clone(),
         format: Some(crate::format::KeyFormat::Json),
+        shared: false,
     };
     let owned = BTreeMap::from([(file.clone(), owned)]);
     let node = lay(&before, &first);
@@ -309,7 +310,8 @@ fn foreign_certificates_are_a_conflict() {
     // a file with our kind of name is ours only when the ledger says so
     let old = "/etc/containers/certs.d/m.local/nodeprep-ca-000000000000.crt";
     assert_eq!(codes(old, &pem(1)), ("conflict", vec!["certs-d-differs"]));
-    let ours = Owned { target: Target::Containers, now: Stamp::Absent, origin: Prior::Absent, keys: Vec::new(), format: None };
+    let ours =
+        Owned { target: Target::Containers, now: Stamp::Absent, origin: Prior::Absent, keys: Vec::new(), format: None, shared: false };
     let known = want_knowing(&spec, &[&on(Runtime::Podman)], &tree(&[(old, &pem(1))]), &BTreeMap::from([(path(old), ours)]));
     assert_eq!(problems(&known[0]).0, "none");
 }
