@@ -12,6 +12,7 @@ use crate::format::{KeyEdit, KeyFormat};
 use crate::model::digest::Digest;
 use crate::model::path::NodePath;
 use crate::model::tree::Meta;
+use crate::spec::adopt::Adopted;
 
 /// The version that this nodeprep writes. Older ones are migrated when read; newer ones are refused.
 pub const VERSION: u32 = 1;
@@ -32,6 +33,9 @@ pub struct Ledger {
     /// Folders that we made: removed by `revert` and when the last file of ours goes, if empty then.
     #[serde(default)]
     pub dirs: BTreeSet<NodePath>,
+    /// What was carried over from settings that we took out, by the file in which they stood.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub adopted: BTreeMap<NodePath, Adopted>,
     /// The run that has not been proved complete.
     #[serde(default)]
     pub open: Option<Open>,
@@ -128,7 +132,15 @@ impl Ledger {
     /// An empty ledger with a new key.
     #[must_use]
     pub fn new(key: [u8; 32]) -> Self {
-        Self { version: VERSION, spec_name: String::new(), key, owned: BTreeMap::new(), dirs: BTreeSet::new(), open: None }
+        Self {
+            version: VERSION,
+            spec_name: String::new(),
+            key,
+            owned: BTreeMap::new(),
+            dirs: BTreeSet::new(),
+            adopted: BTreeMap::new(),
+            open: None,
+        }
     }
 
     /// Reads a ledger.

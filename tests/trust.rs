@@ -67,6 +67,7 @@ fn spec(folder: &Path) -> Spec {
         default_access: Access { scheme: Scheme::Https, ca: [].into(), client: None, login: None, insecure: false, at: None },
         mirrors: Vec::new(),
         pause: None,
+        rest: None,
         names: nodeprep::spec::Names::default(),
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::activation::activations;
 use super::build::{Now, give_back};
-use super::whole::{Planned, PlannedPart, readers};
+use super::whole::{Planned, PlannedPart, adopted_before, readers};
 use super::{Activation, How, Plan};
 use crate::desired::{Part, Refusal, Target};
 use crate::model::problem::Severity;
@@ -29,6 +29,7 @@ pub fn plan(now: Now<'_>, found: &[FoundRuntime], refresh: Option<&Activation>) 
         whole.switch.append(&mut steps.switch);
         whole.retire.append(&mut steps.retire);
         whole.owned.append(&mut steps.owned);
+        whole.adopted.extend(adopted_before(target, now.ledger).filter(|_| refused.is_some()));
         parts.push(PlannedPart { part, refused, activations: needed });
     }
     Planned { plan: whole, parts }

@@ -134,7 +134,7 @@ fn disagreement(reader: &FoundRuntime, dialect: Dialect, want: &Resolution, got:
 }
 
 /// The attempts in words.
-fn asked(resolution: &Resolution) -> String {
+pub(crate) fn asked(resolution: &Resolution) -> String {
     let one = |attempt: &Attempt| {
         let mut text = format!("{}://{}{}/{}", attempt.scheme, attempt.host, attempt.api_root, attempt.repo);
         let mut facts = Vec::new();
@@ -179,7 +179,7 @@ pub fn shadowed(spec: &Spec, part: &Part, tree: &Tree, after: &Tree, ledger: &Le
             for file in deciding {
                 let after = then.resolve(&image);
                 let still = after.files.iter().any(|other| other.path == file.path && other.verdict == Verdict::Used);
-                if still || before.key() == after.key() || !told.insert(file.path.clone()) {
+                if still || before.settled() == after.settled() || !told.insert(file.path.clone()) {
                     continue;
                 }
                 problems.push(
@@ -215,7 +215,7 @@ pub fn same_meaning(spec: &Spec, part: &Part, tree: &Tree, readers: &[&FoundRunt
                 let after = then.resolve(&image);
                 if after.files.iter().any(|file| &file.path == path) {
                     seen = true;
-                    if now.resolve(&image).key() != after.key() {
+                    if now.resolve(&image).settled() != after.settled() {
                         return false;
                     }
                 }

@@ -4,9 +4,12 @@ use super::build::{Foreign, Now, add_part, overlay_plan};
 use super::proof::{prove, same_meaning, shadowed};
 use super::{Activation, How, Plan};
 use crate::desired::{Desired, Part, Refusal, Target};
+use crate::ledger::Ledger;
+use crate::model::path::NodePath;
 use crate::model::problem::{Problem, Severity};
 use crate::runtime::{FoundRuntime, Runtime};
 use crate::spec::Spec;
+use crate::spec::adopt::Adopted;
 
 /// A plan, and how each part stands in it.
 #[derive(Debug)]
@@ -54,12 +57,14 @@ pub fn plan(spec: &Spec, desired: Desired, found: &[FoundRuntime], now: Now<'_>)
                 whole.retire.append(&mut steps.retire);
                 whole.owned.append(&mut steps.owned);
                 whole.notes.append(&mut steps.notes);
+                whole.adopted.append(&mut steps.adopted);
                 whole.activate.extend(activations.iter().filter(|activation| activation.how != How::Nothing).cloned());
                 parts.push(PlannedPart { part, refused: None, activations });
             }
             Err(refusal) => {
                 let kept = now.ledger.owned.iter().filter(|(_, owned)| owned.target == part.target);
                 whole.owned.extend(kept.map(|(path, owned)| (path.clone(), owned.clone())));
+                whole.adopted.extend(adopted_before(&part.target, now.ledger));
                 parts.push(PlannedPart { part, refused: Some(refusal), activations: Vec::new() });
             }
         }
@@ -68,19 +73,29 @@ pub fn plan(spec: &Spec, desired: Desired, found: &[FoundRuntime], now: Now<'_>)
     let planned = |target: &Target| parts.iter().any(|planned| &planned.part.target == target);
     let absent = now.ledger.owned.iter().filter(|(_, owned)| !planned(&owned.target));
     whole.owned.extend(absent.map(|(path, owned)| (path.clone(), owned.clone())));
+    let absent = now.ledger.adopted.iter().filter(|(config, _)| !planned(&Target::Containerd((*config).clone())));
+    whole.adopted.extend(absent.map(|(config, adopted)| (config.clone(), adopted.clone())));
     Planned { plan: whole, parts }
 }
 
+/// What the ledger has as carried over for a target.
+pub(super) fn adopted_before(target: &Target, ledger: &Ledger) -> Option<(NodePath, Adopted)> {
+    let Target::Containerd(config) = target else { return None };
+    ledger.adopted.get(config).map(|adopted| (config.clone(), adopted.clone()))
+}
+
 fn plan_part(spec: &Spec, part: &Part, readers: &[&FoundRuntime], now: Now<'_>) -> Result<(Plan, Vec<Activation>), Refusal> {
+    let spec = part.spec.as_deref().unwrap_or(spec);
+    let was = part.was.as_ref().unwrap_or(now.tree);
     if let Some(refusal) = &part.refused {
         return Err(refusal.clone());
     }
     let mut steps = Plan { dirs: now.ledger.dirs.clone(), ..Plan::default() };
-    add_part(&mut steps, part, now, |path, _, _| same_meaning(spec, part, now.tree, readers, path))?;
+    add_part(&mut steps, part, now, |path, _, _| same_meaning(spec, part, was, readers, path))?;
     let changes = !(steps.stage.is_empty() && steps.switch.is_empty() && steps.retire.is_empty());
     let after = overlay_plan(now.tree, &steps);
     if changes && now.foreign == Foreign::Refuse {
-        let lost = shadowed(spec, part, now.tree, &after, now.ledger, readers);
+        let lost = shadowed(spec, part, was, &after, now.ledger, readers);
         if !lost.is_empty() {
             return Err(Refusal::Conflict(lost));
         }
@@ -88,6 +103,11 @@ fn plan_part(spec: &Spec, part: &Part, readers: &[&FoundRuntime], now: Now<'_>) 
     // only these two kinds of target say what is pulled from where
     if matches!(part.target, Target::Containerd(_) | Target::Containers) {
         prove(spec, part, &after, now.ledger, readers)?;
+    }
+    if let Target::Containerd(config) = &part.target
+        && !part.adopted.is_empty()
+    {
+        steps.adopted.insert(config.clone(), part.adopted.clone());
     }
     let mut activations = super::activation::activations(part, &steps, readers);
     if part.target == Target::Trust {

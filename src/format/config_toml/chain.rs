@@ -54,6 +54,8 @@ pub struct LegacyTls {
     pub ca: Option<NodePath>,
     /// `cert_file` and `key_file`.
     pub client: Option<(NodePath, NodePath)>,
+    /// Only one of the two is set: every pull fails.
+    pub half: bool,
     /// Its table.
     pub at: Place,
 }
@@ -317,6 +319,7 @@ fn settings(node: &Node, dialect: Dialect, place: &impl Fn(Spot) -> Place) -> Ho
         skip_verify: table.get(&["insecure_skip_verify"]).and_then(Node::boolean).unwrap_or(false),
         ca: file("ca_file"),
         client: file("cert_file").zip(file("key_file")),
+        half: file("cert_file").is_some() != file("key_file").is_some(),
         at: place(table.spot()),
     });
     let coded = text(&["auth", "auth"]).and_then(|coded| crate::model::cert::base64_decode(&coded));

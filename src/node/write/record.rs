@@ -173,7 +173,7 @@ impl Hands<'_> {
         }
         let mut dirs: BTreeSet<NodePath> = self.plan.dirs.union(&self.made).cloned().collect();
         dirs.retain(|dir| !self.gone.contains(dir));
-        Ok(Ledger { owned, dirs, open: None, ..self.old.clone() })
+        Ok(Ledger { owned, dirs, adopted: self.plan.adopted.clone(), open: None, ..self.old.clone() })
     }
 
     /// Folders that we made once and need no more go if they are empty, also where no step of this run has emptied them.

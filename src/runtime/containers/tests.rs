@@ -61,7 +61,7 @@ fn source(text: &str) -> Source {
 
 fn endpoint(text: &str) -> Endpoint {
     let place = source(text);
-    Endpoint { scheme: Scheme::Https, host: place.host, prefix: place.path }
+    Endpoint { scheme: Scheme::Https, host: place.host, prefix: place.path, verbatim: false }
 }
 
 fn spec(mirrors: &[(&str, &[&str], Fallback)]) -> Spec {
@@ -84,6 +84,7 @@ fn spec(mirrors: &[(&str, &[&str], Fallback)]) -> Spec {
         default_access: access(),
         mirrors,
         pause: None,
+        rest: None,
         names: crate::spec::Names::default(),
     }
 }

@@ -10,15 +10,17 @@ use std::collections::BTreeMap;
 
 use super::Dialect;
 use crate::desired::{Part, Refusal, Target, Want, Whole};
-use crate::format::hosts_toml::render::{Written, WrittenHost, check, render};
-use crate::model::endpoint::Scheme;
+use crate::format::hosts_toml::render::{Written, WrittenHost, check, check_default, render, render_open_default};
+use crate::model::content::Content;
+use crate::model::endpoint::{Endpoint, Scheme};
 use crate::model::host::Host;
 use crate::model::path::NodePath;
 use crate::model::problem::Problem;
 use crate::model::repo::RepoPath;
 use crate::model::tree::Tree;
 use crate::runtime::FoundRuntime;
-use crate::spec::{Access, Fallback, Mirror, Spec};
+use crate::spec::adopt::{ALL, Adopted};
+use crate::spec::{Access, Fallback, Mirror, Rest, Spec};
 
 /// Where registry folders go when nothing says otherwise.
 pub(super) const DEFAULT_ROOT: &str = "/etc/containerd/certs.d";
@@ -41,12 +43,30 @@ pub fn folder_name(host: &Host) -> String {
 /// The part is refused, with what to do, when the configuration on the node does not let it be done safely.
 #[must_use]
 pub fn want(spec: &Spec, found: &FoundRuntime, tree: &Tree, dialects: &[Dialect]) -> Part {
+    want_knowing(spec, found, tree, dialects, Known::default())
+}
+
+/// What is known of an earlier run.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Known<'a> {
+    /// What was carried over from settings that are gone.
+    pub adopted: Option<&'a Adopted>,
+    /// Our part in config.toml.
+    pub config: Option<&'a crate::ledger::Owned>,
+}
+
+/// The same after an earlier run: what was carried over then still counts.
+#[must_use]
+pub fn want_knowing(spec: &Spec, found: &FoundRuntime, tree: &Tree, dialects: &[Dialect], known: Known<'_>) -> Part {
     let mut part = Part::new(Target::Containerd(found.config.clone()));
-    let root = match config::prepare(spec, found, tree, dialects, &mut part) {
-        Ok(Some(root)) => root,
+    let prepared = match config::prepare(spec, found, tree, dialects, known, &mut part) {
+        Ok(Some(prepared)) => prepared,
         Ok(None) => return part,
         Err(problems) => return part.refuse(Refusal::Cannot(problems)),
     };
+    let config::Prepared { root, whole } = prepared;
+    let adopted = std::mem::take(&mut part.adopted);
+    let spec = &whole;
     let mut problems = Vec::new();
     for mirror in spec.mirrors.iter().filter(|mirror| !mirror.source.path.is_all()) {
         let what = format!("containerd cannot mirror {}: it knows whole registries only", mirror.source);
@@ -62,7 +82,7 @@ pub fn want(spec: &Spec, found: &FoundRuntime, tree: &Tree, dialects: &[Dialect]
         let (content, why) = {
             let written = written(spec, &host, mirror, &mut pki);
             let content = render(&written.borrow());
-            (content, why(&host, mirror))
+            (content, format!("{}{}", why(&host, mirror), came_from(&adopted, &host, mirror)))
         };
         let file = folder.join("hosts.toml");
         // rule 1 of 8.4; what stands there already was read again when it was written
@@ -78,7 +98,25 @@ pub fn want(spec: &Spec, found: &FoundRuntime, tree: &Tree, dialects: &[Dialect]
         let whole = Whole { content, mode, addressed: false, unit: Some(folder.clone()), stage: stage.clone(), why };
         part.wants.insert(file, Want::Whole(whole));
     }
+    if let Some(rest) = &spec.rest {
+        let content = default_file(spec, rest, &mut pki);
+        if let Err(broken) = check_default(&String::from_utf8_lossy(&content.bytes)) {
+            let what = format!("the hosts.toml for all other registries would not be read as meant: {broken}");
+            problems.push(Problem::error("hosts-toml-rule", what, "write each endpoint only once").at(rest.at.clone()));
+        }
+        let folder = root.join("_default");
+        let mode = if content.secrets.is_empty() { 0o644 } else { 0o600 };
+        let endpoints: Vec<String> = rest.endpoints.iter().map(ToString::to_string).collect();
+        let why = format!("images of all other registries come from {} (from registry.mirrors.\"*\" in {})", endpoints.join(", "), rest.at);
+        let whole = Whole { content, mode, addressed: false, unit: Some(folder.clone()), stage: stage.clone(), why };
+        part.wants.insert(folder.join("hosts.toml"), Want::Whole(whole));
+    }
     part.wants.extend(pki.into_wants());
+    part.secrets = adopted.secrets();
+    if !adopted.is_empty() {
+        part.spec = Some(std::sync::Arc::new(whole.clone()));
+    }
+    part.adopted = adopted;
     if problems.is_empty() { part } else { part.refuse(Refusal::Cannot(problems)) }
 }
 
@@ -106,6 +144,30 @@ fn why(host: &Host, mirror: Option<&Mirror>) -> String {
     }
 }
 
+/// Where what is carried over was written.
+fn came_from(adopted: &Adopted, host: &Host, mirror: Option<&Mirror>) -> String {
+    let mut origins = Vec::new();
+    if let Some(mirror) = mirror {
+        let known = [mirror.source.host.as_str(), ALL].into_iter().find_map(|source| adopted.mirrors.get(source));
+        origins.extend(known.map(|known| &known.from).filter(|from| *from.file == *mirror.at.file && from.line == mirror.at.line));
+    }
+    origins.extend(adopted.hosts.get(host.api().as_str()).map(|how| &how.from));
+    let all: Vec<String> = origins.iter().map(ToString::to_string).collect();
+    if all.is_empty() { String::new() } else { format!(" (from {})", all.join(", ")) }
+}
+
+/// The file for registries without a folder of their own.
+fn default_file(spec: &Spec, rest: &Rest, pki: &mut pki::Pki) -> Content {
+    let mut mirrors: Vec<OwnedHost<'_>> = rest.endpoints.iter().map(|endpoint| at_endpoint(spec, endpoint, pki)).collect();
+    match rest.fallback {
+        Fallback::Never if !mirrors.is_empty() => {
+            let server = mirrors.remove(mirrors.len() - 1);
+            render(&Owned { mirrors, server, closed: true }.borrow())
+        }
+        _ => render_open_default(&mirrors.iter().map(OwnedHost::borrow).collect::<Vec<_>>()),
+    }
+}
+
 /// What [`Written`] borrows from.
 struct Owned<'a> {
     mirrors: Vec<OwnedHost<'a>>,
@@ -116,6 +178,7 @@ struct Owned<'a> {
 struct OwnedHost<'a> {
     host: Host,
     prefix: RepoPath,
+    verbatim: bool,
     access: &'a Access,
     ca: Option<NodePath>,
     client: Option<(NodePath, NodePath)>,
@@ -133,6 +196,7 @@ impl OwnedHost<'_> {
             scheme: self.access.scheme,
             host: &self.host,
             prefix: &self.prefix,
+            verbatim: self.verbatim,
             ca: self.ca.as_ref(),
             client: self.client.as_ref().map(|(cert, key)| (cert, key)),
             skip_verify: self.access.insecure,
@@ -141,20 +205,26 @@ impl OwnedHost<'_> {
     }
 }
 
+fn at_endpoint<'a>(spec: &'a Spec, endpoint: &Endpoint, pki: &mut pki::Pki) -> OwnedHost<'a> {
+    let host = reached(spec, &endpoint.host, &endpoint.host, pki);
+    OwnedHost { prefix: endpoint.prefix.clone(), verbatim: endpoint.verbatim, ..host }
+}
+
+fn reached<'a>(spec: &'a Spec, host: &Host, named: &Host, pki: &mut pki::Pki) -> OwnedHost<'a> {
+    let access = spec.access(named);
+    let plain = access.scheme == Scheme::Http;
+    let ca = if plain || access.insecure { None } else { pki.ca(&access.ca) };
+    let client = access.client.as_ref().filter(|_| !plain).map(|client| pki.client(client));
+    OwnedHost { host: host.clone(), prefix: RepoPath::all(), verbatim: false, access, ca, client }
+}
+
 fn written<'a>(spec: &'a Spec, host: &Host, mirror: Option<&Mirror>, pki: &mut pki::Pki) -> Owned<'a> {
-    let mut owned = |host: &Host, named: &Host, prefix: &RepoPath| {
-        let access = spec.access(named);
-        let plain = access.scheme == Scheme::Http;
-        let ca = if plain || access.insecure { None } else { pki.ca(&access.ca) };
-        let client = access.client.as_ref().filter(|_| !plain).map(|client| pki.client(client));
-        OwnedHost { host: host.clone(), prefix: prefix.clone(), access, ca, client }
-    };
     let endpoints = mirror.iter().flat_map(|mirror| &mirror.endpoints);
-    let mut mirrors: Vec<OwnedHost<'_>> = endpoints.map(|endpoint| owned(&endpoint.host, &endpoint.host, &endpoint.prefix)).collect();
+    let mut mirrors: Vec<OwnedHost<'_>> = endpoints.map(|endpoint| at_endpoint(spec, endpoint, pki)).collect();
     if mirror.is_some_and(|mirror| mirror.fallback == Fallback::Never)
         && let Some(server) = mirrors.pop()
     {
         return Owned { mirrors, server, closed: true };
     }
-    Owned { mirrors, server: owned(&host.api(), host, &RepoPath::all()), closed: false }
+    Owned { mirrors, server: reached(spec, &host.api(), host, pki), closed: false }
 }
