@@ -100,8 +100,10 @@ fn plan_part(spec: &Spec, part: &Part, readers: &[&FoundRuntime], now: Now<'_>) 
             return Err(Refusal::Conflict(lost));
         }
     }
+    // a containerd without CRI is left as it is: nobody pulls through it
+    let idle = matches!(part.target, Target::Containerd(_)) && part.wants.is_empty();
     // only these two kinds of target say what is pulled from where
-    if matches!(part.target, Target::Containerd(_) | Target::Containers) {
+    if matches!(part.target, Target::Containerd(_) | Target::Containers) && !idle {
         prove(spec, part, &after, now.ledger, readers)?;
     }
     if let Target::Containerd(config) = &part.target

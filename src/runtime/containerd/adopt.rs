@@ -82,6 +82,12 @@ pub(super) fn found(spec: &Spec, tree: &Tree, config: &NodePath, chains: &[(Dial
             }
             Err(problem) => problems.push(problem),
         }
+        let open = |adopted: &&AdoptedMirror| spec.fallback == Fallback::Never && adopted.endpoints.is_empty();
+        if let Some(adopted) = legacy.adopted.mirrors.get(source).filter(open) {
+            let what = format!("{} names no mirror: {source} is asked itself, whatever the spec's `fallback` says", adopted.from.key);
+            let help = format!("write {source} as source of a [[mirror]] to close it");
+            legacy.notes.push(Problem::warning("legacy-stays-open", what, help).at(mirror.at.clone()));
+        }
         let to = if source == ALL {
             "_default".to_owned()
         } else {

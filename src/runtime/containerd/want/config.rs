@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::super::{Dialect, adopt};
-use super::{DEFAULT_ROOT, Known, STAGE};
+use super::{DEFAULT_ROOT, Known, STAGE, no_folder};
 use crate::desired::{Keys, Part, Want};
 use crate::format::KeyFormat;
 use crate::format::config_toml::{Chain, Refused, Setting, config_path_key, remove, sandbox_key, set};
@@ -55,9 +55,7 @@ pub(super) fn prepare(
     part.adopted = adopted;
     let root = root(&chains);
     if let Found::File(..) = tree.find(&root) {
-        let help = format!("remove {root}, or set config_path to a folder");
-        let what = format!("{root} is a file where the registries' folders belong");
-        return Err(vec![Problem::error("hosts-folder", what, help).at(Place::file(root.as_str()))]);
+        return Err(vec![no_folder(&root, "no registry's folder can stand in it")]);
     }
     let path_ok = |chain: &Chain, dialect: Dialect| chain.roots(dialect).0.first() == Some(&root);
     let edit_path = chains.iter().any(|(dialect, chain)| !path_ok(chain, *dialect));

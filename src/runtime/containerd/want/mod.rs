@@ -15,9 +15,10 @@ use crate::model::content::Content;
 use crate::model::endpoint::{Endpoint, Scheme};
 use crate::model::host::Host;
 use crate::model::path::NodePath;
+use crate::model::place::Place;
 use crate::model::problem::Problem;
 use crate::model::repo::RepoPath;
-use crate::model::tree::Tree;
+use crate::model::tree::{Found, Tree};
 use crate::runtime::FoundRuntime;
 use crate::spec::adopt::{ALL, Adopted};
 use crate::spec::{Access, Fallback, Mirror, Rest, Spec};
@@ -85,6 +86,10 @@ pub fn want_knowing(spec: &Spec, found: &FoundRuntime, tree: &Tree, dialects: &[
             (content, format!("{}{}", why(&host, mirror), came_from(&adopted, &host, mirror)))
         };
         let file = folder.join("hosts.toml");
+        if let Found::File(..) = tree.find(&folder) {
+            problems.push(no_folder(&folder, &format!("every pull from {host} fails as it is")));
+            continue;
+        }
         // rule 1 of 8.4; what stands there already was read again when it was written
         let known = tree.bytes(&file) == Some(&*content.bytes);
         if !known && let Err(broken) = check(&String::from_utf8_lossy(&content.bytes)) {
@@ -107,7 +112,9 @@ pub fn want_knowing(spec: &Spec, found: &FoundRuntime, tree: &Tree, dialects: &[
         let folder = root.join("_default");
         let mode = if content.secrets.is_empty() { 0o644 } else { 0o600 };
         let endpoints: Vec<String> = rest.endpoints.iter().map(ToString::to_string).collect();
-        let why = format!("images of all other registries come from {} (from registry.mirrors.\"*\" in {})", endpoints.join(", "), rest.at);
+        let then = if rest.fallback == Fallback::Never { "nothing else" } else { "then the registry itself" };
+        let from = endpoints.join(", ");
+        let why = format!("images of all other registries come from {from}, {then} (from registry.mirrors.\"*\" in {})", rest.at);
         let whole = Whole { content, mode, addressed: false, unit: Some(folder.clone()), stage: stage.clone(), why };
         part.wants.insert(folder.join("hosts.toml"), Want::Whole(whole));
     }
@@ -151,6 +158,8 @@ fn came_from(adopted: &Adopted, host: &Host, mirror: Option<&Mirror>) -> String 
         let known = [mirror.source.host.as_str(), ALL].into_iter().find_map(|source| adopted.mirrors.get(source));
         origins.extend(known.map(|known| &known.from).filter(|from| *from.file == *mirror.at.file && from.line == mirror.at.line));
     }
+    origins
+        .extend(adopted.mirrors.get(host.as_str()).filter(|known| mirror.is_none() && known.endpoints.is_empty()).map(|known| &known.from));
     origins.extend(adopted.hosts.get(host.api().as_str()).map(|how| &how.from));
     let all: Vec<String> = origins.iter().map(ToString::to_string).collect();
     if all.is_empty() { String::new() } else { format!(" (from {})", all.join(", ")) }
@@ -166,6 +175,12 @@ fn default_file(spec: &Spec, rest: &Rest, pki: &mut pki::Pki) -> Content {
         }
         _ => render_open_default(&mirrors.iter().map(OwnedHost::borrow).collect::<Vec<_>>()),
     }
+}
+
+/// A file where a folder belongs (T25).
+pub(super) fn no_folder(path: &NodePath, why: &str) -> Problem {
+    let what = format!("{path} is a file where a folder belongs: {why}");
+    Problem::error("hosts-folder", what, format!("move {path} away")).at(Place::file(path.as_str()))
 }
 
 /// What [`Written`] borrows from.
