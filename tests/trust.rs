@@ -68,6 +68,7 @@ fn spec(folder: &Path) -> Spec {
         mirrors: Vec::new(),
         pause: None,
         rest: None,
+        exact: std::collections::BTreeSet::new(),
         names: nodeprep::spec::Names::default(),
     }
 }

@@ -14,7 +14,7 @@ use crate::model::tree::Tree;
 use crate::runtime::{Dialect, FoundRuntime, View};
 use crate::spec::express::adapt;
 use crate::spec::intent::intent;
-use crate::spec::{Fallback, Source, Spec};
+use crate::spec::{Source, Spec};
 
 /// As many disagreements are told; the rest is counted.
 const MOST_TOLD: usize = 5;
@@ -32,8 +32,7 @@ pub fn probe_images(spec: &Spec, extra: &[String]) -> Vec<ImageRef> {
     };
     for mirror in &spec.mirrors {
         let Source { host, path } = &mirror.source;
-        let closed = mirror.fallback == Fallback::Never;
-        for host in std::iter::once(host.clone()).chain(host.aliases().into_iter().filter(|_| closed)) {
+        for host in std::iter::once(host.clone()).chain(spec.closed_names(mirror)) {
             let base = if path.is_all() { format!("{host}") } else { format!("{host}/{path}") };
             add(format!("{base}/nodeprep/probe"));
             if !path.is_all() {

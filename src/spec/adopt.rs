@@ -197,6 +197,9 @@ pub fn adopt(spec: &Spec, adopted: &Adopted) -> Spec {
         let endpoints = endpoints(mirror, Some(&host), spec.fallback);
         if !endpoints.is_empty() {
             let fallback = if mirror.closed { Fallback::Never } else { spec.fallback };
+            if spec.fallback == Fallback::Upstream {
+                whole.exact.insert(host.clone());
+            }
             let source = Source { host, path: RepoPath::all() };
             whole.mirrors.push(Mirror { source, endpoints, fallback, at: mirror.from.place() });
         }
@@ -269,6 +272,9 @@ fn rest(whole: &mut Spec, adopted: &Adopted, all: &AdoptedMirror, fallback: Fall
     for host in own.into_iter().filter(|host| whole.mirrors_named(host).next().is_none()).collect::<Vec<_>>() {
         // where the registry is one of the endpoints it is not asked again
         let itself = everywhere.iter().any(|endpoint| endpoint.host == host);
+        if fallback == Fallback::Upstream {
+            whole.exact.insert(host.clone());
+        }
         let fallback = if itself { Fallback::Never } else { fallback };
         let at = all.from.place();
         whole.mirrors.push(Mirror { source: Source { host, path: RepoPath::all() }, endpoints: everywhere.clone(), fallback, at });

@@ -70,6 +70,8 @@ pub struct Spec {
     pub pause: Option<Pause>,
     /// Where every registry that is not named is mirrored: only adopted ([`mod@adopt`]), a document cannot say it.
     pub rest: Option<Rest>,
+    /// Sources whose `never` is for this one name of the registry: only adopted, too.
+    pub exact: std::collections::BTreeSet<Host>,
     /// Which mirrors a host name leads to; made when first asked.
     pub names: Names,
 }
@@ -220,15 +222,20 @@ impl Spec {
         let names = self.names.0.get_or_init(|| {
             let mut names: BTreeMap<Host, Vec<usize>> = BTreeMap::new();
             for (at, mirror) in self.mirrors.iter().enumerate() {
-                let closed = mirror.fallback == Fallback::Never;
-                let aliases = if closed { mirror.source.host.aliases() } else { Vec::new() };
-                for name in std::iter::once(mirror.source.host.clone()).chain(aliases) {
+                for name in std::iter::once(mirror.source.host.clone()).chain(self.closed_names(mirror)) {
                     names.entry(name).or_default().push(at);
                 }
             }
             names
         });
         names.get(host).into_iter().flatten().filter_map(|at| self.mirrors.get(*at))
+    }
+
+    /// The other names under which a mirror's source is closed too.
+    #[must_use]
+    pub fn closed_names(&self, mirror: &Mirror) -> Vec<Host> {
+        let closed = mirror.fallback == Fallback::Never && !self.exact.contains(&mirror.source.host);
+        if closed { mirror.source.host.aliases() } else { Vec::new() }
     }
 
     /// Whether the host is that of a source, as the spec writes it.

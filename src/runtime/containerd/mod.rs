@@ -10,6 +10,8 @@ mod hosts;
 mod legacy;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_adopt;
 mod view;
 mod want;
 mod wishes;

@@ -76,6 +76,7 @@ fn spec(mirrors: Vec<Mirror>, access_of: BTreeMap<Host, Access>) -> Spec {
         mirrors,
         pause: None,
         rest: None,
+        exact: std::collections::BTreeSet::new(),
         names: crate::spec::Names::default(),
     }
 }

@@ -133,9 +133,7 @@ fn registries(spec: &Spec) -> BTreeMap<Host, Option<&Mirror>> {
     let mut found: BTreeMap<Host, Option<&Mirror>> = spec.own_hosts().map(|(host, _)| (host.clone(), None)).collect();
     for mirror in spec.mirrors.iter().filter(|mirror| mirror.source.path.is_all()) {
         found.insert(mirror.source.host.clone(), Some(mirror));
-        if mirror.fallback == Fallback::Never {
-            found.extend(mirror.source.host.aliases().into_iter().map(|alias| (alias, Some(mirror))));
-        }
+        found.extend(spec.closed_names(mirror).into_iter().map(|alias| (alias, Some(mirror))));
     }
     found
 }
