@@ -139,17 +139,6 @@ impl Adopted {
         }
         self
     }
-
-    /// Everything that must not be seen.
-    #[must_use]
-    pub fn secrets(&self) -> Vec<Secret> {
-        let mut secrets = Vec::new();
-        for host in self.hosts.values() {
-            secrets.extend(host.key.iter().cloned());
-            secrets.extend(host.login.iter().flat_map(crate::format::auth_json::forms));
-        }
-        secrets
-    }
 }
 
 impl AdoptedEndpoint {

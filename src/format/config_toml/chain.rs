@@ -111,7 +111,7 @@ impl Chain {
     /// When this class of versions would not start with it: syntax, a version that it does not know, an import that is not
     /// there (T61, T63), a short plugin name in a file of version 2.
     pub fn read(tree: &Tree, path: &NodePath, dialect: Dialect) -> Result<Self, Broken> {
-        let files = read_files(tree, path)?;
+        let files = read_files(tree, path, dialect)?;
         let paths: Vec<NodePath> = if files.is_empty() { vec![path.clone()] } else { files.iter().map(|file| file.path.clone()).collect() };
         let place = |spot: Spot| match files.get(spot.file) {
             Some(file) => Place::at(file.path.as_str(), &file.text, spot.offset),
@@ -214,7 +214,7 @@ impl Chain {
     }
 }
 
-fn read_files<'a>(tree: &'a Tree, path: &NodePath) -> Result<Vec<Read<'a>>, Broken> {
+fn read_files<'a>(tree: &'a Tree, path: &NodePath, dialect: Dialect) -> Result<Vec<Read<'a>>, Broken> {
     let mut files: Vec<Read<'_>> = Vec::new();
     let mut seen = BTreeSet::new();
     let mut todo = VecDeque::from([(path.clone(), None::<Place>)]);
@@ -233,6 +233,10 @@ fn read_files<'a>(tree: &'a Tree, path: &NodePath) -> Result<Vec<Read<'a>>, Brok
             Found::Unread => return Err(Broken { why: format!("{path} was not looked at"), at }),
         };
         let text = String::from_utf8_lossy(bytes);
+        if dialect.is_v2() && text.starts_with('\u{feff}') {
+            let why = format!("TOML syntax: {path} begins with a byte order mark, {} does not start", dialect.name());
+            return Err(Broken { why, at });
+        }
         let number = files.len();
         let (version, top, imports) = parse(&text, &path, number)?;
         for import in imports {

@@ -132,9 +132,13 @@ pub(super) fn found(spec: &Spec, tree: &Tree, config: &NodePath, chains: &[(Dial
 
 impl Legacy {
     fn cut(&mut self, chains: &[(Dialect, Chain)], below: &[&str], why: &str, secret: bool, conflicts: bool) {
-        let version = chains.first().and_then(|(_, chain)| chain.declared).unwrap_or(2);
         // each name of the table that counts for somebody
-        for name in [version, if version >= 3 { 2 } else { 3 }] {
+        let names: &[i64] = match chains.first().map_or(2, |(_, chain)| chain.version) {
+            ..=1 => &[1],
+            2 => &[2, 3],
+            _ => &[3, 2],
+        };
+        for name in names.iter().copied() {
             let key = registry_key(name).into_iter().chain(below.iter().copied()).map(ToOwned::to_owned).collect();
             self.cuts.push(Cut { key, why: why.to_owned(), secret, conflicts });
         }

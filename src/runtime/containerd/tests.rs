@@ -239,8 +239,13 @@ fn refusals() {
     };
     let (old, new) = ([Dialect::V1_7_32], [Dialect::V2_1]);
     assert_eq!(refused("version = 2\nx = ", &old), ["config-toml"]);
-    assert_eq!(refused("[plugins.cri.registry]\n", &old), ["config-toml-version"]);
-    assert_eq!(refused("version = 1\n[debug]\n", &old), ["config-toml-version"]);
+    for one in ["[plugins.cri.registry]\n", "version = 1\n[debug]\n"] {
+        assert_eq!(refused(one, &old), [""; 0], "version 1 is read by 1.x");
+        assert_eq!(refused(one, &new), ["config-toml-version"]);
+        assert_eq!(refused(one, &[old[0], new[0]]), ["config-toml-version"]);
+    }
+    assert_eq!(refused("\u{feff}version = 2\n", &old), [""; 0]);
+    assert_eq!(refused("\u{feff}version = 2\n", &new), ["config-toml"]);
     assert_eq!(refused("[debug]\n", &old), [""; 0]);
     let mirrors = |endpoint: &str| format!("version = 2\n{table}.mirrors.\"quay.io\"]\nendpoint = [\"{endpoint}\"]\n");
     assert_eq!(refused(&mirrors("https://m"), &new), [""; 0]);

@@ -302,5 +302,5 @@ fn adopted_is_kept_as_json() {
     let part = want(&spec(Fallback::Never, &[]), &on(), &tree(&text), &[Dialect::V1_7_32]);
     let json = serde_json::to_string(&part.adopted).unwrap();
     assert_eq!(serde_json::from_str::<Adopted>(&json).unwrap(), part.adopted);
-    assert_eq!(part.adopted.secrets().len(), crate::format::auth_json::forms(&crate::model::secret::Secret::new("u:p")).len());
+    assert_eq!(part.secrets.len(), crate::format::auth_json::forms(&crate::model::secret::Secret::new("u:p")).len());
 }

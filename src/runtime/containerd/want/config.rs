@@ -78,8 +78,9 @@ pub(super) fn prepare(
         vec![Problem::error("config-toml", format!("{} is not UTF-8", found.config), help).at(Place::file(found.config.as_str()))]
     })?;
     let declared = chains.first().and_then(|(_, chain)| chain.declared);
-    let start = versioned(before, declared, &found.config, edit_path || edit_pause || !legacy.cuts.is_empty())?;
-    let version = declared.unwrap_or(2);
+    let edits = edit_path || edit_pause || !legacy.cuts.is_empty();
+    let only_1 = starting.iter().all(|dialect| !dialect.is_v2());
+    let (start, version) = versioned(before, declared, &found.config, edits, only_1)?;
     let mut settings = Vec::new();
     if edit_path {
         let why = format!("containerd reads registry folders only from a single config_path; {root} becomes it");
@@ -185,15 +186,19 @@ fn dropped_roots(chains: &[(Dialect, Chain)], tree: &Tree, root: &NodePath) -> P
     held.collect()
 }
 
-/// 8.4, rule 11: the `version` that has to be added to a file without one, if it can be.
-fn versioned(text: &str, declared: Option<i64>, config: &NodePath, edits: bool) -> Result<Option<String>, Problems> {
-    if !edits || declared.is_some_and(|version| version >= 2) {
-        return Ok(None);
+/// 8.4, rule 11: the `version` that has to be added to a file without one, if it can be, and the version whose tables are
+/// edited. A file of version 1 stays one as long as only containerd 1.x reads it (1.8: `plugins.cri`).
+fn versioned(text: &str, declared: Option<i64>, config: &NodePath, edits: bool, only_1: bool) -> Result<(Option<String>, i64), Problems> {
+    if let Some(version) = declared.filter(|version| *version >= 2) {
+        return Ok((None, version));
     }
     let document = toml_edit::Document::parse(text).ok();
-    let speaks_of_plugins = |key: &str| document.as_ref().is_some_and(|document| document.get(key).is_some());
-    if !["plugins", "disabled_plugins", "required_plugins", "version"].iter().any(|key| speaks_of_plugins(key)) {
-        return Ok(Some("2".to_owned()));
+    let says = |key: &str| document.as_ref().is_some_and(|document| document.get(key).is_some());
+    if !["plugins", "disabled_plugins", "required_plugins", "version"].iter().any(|key| says(key)) {
+        return Ok((edits.then(|| "2".to_owned()), 2));
+    }
+    if only_1 || !edits {
+        return Ok((None, 1));
     }
     let what = format!("{config} is a file of version 1 with plugin settings, which mean something else in every later version");
     let help = "convert it with `containerd config migrate`, or write `version = 2` with the long plugin names";

@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 
 use super::Dialect;
 use crate::desired::{Part, Refusal, Target, Want, Whole};
+use crate::format::auth_json;
 use crate::format::hosts_toml::render::{Written, WrittenHost, check, check_default, render, render_open_default};
 use crate::model::content::Content;
 use crate::model::endpoint::{Endpoint, Scheme};
@@ -18,6 +19,7 @@ use crate::model::path::NodePath;
 use crate::model::place::Place;
 use crate::model::problem::Problem;
 use crate::model::repo::RepoPath;
+use crate::model::secret::Secret;
 use crate::model::tree::{Found, Tree};
 use crate::runtime::FoundRuntime;
 use crate::spec::adopt::{ALL, Adopted};
@@ -119,7 +121,7 @@ pub fn want_knowing(spec: &Spec, found: &FoundRuntime, tree: &Tree, dialects: &[
         part.wants.insert(folder.join("hosts.toml"), Want::Whole(whole));
     }
     part.wants.extend(pki.into_wants());
-    part.secrets = adopted.secrets();
+    part.secrets = secrets(&adopted);
     if !adopted.is_empty() {
         part.spec = Some(std::sync::Arc::new(whole.clone()));
     }
@@ -161,6 +163,12 @@ fn came_from(adopted: &Adopted, host: &Host, mirror: Option<&Mirror>) -> String 
     origins.extend(adopted.hosts.get(host.api().as_str()).map(|how| &how.from));
     let all: Vec<String> = origins.iter().map(ToString::to_string).collect();
     if all.is_empty() { String::new() } else { format!(" (from {})", all.join(", ")) }
+}
+
+/// Everything in what is carried over that must not be seen.
+fn secrets(adopted: &Adopted) -> Vec<Secret> {
+    let logins = adopted.hosts.values().filter_map(|how| how.login.as_ref()).flat_map(auth_json::forms);
+    logins.chain(adopted.hosts.values().filter_map(|how| how.key.clone())).collect()
 }
 
 /// The file for registries without a folder of their own.
