@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::legacy::default_scheme;
 use super::{Dialect, View, folder_name};
+use crate::desired::Part;
 use crate::format::config_toml::{Chain, HostSettings, LegacyMirror, LegacyTls, registry_key};
 use crate::format::hosts_toml::Url;
 use crate::model::cert::{self, KeyMatch};
@@ -16,9 +17,10 @@ use crate::model::host::{HUB, Host};
 use crate::model::image::ImageRef;
 use crate::model::path::NodePath;
 use crate::model::place::Place;
-use crate::model::problem::Problem;
+use crate::model::problem::{Problem, Severity};
 use crate::model::resolution::{Attempt, AttemptKey, Resolution};
 use crate::model::tree::{Found, Tree};
+use crate::plan::build::overlay;
 use crate::runtime::FoundRuntime;
 use crate::spec::adopt::{ALL, Adopted, AdoptedEndpoint, AdoptedHost, AdoptedMirror, From};
 use crate::spec::intent::intent;
@@ -317,6 +319,46 @@ pub(super) fn prove(
         }
     }
     if problems.is_empty() { Ok(()) } else { Err(problems) }
+}
+
+/// Somebody's folders in `root` that nothing reads until `config_path` is set, and that say something else than what is asked
+/// now: in the way where mirrors are carried over, worth knowing elsewhere. `part` holds what is wanted.
+pub(super) fn awakened(part: &Part, root: &NodePath, tree: &Tree, on: &FoundRuntime, dialects: &[Dialect]) -> (Problems, Problems) {
+    let foreign = |name: &String| {
+        let folder = root.join(name);
+        matches!(tree.find(&folder), Found::Dir(_)) && !part.wants.contains_key(&folder.join("hosts.toml"))
+    };
+    let names: Vec<String> = tree.names(root).into_iter().filter(foreign).collect();
+    let asleep = |dialect: &&Dialect| {
+        Chain::read(tree, &on.config, **dialect).is_ok_and(|chain| chain.config_path(**dialect).is_empty() && chain.disabled.is_none())
+    };
+    let Some(dialect) = dialects.iter().find(asleep).filter(|_| !names.is_empty()) else { return (Vec::new(), Vec::new()) };
+    let (mut conflicts, mut notes) = (Vec::new(), Vec::new());
+    let (now, then) = (View::new(tree, on, *dialect), View::new(&overlay(tree, &part.wants), on, *dialect));
+    for name in names {
+        let folder = root.join(&name);
+        let host = match name.strip_suffix('_').and_then(|name| name.rsplit_once('_')) {
+            Some((bare, port)) => format!("{bare}:{port}"),
+            None if name == "_default" => "registry.nodeprep.invalid".to_owned(),
+            None => name,
+        };
+        let Ok(image) = ImageRef::parse(&format!("{host}/nodeprep/probe:1")) else { continue };
+        let (before, after) = (now.resolve(&image), then.resolve(&image));
+        if before.settled() == after.settled() || !after.files.iter().any(|file| file.path.is_below(&folder)) {
+            continue;
+        }
+        let words = crate::plan::proof::asked;
+        let (before, after) = (words(&before), words(&after));
+        let what = format!("{folder} is read once config_path is set: {host} is asked for at {before}, and would be at {after}");
+        let help = format!("remove {folder}, or move what is needed of it into the spec");
+        let problem = Problem::note("foreign-awakened", what, help).at(Place::file(folder.as_str()));
+        if now.resolve_by_mirrors(&image).is_some() {
+            conflicts.push(Problem { severity: Severity::Error, ..problem });
+        } else {
+            notes.push(problem);
+        }
+    }
+    (conflicts, notes)
 }
 
 /// What is compared: hosts that the spec names are reached as it says; asking the same twice in a row is asking once.

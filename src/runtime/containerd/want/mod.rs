@@ -8,7 +8,7 @@ mod pki;
 
 use std::collections::BTreeMap;
 
-use super::Dialect;
+use super::{Dialect, adopt};
 use crate::desired::{Part, Refusal, Target, Want, Whole};
 use crate::format::auth_json;
 use crate::format::hosts_toml::render::{Written, WrittenHost, check, check_default, render, render_open_default};
@@ -126,7 +126,12 @@ pub fn want_knowing(spec: &Spec, found: &FoundRuntime, tree: &Tree, dialects: &[
         part.spec = Some(std::sync::Arc::new(whole.clone()));
     }
     part.adopted = adopted;
-    if problems.is_empty() { part } else { part.refuse(Refusal::Cannot(problems)) }
+    if !problems.is_empty() {
+        return part.refuse(Refusal::Cannot(problems));
+    }
+    let (conflicts, notes) = adopt::awakened(&part, &root, tree, found, dialects);
+    part.notes.extend(notes);
+    if conflicts.is_empty() { part } else { part.refuse(Refusal::Conflict(conflicts)) }
 }
 
 /// Every host name with a folder of its own, and the mirror that is responsible for it: as [`Spec::mirror_of`] says, of
