@@ -58,7 +58,6 @@ type Problems = Vec<Problem>;
 /// What cannot be carried over with the same meaning, each with its place.
 pub(super) fn found(spec: &Spec, tree: &Tree, config: &NodePath, chains: &[(Dialect, Chain)]) -> Result<Legacy, Problems> {
     let Some((_, first)) = chains.first() else { return Ok(Legacy::default()) };
-    let has_tls = |chain: &Chain| chain.configs.values().any(|how| how.tls.is_some());
     // what runs now says what is meant; 2.x has no `tls`, and is asked only where 1.x is out of the question
     let configs = chains.iter().map(|(_, chain)| chain).find(|chain| has_tls(chain)).map_or(&first.configs, |chain| &chain.configs);
     let conflicts = !first.mirrors.is_empty() || configs.values().any(|how| how.tls.is_some());
@@ -145,6 +144,10 @@ impl Legacy {
             self.cuts.push(Cut { key, why: why.to_owned(), secret, conflicts });
         }
     }
+}
+
+fn has_tls(chain: &Chain) -> bool {
+    chain.configs.values().any(|how| how.tls.is_some())
 }
 
 fn endpoints(chain: &Chain) -> Vec<(&String, &Vec<String>)> {
@@ -300,7 +303,10 @@ pub(super) fn prove(
 ) -> Result<(), Problems> {
     let mut problems = Vec::new();
     let mut told = BTreeSet::new();
-    for dialect in dialects {
+    // 2.x has no `tls`: where 1.x speaks, it says what is meant
+    let reads_tls = |dialect: &Dialect| Chain::read(tree, &on.config, *dialect).is_ok_and(|chain| has_tls(&chain));
+    let with_tls: Vec<Dialect> = dialects.iter().copied().filter(reads_tls).collect();
+    for dialect in if with_tls.is_empty() { dialects } else { &with_tls } {
         let view = View::new(tree, on, *dialect);
         for (source, mirror) in &legacy.adopted.mirrors {
             let host = if source == ALL { "registry.nodeprep.invalid" } else { source };
