@@ -101,7 +101,10 @@ pub(super) fn prepare(
         vec![Problem::error("config-toml", refused.why.clone(), "write the table in the standard form, `[plugins.…]`").at(at)]
     };
     let (without, mut edits) = take_out(before, legacy.cuts.iter().filter(|cut| cut.conflicts)).map_err(unusable)?;
-    if chains.iter().any(|(dialect, chain)| chain.unloadable(*dialect).is_some()) {
+    if let Some(broken) = chains.iter().find_map(|(dialect, chain)| chain.unloadable(*dialect)) {
+        let what = format!("{} does not work as it is ({}), and `revert` would bring that back", found.config, broken.why);
+        let help = "keep what is carried over, or repair the file by hand after a revert";
+        part.notes.push(Problem::warning("no-working-state", what, help).at(broken.at));
         // nothing is pulled as it is: what counts as before is what the file would mean without what contradicts itself
         let mut was = tree.clone();
         was.put(&tree.real(&found.config).unwrap_or_else(|| found.config.clone()), without.as_bytes(), 0o644);
