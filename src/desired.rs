@@ -56,7 +56,10 @@ pub struct Desired {
 /// configured. What one of them cannot express is refused there, and only there.
 #[must_use]
 pub fn desired(spec: &Spec, tree: &Tree, found: &[FoundRuntime], ledger: &Ledger) -> Desired {
-    let mut parts = vec![trust::want(spec, &trust::family(tree), tree)];
+    let anchors = trust::want(spec, &trust::family(tree), tree);
+    let concerned =
+        !anchors.wants.is_empty() || anchors.refused.is_some() || ledger.owned.values().any(|owned| owned.target == Target::Trust);
+    let mut parts: Vec<Part> = concerned.then_some(anchors).into_iter().collect();
     let family: Vec<&FoundRuntime> = found.iter().filter(|found| found.runtime != Runtime::Containerd).collect();
     parts.extend(containers::want_knowing(spec, &family, tree, &ledger.owned));
     for on in found.iter().filter(|found| found.runtime == Runtime::Containerd) {

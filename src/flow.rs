@@ -27,16 +27,20 @@ pub struct Choices {
     pub foreign: Foreign,
 }
 
-/// Everything that is to be read from the node, as far as it is known from what was read already.
+/// Everything that is to be read from the node, as far as it is known from what was read already; `named` are runtimes that
+/// the command line names.
 #[must_use]
-pub fn wishes(tree: &Tree, probes: &Probes, ledger: &Ledger) -> Vec<Wish> {
+pub fn wishes(tree: &Tree, probes: &Probes, ledger: &Ledger, named: &[Runtime]) -> Vec<Wish> {
     let mut wishes = facts::wishes(tree, probes);
     wishes.push(Wish::folder(NodePath::fixed(PKI), 1));
     wishes.extend(crate::trust::wishes());
-    for found in facts::found(tree, probes) {
+    for found in facts::with_named(facts::found(tree, probes), named) {
         wishes.extend(found.wishes(tree));
     }
-    wishes.extend(ledger.owned.keys().map(|path| Wish::path(path.clone())));
+    // once the folders that they stand in are known, most of these have been read with them
+    if tree.iter().next().is_some() {
+        wishes.extend(ledger.owned.keys().map(|path| Wish::path(path.clone())));
+    }
     wishes
 }
 

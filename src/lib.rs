@@ -28,3 +28,4 @@ pub mod report;
 pub mod runtime;
 pub mod spec;
 pub mod trust;
+pub mod verify;

@@ -6,7 +6,14 @@ use clap::Parser;
 use nodeprep::cli::{Cli, run};
 
 fn main() -> ExitCode {
-    match run(Cli::parse()) {
+    let cli = Cli::try_parse().unwrap_or_else(|error| {
+        let _ = error.print();
+        if error.use_stderr() {
+            nodeprep::node::terminal::hint_at_variables();
+        }
+        std::process::exit(error.exit_code());
+    });
+    match run(cli) {
         Ok(outcome) => ExitCode::from(outcome.code()),
         Err(error) => {
             nodeprep::node::terminal::fail(&format!("{error:#}"));

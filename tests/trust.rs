@@ -61,6 +61,7 @@ fn spec(folder: &Path) -> Spec {
         file: "spec.toml".into(),
         digest: Digest::of(b""),
         fallback: Fallback::Never,
+        unlisted: nodeprep::spec::Unlisted::Allow,
         runtimes: None,
         cas: names(folder).into_iter().map(ca).collect(),
         access: BTreeMap::new(),

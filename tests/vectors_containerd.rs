@@ -4,7 +4,7 @@
 //! single `config_path` is put in. `[[expect]]` names an image, the versions (`all`, `<2.0`, `>=1.7.32 <2.0`) and what is
 //! asked, one line per attempt: `rmb` for resolve, manifest and blob (a dash where it is not asked), the URL, the trust,
 //! then `+N` extra CA certificates, `client`, `basic` or another login, `upstream`. `[[chain]]` says what config.toml comes
-//! to. A file that holds just
+//! to. `tests/real` holds the same folders against the running program; `[[except]]`, with `on` or `below = "1.6.32"` and `because`, says where it does not. A file that holds just
 //! `@certificate` or `@key` gets one made on the spot. What cannot be told from files stands in `elsewhere.toml` with the reason, and is printed.
 #![allow(
     clippy::disallowed_methods,

@@ -63,11 +63,13 @@ impl Apply {
         let state = NodePath::fixed(crate::flow::STATE);
         let _lock = Lock::take(&root, &state)?;
         tidy(&root, &state)?;
-        let mut session = Session::open(root)?;
+        let mut session = Session::open(root, &self.choices.runtimes)?;
         session.configure(&spec, &self.choices);
         let planned = session.plan(&spec, &self.choices);
         let mut report = report(&session, &spec, &planned, problems, refused(&planned).unwrap_or(Outcome::Converged));
         carry_out(&session, &planned.plan, session.ledger.clone(), &mut report);
+        // the process ends here: taking thousands of small things apart one by one would be a tenth of its time
+        std::mem::forget((session.snapshot, session.ledger, spec, planned));
         Ok(report)
     }
 }
@@ -89,9 +91,15 @@ pub(super) fn carry_out(session: &Session, plan: &Plan, ledger: Ledger, report: 
     report.problems.extend(failures(&applied));
     if let Some(class) = applied.class() {
         report.outcome = outcome(class);
-        // nothing was changed, or everything was put back
+        // nothing was changed, or everything was put back: nothing is due for it either
         for part in &mut report.parts {
             part.changes.retain(|change| applied.changed.contains(&change.path));
+            if part.changes.is_empty() {
+                part.activations.clear();
+            }
+        }
+        if applied.changed.is_empty() {
+            report.due.clear();
         }
     }
     report.exit_code = report.outcome.code();

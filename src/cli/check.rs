@@ -38,7 +38,7 @@ impl Check {
                 if let Some(spec) = closed.spec.as_ref().filter(|_| !failed) {
                     let mirrors = crate::report::explain::plural(spec.mirrors.len(), "mirrored source");
                     let cas = crate::report::explain::plural(spec.cas.len(), "CA");
-                    let _ = writeln!(text, "{}: valid; {mirrors}, {cas}", spec.file);
+                    let _ = writeln!(text, "{}: valid; {mirrors}, {cas}", problems::escape(&spec.file));
                 }
                 text
             }

@@ -67,14 +67,15 @@ impl Explain {
         let (session, tree) = if self.planned {
             let (spec, said) = spec(&self.spec, Some(&root))?;
             problems.extend(said);
-            let mut session = Session::open(root)?;
+            let mut session = Session::open(root, &self.choices.runtimes)?;
             session.configure(&spec, &self.choices);
             let planned = session.plan(&spec, &self.choices);
             problems.extend(planned.parts.iter().filter_map(|part| part.refused.as_ref()).flat_map(crate::plan::whole::problems));
             let tree = overlay_plan(&session.snapshot.tree, &planned.plan);
             (session, tree)
         } else {
-            let session = Session::open(root)?;
+            let (session, warning) = Session::look(root, &self.choices.runtimes)?;
+            problems.extend(warning);
             let tree = session.snapshot.tree.clone();
             (session, tree)
         };

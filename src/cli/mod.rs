@@ -6,6 +6,7 @@ mod explain;
 mod plan;
 mod revert;
 mod session;
+mod verify;
 
 use std::path::PathBuf;
 
@@ -38,6 +39,8 @@ enum Command {
     Apply(apply::Apply),
     /// Show what each runtime asks for an image, in order.
     Explain(explain::Explain),
+    /// Check what is on the node: leaks, files that are ignored, hidden or broken.
+    Verify(verify::VerifyArgs),
     /// Give back what was there before nodeprep.
     Revert(revert::Revert),
 }
@@ -132,9 +135,17 @@ pub fn run(cli: Cli) -> anyhow::Result<Outcome> {
         Command::Plan(plan) => plan.run(style.results),
         Command::Apply(apply) => apply.run(style.results),
         Command::Explain(explain) => explain.run(style.results),
+        Command::Verify(verify) => verify.run(style.results),
         Command::Revert(revert) => revert.run(style.results),
     };
-    crate::node::terminal::print(&ended.shown)?;
+    crate::node::terminal::print(&ended.shown).map_err(|error| {
+        let outcome = ended.outcome;
+        anyhow::anyhow!(
+            "the report cannot be written to standard output: {error}; the run itself ended with {}: {}",
+            outcome.code(),
+            outcome.meaning()
+        )
+    })?;
     Ok(ended.outcome)
 }
 

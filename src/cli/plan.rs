@@ -45,7 +45,7 @@ impl PlanArgs {
     fn report(&self) -> Result<Report, Stopped> {
         let root = Session::root(&self.root)?;
         let (spec, problems) = spec(&self.spec, Some(&root))?;
-        let mut session = Session::open(root)?;
+        let mut session = Session::open(root, &self.choices.runtimes)?;
         session.configure(&spec, &self.choices);
         let planned = session.plan(&spec, &self.choices);
         let outcome = match refused(&planned) {

@@ -13,10 +13,10 @@ use crate::node::lock::Lock;
 use crate::plan::activation::refresh_back;
 use crate::plan::back;
 use crate::plan::build::{Foreign, Now};
-use crate::report::Report;
 use crate::report::exit::Outcome;
 use crate::report::plan::parts;
 use crate::report::style::Style;
+use crate::report::{PartState, Report};
 
 /// Arguments of `revert`.
 #[derive(Debug, Args)]
@@ -41,15 +41,17 @@ impl Revert {
         let state = NodePath::fixed(crate::flow::STATE);
         let _lock = Lock::take(&root, &state)?;
         tidy(&root, &state)?;
-        let session = Session::open(root)?;
+        let session = Session::open(root, &[])?;
         let now = Now { tree: &session.snapshot.tree, ledger: &session.ledger, blobs: &session.blobs, foreign: Foreign::Refuse };
         let planned = back::plan(now, &session.found, refresh_back(&session.snapshot.tree).as_ref());
         let mut report = Report::new(refused(&planned).unwrap_or(Outcome::Converged));
         report.runtimes.clone_from(&session.found);
         report.parts = parts(&planned, &session.snapshot.tree, &[]);
-        if !session.known || session.ledger.owned.is_empty() {
+        // somebody has already taken away what we left there
+        report.parts.retain(|part| part.state != PartState::Converged);
+        if session.ledger.owned.is_empty() {
             let what = "nodeprep owns nothing on this node";
-            report.problems.push(Problem::note("nothing-owned", what, "check --root if this is not the node that you mean"));
+            report.problems.push(Problem::warning("nothing-owned", what, "check --root if this is not the node that you mean"));
         }
         carry_out(&session, &planned.plan, session.ledger.clone(), &mut report);
         Ok(report)

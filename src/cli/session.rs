@@ -7,7 +7,7 @@ use crate::flow::{self, STATE, wishes};
 use crate::ledger::Ledger;
 use crate::model::digest::Digest;
 use crate::model::path::NodePath;
-use crate::model::problem::Problem;
+use crate::model::problem::{Problem, Severity};
 use crate::model::secret::Secret;
 use crate::node::error::{Class, NodeError};
 use crate::node::material::{document, materials};
@@ -16,7 +16,7 @@ use crate::node::{Snapshot, blobs, probe, read};
 use crate::plan::build::Foreign;
 use crate::plan::whole::Planned;
 use crate::report::exit::Outcome;
-use crate::runtime::{FoundRuntime, facts};
+use crate::runtime::{FoundRuntime, Runtime, facts};
 use crate::spec::Spec;
 use crate::spec::load::{Closed, Draft};
 
@@ -84,8 +84,6 @@ pub(super) struct Session {
     pub root: Root,
     pub state: NodePath,
     pub ledger: Ledger,
-    /// Whether there is a ledger on the node.
-    pub known: bool,
     pub snapshot: Snapshot,
     pub found: Vec<FoundRuntime>,
     pub blobs: BTreeMap<Digest, Vec<u8>>,
@@ -95,7 +93,12 @@ impl Session {
     /// Opens the node's root.
     pub(super) fn root(args: &RootArgs) -> Result<Root, Stopped> {
         Root::open(&args.root).map_err(|error| {
-            let what = format!("the node's root {} cannot be opened: {}", args.root.display(), problem(&error).what);
+            let why = match &error {
+                NodeError::NotFolder { .. } => "it is not a folder".to_owned(),
+                NodeError::Io { errno, .. } => errno.desc().to_lowercase(),
+                other => other.to_string(),
+            };
+            let what = format!("the node's root {} cannot be opened: {why}", args.root.display());
             Stopped {
                 problems: vec![Problem::error("root", what, "give the folder that holds the node's /etc and /usr with --root")],
                 outcome: Outcome::Cannot,
@@ -103,11 +106,23 @@ impl Session {
         })
     }
 
-    /// Looks at the node once: ledger, files, processes.
-    pub(super) fn open(root: Root) -> Result<Self, Stopped> {
+    /// Looks at the node once: ledger, files, processes. `named` runtimes are taken as there.
+    pub(super) fn open(root: Root, named: &[Runtime]) -> Result<Self, Stopped> {
+        let stored = crate::apply::load_ledger(&root, &NodePath::fixed(STATE))?;
+        Self::with(root, stored, named)
+    }
+
+    /// The same for who only asks what is there: a ledger that cannot be read is a warning.
+    pub(super) fn look(root: Root, named: &[Runtime]) -> Result<(Self, Option<Problem>), Stopped> {
+        let (stored, warning) = match crate::apply::load_ledger(&root, &NodePath::fixed(STATE)) {
+            Ok(stored) => (stored, None),
+            Err(error) => (None, Some(Problem { severity: Severity::Warning, ..problem(&error) })),
+        };
+        Ok((Self::with(root, stored, named)?, warning))
+    }
+
+    fn with(root: Root, stored: Option<Ledger>, named: &[Runtime]) -> Result<Self, Stopped> {
         let state = NodePath::fixed(STATE);
-        let stored = crate::apply::load_ledger(&root, &state)?;
-        let known = stored.is_some();
         let ledger = match stored {
             Some(ledger) => ledger,
             None => Ledger::new(probe::random()?),
@@ -115,8 +130,8 @@ impl Session {
         let mut probes = probe::probe(&root);
         probes.versions = probe::versions(&root, facts::programs());
         let limits = read::Limits { bundles: flow::large_files(), ..read::Limits::default() };
-        let tree = read::read_within(&root, &limits, |tree| wishes(tree, &probes, &ledger));
-        let found = facts::found(&tree, &probes);
+        let tree = read::read_within(&root, &limits, |tree| wishes(tree, &probes, &ledger, named));
+        let found = facts::with_named(facts::found(&tree, &probes), named);
         let mut kept = BTreeMap::new();
         for (path, owned) in &ledger.owned {
             if let crate::ledger::Prior::File { blob, .. } = &owned.origin
@@ -127,7 +142,7 @@ impl Session {
                 kept.insert(*blob, bytes);
             }
         }
-        Ok(Self { root, state, ledger, known, snapshot: Snapshot { tree, probes }, found, blobs: kept })
+        Ok(Self { root, state, ledger, snapshot: Snapshot { tree, probes }, found, blobs: kept })
     }
 
     /// Leaves only the runtimes that are configured under this spec.

@@ -161,6 +161,14 @@ impl Host {
         names
     }
 
+    /// Whether `other` is among its [`Host::aliases`].
+    #[must_use]
+    pub fn is_alias(&self, other: &Self) -> bool {
+        let plain = |host: &Self| matches!(host.port, None | Some(443));
+        let hub = |host: &Self| matches!(host.name(), HUB | HUB_API);
+        plain(self) && plain(other) && self != other && (self.name() == other.name() || hub(self) && hub(other))
+    }
+
     /// A host that is written in this source; panics on anything else.
     #[must_use]
     pub fn fixed(text: &'static str) -> Self {
@@ -239,5 +247,11 @@ mod tests {
         assert_eq!(names("quay.io:5000"), [""; 0]);
         assert_eq!(names("docker.io"), ["registry-1.docker.io", "docker.io:443", "registry-1.docker.io:443"]);
         assert_eq!(names("[2001:db8::1]"), ["[2001:db8::1]:443"]);
+        let some = ["quay.io", "docker.io", "registry-1.docker.io", "[2001:db8::1]", "quay.example"];
+        let all: Vec<Host> =
+            some.iter().flat_map(|name| ["", ":443", ":80"].map(|port| Host::new(&format!("{name}{port}")).unwrap())).collect();
+        for (one, other) in all.iter().flat_map(|one| all.iter().map(move |other| (one, other))) {
+            assert_eq!(one.is_alias(other), one.aliases().contains(other), "{one} {other}");
+        }
     }
 }

@@ -44,6 +44,9 @@ impl NodePath {
         if text.contains('\0') {
             return Err(PathError::Nul(text.to_owned()));
         }
+        if is_clean(text) {
+            return Ok(Self(text.into()));
+        }
         let mut parts: Vec<&str> = Vec::new();
         for part in text.split('/') {
             match part {
@@ -75,6 +78,11 @@ impl NodePath {
     /// but every reader of `ca = "…"` does.
     #[must_use]
     pub fn join(&self, name: &str) -> Self {
+        if is_plain(name) {
+            // by far the most frequent: a name in a folder
+            let folder = if &*self.0 == "/" { "" } else { &*self.0 };
+            return Self([folder, "/", name].concat().into());
+        }
         let text = if name.starts_with('/') { name.to_owned() } else { format!("{}/{name}", self.0) };
         Self::new(&text.replace('\0', "")).unwrap_or_else(|_| Self::root())
     }
@@ -84,6 +92,12 @@ impl NodePath {
     pub fn parent(&self) -> Option<Self> {
         let (head, _) = self.0.rsplit_once('/').filter(|_| &*self.0 != "/")?;
         Some(if head.is_empty() { Self::root() } else { Self(head.into()) })
+    }
+
+    /// The folders above it and then itself, from the top on, as text; the root itself is left out.
+    pub fn ancestry(&self) -> impl Iterator<Item = &str> {
+        let inner = self.0.match_indices('/').skip(1).map(|(at, _)| &self.0[..at]);
+        inner.chain(std::iter::once(&*self.0).filter(|all| *all != "/"))
     }
 
     /// The last component; empty for the root.
@@ -111,6 +125,16 @@ impl NodePath {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+}
+
+/// Whether normalising would change nothing.
+fn is_clean(text: &str) -> bool {
+    text == "/" || text.strip_prefix('/').is_some_and(|rest| rest.split('/').all(|part| !matches!(part, "" | "." | "..")))
+}
+
+/// Whether it is one component as it may stand in a path.
+fn is_plain(name: &str) -> bool {
+    !matches!(name, "" | "." | "..") && !name.bytes().any(|byte| matches!(byte, b'/' | 0))
 }
 
 impl TryFrom<String> for NodePath {
@@ -167,5 +191,12 @@ mod tests {
         assert!(path.is_below(&NodePath::root()) && !path.is_below(&path));
         assert!(!NodePath::fixed("/etc/containerdx").is_below(&path));
         assert_eq!(path.name(), "containerd");
+        assert_eq!(NodePath::root().join("etc"), NodePath::fixed("/etc"));
+        assert_eq!(path.join("a\0b").as_str(), "/etc/containerd/ab");
+        for (name, want) in [("..", "/etc"), (".", "/etc/containerd"), ("", "/etc/containerd"), ("...", "/etc/containerd/...")] {
+            assert_eq!(path.join(name).as_str(), want, "{name:?}");
+        }
+        assert_eq!(path.ancestry().collect::<Vec<_>>(), ["/etc", "/etc/containerd"]);
+        assert_eq!(NodePath::root().ancestry().count(), 0);
     }
 }

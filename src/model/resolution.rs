@@ -159,6 +159,19 @@ impl Attempt {
         let path = format!("{}/{}", self.api_root, self.repo);
         (self.scheme, self.host.clone(), path, self.ops, self.trust.clone(), self.client, self.auth.clone())
     }
+
+    /// Whether the keys are equal, without making them.
+    #[must_use]
+    pub fn same(&self, other: &Self) -> bool {
+        let path = |one: &Self| one.api_root.len() + 1 + one.repo.as_str().len();
+        let bytes = |one: &'_ Self| one.api_root.bytes().chain(*b"/").chain(one.repo.as_str().bytes()).collect::<Vec<u8>>();
+        (self.scheme, self.ops, self.client) == (other.scheme, other.ops, other.client)
+            && self.host == other.host
+            && path(self) == path(other)
+            && ((self.api_root == other.api_root && self.repo == other.repo) || bytes(self) == bytes(other))
+            && self.trust == other.trust
+            && self.auth == other.auth
+    }
 }
 
 impl Resolution {
@@ -182,6 +195,14 @@ impl Resolution {
             rest(again) == rest(before) && believed_less(&again.4, &before.4)
         });
         (attempts, broken)
+    }
+
+    /// Whether the keys are equal, without making them.
+    #[must_use]
+    pub fn same(&self, other: &Self) -> bool {
+        matches!(self.end, End::Broken(_)) == matches!(other.end, End::Broken(_))
+            && self.attempts.len() == other.attempts.len()
+            && self.attempts.iter().zip(&other.attempts).all(|(one, other)| one.same(other))
     }
 
     /// Whether a pull may end at the image's own registry.

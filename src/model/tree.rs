@@ -83,11 +83,11 @@ pub enum Found<'a> {
     Unread,
 }
 
-/// Path → entry, absent ones included.
+/// Path → entry, absent ones included. A clone shares everything until one of the two changes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tree {
-    entries: BTreeMap<NodePath, Entry>,
-    links: BTreeSet<NodePath>,
+    entries: Arc<BTreeMap<NodePath, Entry>>,
+    links: Arc<BTreeSet<NodePath>>,
 }
 
 /// As many links as Linux follows (`MAXSYMLINKS`).
@@ -97,11 +97,11 @@ impl Tree {
     /// Records what stands at a real path.
     pub fn insert(&mut self, path: NodePath, entry: Entry) {
         if matches!(entry, Entry::Link { .. }) {
-            self.links.insert(path.clone());
-        } else {
-            self.links.remove(&path);
+            Arc::make_mut(&mut self.links).insert(path.clone());
+        } else if self.links.contains(&path) {
+            Arc::make_mut(&mut self.links).remove(&path);
         }
-        self.entries.insert(path, entry);
+        Arc::make_mut(&mut self.entries).insert(path, entry);
     }
 
     /// The entry at exactly this real path, links not followed.
@@ -110,14 +110,25 @@ impl Tree {
         self.entries.get(path).or_else(|| self.implied(path))
     }
 
+    /// What was recorded at exactly this path, and nothing that follows from another one.
+    #[must_use]
+    pub fn recorded(&self, path: &NodePath) -> Option<&Entry> {
+        self.entries.get(path)
+    }
+
     /// Absent because a folder above was listed, or is itself absent or a file.
     fn implied(&self, path: &NodePath) -> Option<&Entry> {
-        let mut folder = path.parent()?;
+        let mut folder = path.as_str();
         loop {
-            match self.entries.get(&folder) {
+            folder = match folder.rsplit_once('/')?.0 {
+                "" if folder == "/" => return None,
+                "" => "/",
+                above => above,
+            };
+            match self.entries.get(folder) {
                 Some(Entry::Dir { listed: true, .. } | Entry::Absent | Entry::File { .. }) => return Some(&Entry::Absent),
                 Some(_) => return None,
-                None => folder = folder.parent()?,
+                None => {}
             }
         }
     }
@@ -136,7 +147,8 @@ impl Tree {
     }
 
     fn follow(&self, path: &NodePath, last: bool) -> Option<NodePath> {
-        if self.links.is_empty() {
+        // most nodes have a few links, and nearly every path has none of them in it
+        if self.links.is_empty() || !path.ancestry().any(|part| self.links.contains(part)) {
             return Some(path.clone());
         }
         let mut todo: Vec<String> = path.components().rev().map(ToOwned::to_owned).collect();
@@ -207,11 +219,10 @@ impl Tree {
     #[must_use]
     pub fn names(&self, folder: &NodePath) -> Vec<String> {
         let Some(real) = self.real(folder) else { return Vec::new() };
-        let mut names: Vec<String> = self
-            .below(&real)
-            .filter(|(path, entry)| !matches!(entry, Entry::Absent) && path.parent().as_ref() == Some(&real))
-            .map(|(path, _)| path.name().to_owned())
-            .collect();
+        let start = if real == NodePath::root() { 1 } else { real.as_str().len() + 1 };
+        let inside = self.below(&real).filter(|(_, entry)| !matches!(entry, Entry::Absent));
+        let names = inside.filter_map(|(path, _)| path.as_str().get(start..).filter(|name| !name.contains('/')));
+        let mut names: Vec<String> = names.map(ToOwned::to_owned).collect();
         names.sort();
         names
     }
@@ -245,8 +256,8 @@ impl Tree {
         let real = self.real_parent(path).unwrap_or_else(|| path.clone());
         let gone: Vec<NodePath> = self.below(&real).map(|(path, _)| path.clone()).collect();
         for path in gone {
-            self.entries.remove(&path);
-            self.links.remove(&path);
+            Arc::make_mut(&mut self.entries).remove(&path);
+            Arc::make_mut(&mut self.links).remove(&path);
         }
         self.insert(real, Entry::Absent);
     }

@@ -1,6 +1,6 @@
 //! Where a debug build can be killed, and what it did until then.
 //!
-//! Every change of the disk goes through [`around`]. In debug builds the variable `NODEPREP_CHECKPOINT=<n>` makes the process
+//! Every change of the disk goes through `around`. In debug builds the variable `NODEPREP_CHECKPOINT=<n>` makes the process
 //! kill itself at the n-th point, and [`record`] lists the changes of a call. Release builds hold nothing of this.
 
 use crate::model::path::NodePath;

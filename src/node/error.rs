@@ -110,6 +110,12 @@ pub enum NodeError {
         /// Where.
         path: NodePath,
     },
+    /// Something else stands where a file of our own is needed.
+    #[error("{path} is not a regular file")]
+    NotFile {
+        /// Where.
+        path: NodePath,
+    },
     /// A link whose target is no UTF-8 text.
     #[error("{path} is a symbolic link whose target is not UTF-8")]
     NotText {
@@ -207,15 +213,20 @@ impl NodeError {
                 format!("remount the file system of {path} writable, or prepare the image that it comes from with --root")
             }
             Self::Permission { path, .. } => format!("run as root, or make {path} accessible to this user"),
-            Self::Immutable { path, .. } => format!("look at it with `lsattr -d {path}` and take the bit off with `chattr -i {path}`"),
+            Self::Immutable { path, .. } => format!("look at it with `lsattr -d {path}` and take the bit off with `chattr -ia {path}`"),
             Self::Full { path, .. } => format!("make room on the file system of {path} and run again"),
             Self::Mounted { path } => format!("mount the folder that holds {path} instead of the file alone, or unmount it"),
             Self::OtherFs { path, stage } => format!("let {path} and {stage} be on one file system"),
             Self::Loop { path } | Self::NotText { path } => format!("repair the symbolic links on the way to {path}"),
-            Self::NotFolder { path } => format!("move {path} away"),
+            Self::NotFolder { path } | Self::NotFile { path } => format!("move {path} away"),
             Self::Drift { .. } => "run again: the plan is made anew from what is there".to_owned(),
             Self::Locked { .. } => "wait until the other run is through and run again".to_owned(),
-            Self::Ledger(_) => "use the nodeprep that wrote it, or restore it from a backup; nothing is changed without it".to_owned(),
+            Self::Ledger(LedgerError::TooNew { .. }) => {
+                "use the nodeprep that wrote it, or a later one; nothing is changed until then".to_owned()
+            }
+            Self::Ledger(LedgerError::Malformed { path, .. }) => format!(
+                "restore it from a backup, or move {path} away to begin anew: what nodeprep wrote stays in place, but what was there before cannot be given back"
+            ),
             Self::Blob { .. } => "restore the file from a backup and run again".to_owned(),
         })
     }

@@ -41,7 +41,10 @@ impl Lock {
         };
         let Some(folder) = root.folder(state)? else { return Err(failed("open")(Errno::ENOENT)) };
         let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        let file = openat(&*folder, "lock", flags, Mode::from_bits_truncate(0o600)).map_err(failed("open"))?;
+        let file = openat(&*folder, "lock", flags, Mode::from_bits_truncate(0o600)).map_err(|errno| match errno {
+            Errno::EISDIR | Errno::ELOOP | Errno::ENXIO => NodeError::NotFile { path: path.clone() },
+            errno => failed("open")(errno),
+        })?;
         match Flock::lock(File::from(file), FlockArg::LockExclusiveNonblock) {
             Ok(mut file) => {
                 // for the message of whoever comes second; the lock itself needs no content

@@ -92,13 +92,15 @@ pub fn document(spec: &Path) -> Result<Document, MaterialError> {
 /// that leaves it; `node:` ones inside `node`, and not at all without one.
 #[must_use]
 pub fn materials(folder: Option<&Path>, node: Option<&Root>, references: &[Reference]) -> BTreeMap<String, Result<Vec<u8>, String>> {
-    let opened = folder.map(|folder| Root::open(folder).map_err(|error| error.to_string()));
+    let opened = folder.map(|folder| Root::open(folder).map_err(|_| format!("{} is no folder that can be opened", folder.display())));
     let mut materials = BTreeMap::new();
     for reference in references {
         let content = match (&reference.location, &opened, node) {
             (Location::Beside(name), Some(Ok(folder)), _) => inside(folder, &NodePath::root().join(name)),
             (Location::Beside(_), Some(Err(why)), _) => Err(why.clone()),
-            (Location::Beside(_), None, _) => Err("a document from standard input has no folder to look in".to_owned()),
+            (Location::Beside(_), None, _) => {
+                Err("a document from standard input has no folder to look in; name one with --material".to_owned())
+            }
             (Location::Node(path), _, Some(node)) => inside(node, path),
             (Location::Node(_), _, None) => continue,
         };

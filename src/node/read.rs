@@ -7,13 +7,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
-use nix::dir::{Dir, Type};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat, readlinkat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat};
+use rustix::fs::{FileType, RawDir};
 
 use super::files::kind;
 use super::meta;
@@ -26,6 +26,8 @@ use crate::runtime::Wish;
 const MOST_ROUNDS: usize = 32;
 /// Children of one folder.
 const MOST_CHILDREN: usize = 20_000;
+/// Bytes of a folder's list of names that are taken at once.
+const LISTED_AT_ONCE: usize = 32 << 10;
 
 /// How large a file may be.
 #[derive(Clone, Debug)]
@@ -52,7 +54,8 @@ pub fn read(root: &Root, wishes: impl FnMut(&Tree) -> Vec<Wish>) -> Tree {
 
 /// The same with other limits.
 pub fn read_within(root: &Root, limits: &Limits, mut wishes: impl FnMut(&Tree) -> Vec<Wish>) -> Tree {
-    let mut reader = Reader { root, limits, tree: Tree::default(), listed: BTreeMap::new(), seen: BTreeSet::new() };
+    let (names, content) = (Vec::with_capacity(LISTED_AT_ONCE), Vec::new());
+    let mut reader = Reader { root, limits, tree: Tree::default(), listed: BTreeMap::new(), names, content };
     let mut granted: BTreeSet<Wish> = BTreeSet::new();
     for round in 0..MOST_ROUNDS {
         let new: Vec<Wish> = wishes(&reader.tree).into_iter().filter(|wish| granted.insert(wish.clone())).collect();
@@ -74,13 +77,16 @@ struct Reader<'a> {
     tree: Tree,
     /// Folder → levels that were read, and the folders in it.
     listed: BTreeMap<NodePath, (u8, Vec<(String, bool)>)>,
-    seen: BTreeSet<NodePath>,
+    /// Room for the kernel's list of names.
+    names: Vec<u8>,
+    /// Room for a file's content.
+    content: Vec<u8>,
 }
 
 impl Reader<'_> {
     /// Follows a path from the root; `links` counts those that led here.
     fn grant(&mut self, path: &NodePath, depth: u8, links: usize) {
-        if links > 40 {
+        if links > 40 || depth == 0 && self.is_known(path) {
             return;
         }
         if *path == NodePath::root() {
@@ -92,7 +98,7 @@ impl Reader<'_> {
         let tree = &mut self.tree;
         let spot = self.root.walk(path, Last::Keep, &mut |folder, name, to| record_link(tree, folder, name, to));
         match spot {
-            Ok(spot) => self.entry(&spot.folder, &spot.name, None, depth, links),
+            Ok(spot) => self.entry(&spot.folder, &spot.name, FileType::Unknown, depth, links),
             Err(Stop::Missing { at, .. }) => self.put(at, Entry::Absent),
             Err(Stop::Failed(error)) => {
                 let why = reason(&error);
@@ -100,7 +106,7 @@ impl Reader<'_> {
                 match error {
                     super::error::NodeError::NotFolder { path: at } => {
                         if let Ok((_, folder)) = self.root.real_parent(&at, false) {
-                            self.entry(&folder, at.name(), None, 0, links);
+                            self.entry(&folder, at.name(), FileType::Unknown, 0, links);
                         }
                     }
                     super::error::NodeError::Permission { path: at, .. } | super::error::NodeError::Io { path: at, .. } => {
@@ -113,6 +119,11 @@ impl Reader<'_> {
         }
     }
 
+    /// Whether the tree tells already what stands there: no need to walk.
+    fn is_known(&self, path: &NodePath) -> bool {
+        self.tree.entry(path).is_some_and(|entry| matches!(entry, Entry::File { .. } | Entry::Absent))
+    }
+
     /// The wished path itself, as far as its links are known.
     fn unreadable_end(&mut self, path: &NodePath, why: String) {
         let real = self.tree.real_parent(path).unwrap_or_else(|| path.clone());
@@ -123,22 +134,21 @@ impl Reader<'_> {
     }
 
     fn put(&mut self, path: NodePath, entry: Entry) {
-        self.seen.insert(path.clone());
         self.tree.insert(path, entry);
     }
 
     /// One name in an open folder; `hint` is what the folder's list said about it.
-    fn entry(&mut self, folder: &Folder, name: &str, hint: Option<Type>, depth: u8, links: usize) {
+    fn entry(&mut self, folder: &Folder, name: &str, hint: FileType, depth: u8, links: usize) {
         let path = folder.path.join(name);
         if let Some(Entry::Link { .. }) = self.tree.entry(&path) {
             return self.grant_target(&path, depth, links);
         }
-        if self.seen.contains(&path) && !matches!(self.tree.entry(&path), Some(Entry::Dir { .. })) {
+        if self.tree.recorded(&path).is_some_and(|entry| !matches!(entry, Entry::Dir { .. })) {
             return;
         }
         match hint {
-            Some(Type::File) => return self.file(folder, name, path),
-            Some(Type::Directory) if depth > 0 => return self.subfolder(folder, name, path, depth),
+            FileType::RegularFile => return self.file(folder, name, path),
+            FileType::Directory if depth > 0 => return self.subfolder(folder, name, path, depth),
             _ => {}
         }
         let found = match folder.stat(name) {
@@ -150,7 +160,7 @@ impl Reader<'_> {
             SFlag::S_IFREG => self.file(folder, name, path),
             SFlag::S_IFDIR if depth > 0 => self.subfolder(folder, name, path, depth),
             SFlag::S_IFDIR => {
-                if !self.seen.contains(&path) {
+                if self.tree.recorded(&path).is_none() {
                     self.put(path, Entry::Dir { meta: meta::of(&found, Vec::new()), listed: false });
                 }
             }
@@ -183,7 +193,7 @@ impl Reader<'_> {
     fn grant_climbing(&mut self, link: &NodePath, depth: u8, links: usize) {
         let tree = &mut self.tree;
         match self.root.walk(link, Last::Follow, &mut |folder, name, to| record_link(tree, folder, name, to)) {
-            Ok(spot) if spot.name != "." => self.entry(&spot.folder, &spot.name, None, depth, links + 1),
+            Ok(spot) if spot.name != "." => self.entry(&spot.folder, &spot.name, FileType::Unknown, depth, links + 1),
             Ok(_) => self.grant(&NodePath::root(), depth, links + 1),
             Err(Stop::Missing { at, .. }) => self.put(at, Entry::Absent),
             Err(Stop::Failed(error)) => tracing::debug!(path = %link, %error, "link leads nowhere"),
@@ -204,11 +214,13 @@ impl Reader<'_> {
     /// A folder that is open for reading, and `depth` levels below it. (Opening it again for its names would cost as much as
     /// reading a file.)
     fn open_folder(&mut self, fd: OwnedFd, path: NodePath, depth: u8) {
-        let names = if self.listed.contains_key(&path) { None } else { fd.try_clone().ok() };
+        let new = !self.listed.contains_key(&path);
         let folder = Folder::new(fd, path);
-        match names {
-            Some(names) => self.listing(&folder, Dir::from_fd(names).and_then(children), depth),
-            None => self.folder(&folder, depth),
+        if new {
+            let children = self.children(folder.as_fd());
+            self.listing(&folder, children, depth);
+        } else {
+            self.folder(&folder, depth);
         }
     }
 
@@ -216,7 +228,7 @@ impl Reader<'_> {
     fn folder(&mut self, folder: &Folder, depth: u8) {
         let path = &folder.path;
         if depth == 0 {
-            if let (Ok(found), false) = (fstat(folder), self.seen.contains(path)) {
+            if let (Ok(found), false) = (fstat(folder), self.tree.recorded(path).is_some()) {
                 self.put(path.clone(), Entry::Dir { meta: meta::of(&found, Vec::new()), listed: false });
             }
             return;
@@ -226,14 +238,14 @@ impl Reader<'_> {
             if *levels < depth {
                 *levels = depth;
                 for (name, is_link) in folders.clone() {
-                    let hint = (!is_link).then_some(Type::Directory);
+                    let hint = if is_link { FileType::Unknown } else { FileType::Directory };
                     self.entry(folder, &name, hint, depth - 1, 0);
                 }
             }
             return;
         }
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-        let children = openat(folder.as_fd(), ".", flags, Mode::empty()).and_then(Dir::from_fd).and_then(children);
+        let children = openat(folder.as_fd(), ".", flags, Mode::empty()).and_then(|fd| self.children(fd.as_fd()));
         self.listing(folder, children, depth);
     }
 
@@ -249,8 +261,8 @@ impl Reader<'_> {
         };
         self.put(path.clone(), Entry::Dir { meta, listed: true });
         let deeper = children.iter().filter_map(|(name, hint)| match hint {
-            Some(Type::File) => None,
-            hint => Some((name.clone().ok()?, *hint != Some(Type::Directory))),
+            FileType::RegularFile => None,
+            hint => Some((name.clone().ok()?, *hint != FileType::Directory)),
         });
         self.listed.insert(path.clone(), (depth, deeper.collect()));
         for (name, hint) in children {
@@ -261,11 +273,32 @@ impl Reader<'_> {
         }
     }
 
+    /// The names in a folder, sorted; `None` when there are too many. (Without the C library's `fdopendir`, which asks five
+    /// things more of the kernel for each folder.)
+    fn children(&mut self, folder: BorrowedFd<'_>) -> Result<Option<Vec<Child>>, Errno> {
+        let mut names = Vec::new();
+        let mut list = RawDir::new(folder, self.names.spare_capacity_mut());
+        while let Some(entry) = list.next() {
+            let entry = entry.map_err(|errno| Errno::from_raw(errno.raw_os_error()))?;
+            let name = entry.file_name();
+            if matches!(name.to_bytes(), b"." | b"..") {
+                continue;
+            }
+            if names.len() == MOST_CHILDREN {
+                return Ok(None);
+            }
+            let name = name.to_str().map(ToOwned::to_owned).map_err(|_| name.to_string_lossy().into_owned());
+            names.push((name, entry.file_type()));
+        }
+        names.sort_by(|(one, _), (other, _)| one.cmp(other));
+        Ok(Some(names))
+    }
+
     fn file(&mut self, folder: &Folder, name: &str, path: NodePath) {
         let limits = self.limits;
         let large = limits.bundles.iter().any(|bundle| path == *bundle || path.is_below(bundle));
         let most = if large { limits.bundle } else { limits.file };
-        let entry = content(folder, name, most).unwrap_or_else(|why| match why {
+        let entry = content(folder, name, most, &mut self.content).unwrap_or_else(|why| match why {
             Errno::ENOENT => Entry::Absent,
             errno => Entry::Unreadable(errno.desc().to_lowercase()),
         });
@@ -274,7 +307,7 @@ impl Reader<'_> {
 }
 
 /// Open, look, read, close: relative to its folder, and without a second read where the first came out as long as promised.
-fn content(folder: &Folder, name: &str, most: u64) -> Result<Entry, Errno> {
+fn content(folder: &Folder, name: &str, most: u64, bytes: &mut Vec<u8>) -> Result<Entry, Errno> {
     let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
     let mut file = std::fs::File::from(openat(folder, name, flags, Mode::empty())?);
     let found: FileStat = fstat(&file)?;
@@ -289,7 +322,9 @@ fn content(folder: &Folder, name: &str, most: u64) -> Result<Entry, Errno> {
     let xattrs = meta::xattrs(&file);
     let errno = |error: std::io::Error| Errno::from_raw(error.raw_os_error().unwrap_or(Errno::EIO as i32));
     let room = usize::try_from(size).unwrap_or(0) + 1;
-    let mut bytes = vec![0; room];
+    if bytes.len() < room {
+        bytes.resize(room, 0);
+    }
     let mut filled = 0;
     loop {
         match file.read(&mut bytes[filled..]) {
@@ -309,34 +344,14 @@ fn content(folder: &Folder, name: &str, most: u64) -> Result<Entry, Errno> {
             bytes.resize(filled * 2 + 4096, 0);
         }
     }
-    bytes.truncate(filled);
     if filled as u64 > most {
         return Ok(too_large());
     }
-    Ok(Entry::File { bytes: Arc::from(bytes), meta: meta::of(&found, xattrs) })
+    Ok(Entry::File { bytes: Arc::from(&bytes[..filled]), meta: meta::of(&found, xattrs) })
 }
 
 /// A name, or what a terminal would show of it; and what kind of thing the folder's list says it is.
-type Child = (Result<String, String>, Option<Type>);
-
-/// The names in a folder, sorted; `None` when there are too many.
-fn children(mut open: Dir) -> Result<Option<Vec<Child>>, Errno> {
-    let mut names = Vec::new();
-    for entry in open.iter() {
-        let entry = entry?;
-        let name = entry.file_name();
-        if matches!(name.to_bytes(), b"." | b"..") {
-            continue;
-        }
-        if names.len() == MOST_CHILDREN {
-            return Ok(None);
-        }
-        let name = name.to_str().map(ToOwned::to_owned).map_err(|_| name.to_string_lossy().into_owned());
-        names.push((name, entry.file_type()));
-    }
-    names.sort_by(|(one, _), (other, _)| one.cmp(other));
-    Ok(Some(names))
-}
+type Child = (Result<String, String>, FileType);
 
 fn record_link(tree: &mut Tree, folder: &Folder, name: &str, to: &str) {
     let path = folder.path.join(name);

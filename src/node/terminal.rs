@@ -49,6 +49,17 @@ pub fn print(text: &str) -> std::io::Result<()> {
     }
 }
 
+/// Names the variables that took part in a command line that is wrong: a flag nobody wrote is hard to find otherwise. Their
+/// values stay unsaid.
+pub fn hint_at_variables() {
+    let mut names: Vec<String> = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()).collect();
+    names.retain(|name| name.starts_with("NODEPREP_"));
+    names.sort();
+    if !names.is_empty() {
+        let _ = writeln!(std::io::stderr(), "\nFlags are taken from these variables too: {}", names.join(", "));
+    }
+}
+
 /// Writes what ended the program to standard error.
 pub fn fail(text: &str) {
     // nobody is left to tell when standard error is gone too

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::activation::activations;
 use super::build::{Now, give_back};
 use super::whole::{Planned, PlannedPart, adopted_before, readers};
-use super::{Activation, How, Plan};
+use super::{Act, Activation, How, Plan};
 use crate::desired::{Part, Refusal, Target};
 use crate::model::problem::Severity;
 use crate::runtime::FoundRuntime;
@@ -20,8 +20,19 @@ pub fn plan(now: Now<'_>, found: &[FoundRuntime], refresh: Option<&Activation>) 
     for target in targets {
         let mut steps = Plan { dirs: now.ledger.dirs.clone(), ..Plan::default() };
         give_back(&mut steps, now, target, |_| false);
+        for step in steps.switch.iter_mut().chain(&mut steps.retire) {
+            let why = if matches!(step.act, Act::Remove) { "was not there before nodeprep" } else { "as it was before nodeprep" };
+            why.clone_into(&mut step.why);
+        }
         let part = Part::new(target.clone());
-        let refused = if steps.notes.is_empty() { None } else { Some(refusal(&steps)) };
+        if !steps.notes.is_empty() {
+            // what stays may refer to what would go: a hosts.toml to its CA
+            let kept = now.ledger.owned.iter().filter(|(_, owned)| &owned.target == target);
+            whole.owned.extend(kept.map(|(path, owned)| (path.clone(), owned.clone())));
+            whole.adopted.extend(adopted_before(target, now.ledger));
+            parts.push(PlannedPart { refused: Some(refusal(&steps)), part: Part::new(target.clone()), activations: Vec::new() });
+            continue;
+        }
         let mut needed = activations(&part, &steps, &readers(target, found));
         let changes = !(steps.switch.is_empty() && steps.retire.is_empty());
         needed.extend(refresh.filter(|_| *target == Target::Trust && changes).cloned());
@@ -29,8 +40,7 @@ pub fn plan(now: Now<'_>, found: &[FoundRuntime], refresh: Option<&Activation>) 
         whole.switch.append(&mut steps.switch);
         whole.retire.append(&mut steps.retire);
         whole.owned.append(&mut steps.owned);
-        whole.adopted.extend(adopted_before(target, now.ledger).filter(|_| refused.is_some()));
-        parts.push(PlannedPart { part, refused, activations: needed });
+        parts.push(PlannedPart { part, refused: None, activations: needed });
     }
     Planned { plan: whole, parts }
 }

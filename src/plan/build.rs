@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::owned::{Standing, standing};
+use super::owned::{Standing, cannot as cannot_use, standing};
 use super::{Act, Expect, Plan, Step, prior};
 use crate::desired::{Keys, Part, Refusal, Target, Want, Whole};
 use crate::format::{KeyEdit, KeyFormat};
@@ -59,16 +59,27 @@ pub fn add_part(plan: &mut Plan, part: &Part, now: Now<'_>, same_meaning: impl F
     let mut units: BTreeMap<NodePath, Vec<Step>> = BTreeMap::new();
 
     for (path, want) in &part.wants {
+        if let Some(known) = as_left(now, path, want, &part.target) {
+            owned.insert(path.clone(), known);
+            continue;
+        }
         let place = match standing(now, path, matches!(want, Want::Keys(_))) {
             Ok(place) => place,
             Err(problem) => {
-                cannot.push(problem);
+                if !cannot.contains(&problem) {
+                    cannot.push(problem);
+                }
                 continue;
             }
         };
         match want {
             Want::Whole(whole) => {
-                let before = owned_or_new(now, path, &part.target, &place);
+                let mut before = owned_or_new(now, path, &part.target, &place);
+                if !now.ledger.owned.contains_key(path) && is_left_behind(path, whole, &place) {
+                    // the ledger is gone: what was there before is not known, but this came from us
+                    before.origin = Prior::Absent;
+                    plan.dirs.extend(whole.unit.as_ref().and_then(|unit| now.tree.real(unit)));
+                }
                 if place.holds(&whole.content.bytes, whole.mode) {
                     owned.insert(path.clone(), before);
                     continue;
@@ -78,6 +89,10 @@ pub fn add_part(plan: &mut Plan, part: &Part, now: Now<'_>, same_meaning: impl F
                     && !bytes.as_deref().is_some_and(|bytes| same_meaning(path, bytes, &whole.content.bytes))
                 {
                     conflicts.push(in_the_way(path, bytes.is_none()));
+                    continue;
+                }
+                if let Some(unit) = whole.unit.as_ref().filter(|unit| is_dangling(now.tree, unit)) {
+                    cannot.push(cannot_use(unit, "it is a symbolic link that leads nowhere"));
                     continue;
                 }
                 if let Standing::Drifted { .. } = &place {
@@ -161,7 +176,12 @@ pub fn way_back(path: &NodePath, owned: &Owned, now: Now<'_>) -> Result<Option<S
         Standing::Ours { expect, meta, bytes } => match &owned.origin {
             Prior::Absent => step(expect, Act::Remove),
             Prior::File { blob, meta: before } => {
-                let old = blob_bytes(now, path, blob)?;
+                let old = match (blob_bytes(now, path, blob), owned.format) {
+                    (Ok(old), _) => old,
+                    // the copy is gone, but our keys can be told from theirs
+                    (Err(_), Some(format)) => without_keys(path, owned, format, &bytes)?.into_bytes(),
+                    (Err(problem), None) => return Err(problem),
+                };
                 if bytes.as_ref() == old && meta.mode == before.mode {
                     return Ok(None);
                 }
@@ -169,28 +189,39 @@ pub fn way_back(path: &NodePath, owned: &Owned, now: Now<'_>) -> Result<Option<S
             }
             Prior::Link { to, meta } => step(expect, Act::PutLink { to: to.clone(), meta: meta.clone() }),
         },
+        // somebody has put back by hand what was there before
+        Standing::Drifted { bytes, .. } if matches!(&owned.origin, Prior::File { blob, .. } if *blob == Digest::of(&bytes)) => Ok(None),
         Standing::Drifted { expect, meta, bytes } => match owned.format {
-            Some(format) => {
-                let text = String::from_utf8_lossy(&bytes);
-                let undone = crate::format::undo(format, &text, &owned.keys).map_err(|why| {
-                    Problem::error(
-                        "keys-not-undone",
-                        format!("our keys in {path} cannot be taken out again: {why}"),
-                        "restore the file by hand; what was there before nodeprep is in the ledger's blobs",
-                    )
-                })?;
-                if undone.as_bytes() == bytes.as_ref() {
-                    return Ok(None);
-                }
-                put(undone.into_bytes(), &meta, expect)
-            }
+            Some(format) => match without_keys(path, owned, format, &bytes)? {
+                undone if undone.as_bytes() == bytes.as_ref() => Ok(None),
+                undone => put(undone.into_bytes(), &meta, expect),
+            },
             None => Err(Problem::warning(
                 "changed-since",
                 format!("{path} has been changed since nodeprep wrote it, so it is neither removed nor replaced"),
-                format!("remove {path} by hand when nothing of it is needed"),
+                format!("move {path} away, with what is needed of it, and run again"),
             )),
         },
         Standing::Foreign { .. } => Ok(None),
+    }
+}
+
+/// The content of a file that is partly ours, with our keys taken out.
+fn without_keys(path: &NodePath, owned: &Owned, format: KeyFormat, bytes: &[u8]) -> Result<String, Problem> {
+    crate::format::undo(format, &String::from_utf8_lossy(bytes), &owned.keys).map_err(|why| {
+        Problem::error(
+            "keys-not-undone",
+            format!("our keys in {path} cannot be taken out again: {why}"),
+            format!("repair {path} and run again{}", kept_copy(owned)),
+        )
+    })
+}
+
+/// Where what was there before can be looked up.
+fn kept_copy(owned: &Owned) -> String {
+    match &owned.origin {
+        Prior::File { blob, .. } => format!("; what was there before nodeprep is kept as /var/lib/nodeprep/blobs/{blob}"),
+        Prior::Absent | Prior::Link { .. } => String::new(),
     }
 }
 
@@ -199,7 +230,7 @@ fn blob_bytes(now: Now<'_>, path: &NodePath, blob: &Digest) -> Result<Vec<u8>, P
         Problem::error(
             "blob-missing",
             format!("what was at {path} before nodeprep is no longer in /var/lib/nodeprep/blobs ({blob})"),
-            format!("restore {path} from your own backup, then remove nodeprep's lines from it"),
+            format!("restore {path} from your own backup, or move it away, and run again"),
         )
     })
 }
@@ -216,12 +247,28 @@ fn stage_of(path: &NodePath) -> NodePath {
     folder.parent().filter(|above| *above != NodePath::root()).unwrap_or(folder).join(".nodeprep-stage")
 }
 
+/// Whether an earlier nodeprep left this: our header, or our name and this very content.
+fn is_left_behind(path: &NodePath, whole: &Whole, place: &Standing) -> bool {
+    let is_our_name = path.name().starts_with("nodeprep-") || path.as_str().starts_with("/etc/nodeprep/pki/");
+    matches!(place, Standing::Ours { .. }) || is_our_name && place.holds(&whole.content.bytes, whole.mode)
+}
+
+/// A link whose target is missing: a folder made behind it would stand there empty for a moment, which already decides.
+fn is_dangling(tree: &Tree, folder: &NodePath) -> bool {
+    is_absent(tree, folder) && tree.real_parent(folder).is_some_and(|real| matches!(tree.entry(&real), Some(Entry::Link { .. })))
+}
+
 fn is_absent(tree: &Tree, folder: &NodePath) -> bool {
     matches!(tree.find(folder), Found::Absent)
 }
 
 fn whole_step(target: &Target, path: &NodePath, whole: &Whole, place: &Standing) -> Step {
-    let meta = place.meta().map_or_else(|| Meta::new(whole.mode), |meta| Meta { mode: whole.mode, ..meta.clone() });
+    let meta = match place.meta() {
+        // whoever owned the file before must not come to own our secrets
+        Some(meta) if !whole.content.secrets.is_empty() => Meta { mode: whole.mode, uid: 0, gid: 0, ..meta.clone() },
+        Some(meta) => Meta { mode: whole.mode, ..meta.clone() },
+        None => Meta::new(whole.mode),
+    };
     Step {
         target: target.clone(),
         path: path.clone(),
@@ -244,6 +291,15 @@ fn folder_step(target: &Target, unit: NodePath, files: Vec<Step>) -> Step {
         }
     }
     Step { target: target.clone(), path: unit, expect: Expect::Absent, act: Act::PutDir { files: content, stage }, why }
+}
+
+/// The ledger's entry for a path that is ours already and holds exactly what is wanted: nothing else has to be known of it
+/// then, so no digest is made.
+fn as_left(now: Now<'_>, path: &NodePath, want: &Want, target: &Target) -> Option<Owned> {
+    let Want::Whole(whole) = want else { return None };
+    let owned = now.ledger.owned.get(path)?;
+    let Some(Entry::File { bytes, meta }) = now.tree.entry(&now.tree.real_parent(path)?) else { return None };
+    (meta.mode == whole.mode && bytes.as_ref() == whole.content.bytes).then(|| Owned { target: target.clone(), ..owned.clone() })
 }
 
 /// The ledger's entry for a path: what was there at first contact is recorded once.

@@ -1,5 +1,7 @@
 //! What changes in a file, as text that may be shown: secrets are masked on both sides.
 
+use std::borrow::Cow;
+
 use similar::TextDiff;
 
 use crate::model::secret::{MASK, Secret, mask};
@@ -45,10 +47,31 @@ pub fn scrub(text: &str) -> String {
             out.push_str(MASK);
             out.push('\n');
         } else {
-            scrub_line(line, &mut out);
+            scrub_line(&without_userinfo(line), &mut out);
         }
     }
     out
+}
+
+/// `line` with the user and password of each URL masked: `https://user:password@host`.
+fn without_userinfo(line: &str) -> Cow<'_, str> {
+    if !line.contains('@') || !line.contains("://") {
+        return Cow::Borrowed(line);
+    }
+    let mut pieces = line.split("://");
+    let mut out = pieces.next().unwrap_or_default().to_owned();
+    for piece in pieces {
+        out.push_str("://");
+        let authority = piece.find(|c: char| matches!(c, '/' | '"' | '\'' | '?' | '#') || c.is_whitespace()).unwrap_or(piece.len());
+        match piece[..authority].rfind('@') {
+            Some(at) => {
+                out.push_str(MASK);
+                out.push_str(&piece[at..]);
+            }
+            None => out.push_str(piece),
+        }
+    }
+    Cow::Owned(out)
 }
 
 /// Masks each quoted value that follows a key with a secret's word: `Authorization = "…"`, `"auth": "…"`, also several in
@@ -122,6 +145,7 @@ mod tests {
             ("  Authorization = [\"Basic abc\"] # x\n", format!("  Authorization = [\"{MASK}\"] # x\n")),
             ("{\"auths\": {\"h:5\": {\"auth\": \"abc\"}}}", format!("{{\"auths\": {{\"h:5\": {{\"auth\": \"{MASK}\"}}}}}}")),
             ("{\"password\":\"a\\\"b\",\"user\":\"u\"}", format!("{{\"password\":\"{MASK}\",\"user\":\"u\"}}")),
+            ("[host.\"https://u:pw@h/v2\"] # a@b\n", format!("[host.\"https://{MASK}@h/v2\"] # a@b\n")),
             ("password = 'x'\nuser = 'y'\n", format!("password = '{MASK}'\nuser = 'y'\n")),
             ("[plugins.\"x\".registry.configs.\"h\".auth]\n", "[plugins.\"x\".registry.configs.\"h\".auth]\n".to_owned()),
             (

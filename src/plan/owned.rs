@@ -9,7 +9,7 @@ use crate::ledger::{Prior, Stamp};
 use crate::model::path::NodePath;
 use crate::model::place::Place;
 use crate::model::problem::Problem;
-use crate::model::tree::{Entry, Meta};
+use crate::model::tree::{Entry, Meta, Tree};
 
 /// What stands at a path that we want, and whose it is.
 #[derive(Clone, Debug)]
@@ -65,6 +65,9 @@ pub fn standing(now: Now<'_>, path: &NodePath, through_link: bool) -> Result<Sta
     let tree = now.tree;
     let real = if through_link { tree.real(path) } else { tree.real_parent(path) };
     let Some(real) = real else { return Err(cannot(path, "it lies behind a loop of symbolic links")) };
+    if let Some(above) = blocked(tree, &real) {
+        return Err(cannot(&above, "a file stands where a folder is needed"));
+    }
     let Some(entry) = tree.entry(&real) else { return Err(cannot(path, "it was not read; this is a defect of nodeprep")) };
     let (meta, bytes) = match entry {
         Entry::Absent => return Ok(Standing::Absent),
@@ -102,7 +105,19 @@ pub fn standing(now: Now<'_>, path: &NodePath, through_link: bool) -> Result<Sta
     Ok(Standing::Foreign { expect, entry: entry.clone(), meta, bytes })
 }
 
-fn cannot(path: &NodePath, why: &str) -> Problem {
+/// The file that stands where a folder above `real` is needed.
+fn blocked(tree: &Tree, real: &NodePath) -> Option<NodePath> {
+    let mut above = real.parent()?;
+    loop {
+        match tree.entry(&above) {
+            Some(Entry::File { .. }) => return Some(above),
+            Some(Entry::Dir { .. }) => return None,
+            _ => above = above.parent()?,
+        }
+    }
+}
+
+pub(super) fn cannot(path: &NodePath, why: &str) -> Problem {
     Problem::error("path-unusable", format!("{path} cannot be used: {why}"), format!("look at {path} on the node and remove or repair it"))
         .at(Place::file(path.as_str()))
 }

@@ -11,11 +11,13 @@ use crate::model::path::NodePath;
 use crate::model::problem::Problem;
 use crate::model::resolution::{Attempt, End, Resolution, Verdict};
 use crate::model::tree::Tree;
-use crate::runtime::{Dialect, FoundRuntime, View};
-use crate::spec::express::adapt;
+use crate::runtime::{Dialect, FoundRuntime};
+use crate::spec::express::adapted;
 use crate::spec::intent::intent;
 use crate::spec::{Source, Spec};
 
+/// Registries that no spec names, in a domain that is closed everywhere under `unlisted = "deny"` and in one that is not.
+const UNNAMED: [&str; 3] = ["nodeprep-probe.io", "deep.nodeprep-probe.io:8443", "registry.nodeprep-probe.example"];
 /// As many disagreements are told; the rest is counted.
 const MOST_TOLD: usize = 5;
 
@@ -24,36 +26,47 @@ const MOST_TOLD: usize = 5;
 /// repository names from the node's own files (foreign prefixes), below which something else may apply.
 #[must_use]
 pub fn probe_images(spec: &Spec, extra: &[String]) -> Vec<ImageRef> {
+    probes(spec, extra).into_iter().map(|meant| meant.image).collect()
+}
+
+/// The same, each with what the spec means for it.
+fn probes(spec: &Spec, extra: &[String]) -> Vec<Resolution> {
     let digest = format!("sha256:{}", "0".repeat(64));
     let mut names = BTreeSet::new();
-    let mut add = |name: String| {
-        names.insert(format!("{name}:1"));
-        names.insert(format!("{name}@{digest}"));
-    };
     for mirror in &spec.mirrors {
         let Source { host, path } = &mirror.source;
-        for host in std::iter::once(host.clone()).chain(spec.closed_names(mirror)) {
-            let base = if path.is_all() { format!("{host}") } else { format!("{host}/{path}") };
-            add(format!("{base}/nodeprep/probe"));
+        let aliases = spec.closed_names(mirror);
+        for host in std::iter::once(host).chain(&aliases) {
+            let base = if path.is_all() { host.to_string() } else { format!("{host}/{path}") };
+            names.insert(format!("{base}/nodeprep/probe"));
             if !path.is_all() {
-                add(base.clone());
+                names.insert(format!("{base}-sibling/probe"));
+                names.insert(base);
             }
         }
     }
-    for (host, _) in spec.own_hosts() {
-        add(format!("{host}/nodeprep/probe"));
-    }
+    names.extend(UNNAMED.map(|host| format!("{host}/nodeprep/probe")));
+    names.extend(spec.own_hosts().map(|(host, _)| format!("{host}/nodeprep/probe")));
     for name in extra {
-        add(format!("{name}/nodeprep-probe"));
+        names.insert(format!("{name}/nodeprep-probe"));
         if name.contains('/') {
-            add(name.clone());
+            names.insert(name.clone());
         }
     }
     // what the spec does not speak of is not its matter; a source that is itself a repository and an endpoint without a
     // prefix leave no name to ask for
-    let askable = |image: &ImageRef| intent(spec, image).attempts.iter().all(|attempt| !attempt.repo.is_all());
-    let covered = |image: &ImageRef| (spec.mirror_of(image).is_some() || spec.access.contains_key(&image.host)) && askable(image);
-    names.iter().filter_map(|name| ImageRef::parse(name).ok()).filter(covered).collect()
+    let askable = |meant: &Resolution| meant.attempts.iter().all(|attempt| !attempt.repo.is_all());
+    let covered = |image: &ImageRef| spec.covers(image);
+    let tagged = names.iter().filter_map(|name| ImageRef::parse(&format!("{name}:1")).ok()).filter(covered);
+    let mut found = Vec::with_capacity(2 * names.len());
+    for by_tag in tagged.map(|image| intent(spec, &image)).filter(askable) {
+        // the spec means the same for a digest
+        let written = format!("{}@{digest}", by_tag.image.written.strip_suffix(":1").unwrap_or_default());
+        let image = ImageRef { written, tag: None, digest: Some(digest.clone()), ..by_tag.image.clone() };
+        let by_digest = Resolution { image, ..by_tag.clone() };
+        found.extend([by_tag, by_digest]);
+    }
+    found
 }
 
 /// Holds what each runtime of `part` would ask, with the part's files in place (`after`), against what the spec means.
@@ -64,13 +77,22 @@ pub fn prove(spec: &Spec, part: &Part, after: &Tree, ledger: &Ledger, readers: &
     let mut conflicts = Vec::new();
     let mut others = Vec::new();
     let mut untold = 0;
+    // the same for every reader that has no names of its own
+    let mut made: Option<(Vec<String>, Vec<Resolution>)> = None;
     for reader in readers {
         for dialect in reader.dialects(after) {
             let view = reader.view(after, dialect);
-            for image in probe_images(spec, &named(&view)) {
-                let got = view.resolve(&image);
-                let want = adapt(intent(spec, &image), reader.runtime);
-                if got.key() == want.key() {
+            let names = view.names();
+            let meant = match made.take() {
+                Some((known, meant)) if known == names => meant,
+                _ => probes(spec, &names),
+            };
+            for meant in &made.insert((names, meant)).1 {
+                let got = view.resolve(&meant.image);
+                let want = adapted(spec, meant, reader.runtime);
+                // a reference that this version cannot even read asks nothing, whatever the files say
+                let unreadable = meant.image.host.is_ipv6() && matches!(got.end, End::Broken(_)) && got.files.is_empty();
+                if unreadable || got.same(&want) {
                     continue;
                 }
                 if conflicts.len() + others.len() >= MOST_TOLD {
@@ -79,7 +101,11 @@ pub fn prove(spec: &Spec, part: &Part, after: &Tree, ledger: &Ledger, readers: &
                 }
                 let foreign = foreign_file(&got, part, after, ledger);
                 let problem = disagreement(reader, dialect, &want, &got, foreign.as_ref());
-                if foreign.is_some() { conflicts.push(problem) } else { others.push(problem) }
+                let told = if foreign.is_some() { &mut conflicts } else { &mut others };
+                // versions that read alike differ alike
+                if !told.contains(&problem) {
+                    told.push(problem);
+                }
             }
         }
     }
@@ -94,14 +120,6 @@ pub fn prove(spec: &Spec, part: &Part, after: &Tree, ledger: &Ledger, readers: &
             Err(Refusal::Conflict(conflicts))
         }
         (true, false) => Err(Refusal::Cannot(others)),
-    }
-}
-
-/// Repository names in the node's files under which the runtime does something of its own.
-fn named(view: &View) -> Vec<String> {
-    match view {
-        View::Containerd(_) => Vec::new(),
-        View::Containers(view) => view.prefixes(),
     }
 }
 
@@ -133,7 +151,8 @@ fn disagreement(reader: &FoundRuntime, dialect: Dialect, want: &Resolution, got:
 }
 
 /// The attempts in words.
-pub(crate) fn asked(resolution: &Resolution) -> String {
+#[must_use]
+pub fn asked(resolution: &Resolution) -> String {
     let one = |attempt: &Attempt| {
         let mut text = format!("{}://{}{}/{}", attempt.scheme, attempt.host, attempt.api_root, attempt.repo);
         let mut facts = Vec::new();
@@ -178,7 +197,7 @@ pub fn shadowed(spec: &Spec, part: &Part, tree: &Tree, after: &Tree, ledger: &Le
             for file in deciding {
                 let after = then.resolve(&image);
                 let still = after.files.iter().any(|other| other.path == file.path && other.verdict == Verdict::Used);
-                if still || before.settled() == after.settled() || !told.insert(file.path.clone()) {
+                if still || before.same(&after) || before.settled() == after.settled() || !told.insert(file.path.clone()) {
                     continue;
                 }
                 problems.push(
@@ -214,7 +233,8 @@ pub fn same_meaning(spec: &Spec, part: &Part, tree: &Tree, readers: &[&FoundRunt
                 let after = then.resolve(&image);
                 if after.files.iter().any(|file| &file.path == path) {
                     seen = true;
-                    if now.resolve(&image).settled() != after.settled() {
+                    let now = now.resolve(&image);
+                    if !now.same(&after) && now.settled() != after.settled() {
                         return false;
                     }
                 }

@@ -52,6 +52,7 @@ pub fn plan(spec: &Spec, desired: Desired, found: &[FoundRuntime], now: Now<'_>)
         let readers = readers(&part.target, found);
         match plan_part(spec, &part, &readers, now) {
             Ok((mut steps, activations)) => {
+                whole.dirs.append(&mut steps.dirs);
                 whole.stage.append(&mut steps.stage);
                 whole.switch.append(&mut steps.switch);
                 whole.retire.append(&mut steps.retire);

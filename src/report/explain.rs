@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use serde::Serialize;
 
+use super::problems::escape;
 use super::style::Style;
 use crate::model::digest::Digest;
 use crate::model::image::ImageRef;
@@ -106,13 +107,13 @@ pub fn text(answers: &[Answer], style: Style) -> String {
         }
         let _ = writeln!(out, "  {} {}", style.bold(answer.runtime.name()), answer.reads);
         for (number, attempt) in answer.attempts.iter().enumerate() {
-            let _ = writeln!(out, "    {}. {}", number + 1, attempt.url);
-            let _ = writeln!(out, "       {}", style.dim(&facts(attempt)));
+            let _ = writeln!(out, "    {}. {}", number + 1, escape(&attempt.url));
+            let _ = writeln!(out, "       {}", style.dim(&escape(&facts(attempt))));
         }
         let _ = writeln!(out, "    {}", ending(answer, style));
         for file in &answer.files {
             if let Some(line) = verdict(file) {
-                let _ = writeln!(out, "    {}", style.yellow(&line));
+                let _ = writeln!(out, "    {}", style.yellow(&escape(&line)));
             }
         }
     }
@@ -150,10 +151,11 @@ fn facts(attempt: &AnswerAttempt) -> String {
 fn ending(answer: &Answer, style: Style) -> String {
     let own = &answer.image.host;
     match &answer.end {
-        End::Broken(why) => style.red(&format!("nothing can be pulled: {why}")),
+        End::Broken(why) => style.red(&escape(&format!("nothing can be pulled: {why}"))),
+        End::Blocked(why) if answer.attempts.is_empty() => style.green(&escape(&format!("nothing is asked: {why}"))),
         _ if answer.attempts.iter().all(|attempt| attempt.upstream) => style.dim(&format!("{own} itself; no mirror")),
         _ if answer.reaches_upstream => style.yellow(&format!("falls through to {own} when no mirror answers")),
-        End::Blocked(why) => style.green(&format!("never asks {own}: {why}")),
+        End::Blocked(why) => style.green(&escape(&format!("never asks {own}: {why}"))),
         End::Exhausted => style.green(&format!("never asks {own}")),
     }
 }

@@ -5,6 +5,7 @@ pub mod explain;
 pub mod plan;
 pub mod problems;
 pub mod style;
+pub mod verify;
 
 use serde::Serialize;
 
@@ -38,6 +39,9 @@ pub struct Report {
     /// Errors, warnings and notes that belong to no target.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub problems: Vec<Problem>,
+    /// What `verify` looked at.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub checks: Vec<crate::verify::Check>,
     /// What runtimes ask for images (`explain`).
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub resolutions: Vec<explain::Answer>,
@@ -127,6 +131,7 @@ impl Report {
             parts: Vec::new(),
             due: Vec::new(),
             problems: Vec::new(),
+            checks: Vec::new(),
             resolutions: Vec::new(),
         }
     }

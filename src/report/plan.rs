@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use super::exit::Outcome;
+use super::problems::escape;
 use super::style::Style;
 use super::{Change, ChangeKind, PartReport, PartState, Report};
 use crate::desired::{Refusal, Target};
@@ -90,7 +91,7 @@ pub fn text(report: &Report, tense: Tense, diffs: bool, style: Style) -> String 
     }
     out.push_str(&told(&report.problems, tense, style));
     for due in report.due.iter().filter(|_| tense == Tense::Did) {
-        let (Some(what), because) = (how(&due.how), due.because.join("; ")) else { continue };
+        let (Some(what), because) = (how(&due.how), escape(&due.because.join("; "))) else { continue };
         let _ = writeln!(out, "{} {what}: {because}", style.yellow("due:"));
     }
     let _ = writeln!(out, "{}", summary(report, tense));
@@ -113,7 +114,7 @@ fn part_text(part: &PartReport, tense: Tense, diffs: bool, style: Style, out: &m
             ChangeKind::Remove => style.red(&sign),
             _ => style.yellow(&sign),
         };
-        let _ = writeln!(out, "  {sign} {}  {}", change.path, style.dim(&change.why));
+        let _ = writeln!(out, "  {sign} {}  {}", escape(change.path.as_str()), style.dim(&escape(&change.why)));
         if diffs {
             out.push_str(&style.diff(&change.diff));
         }
@@ -121,7 +122,7 @@ fn part_text(part: &PartReport, tense: Tense, diffs: bool, style: Style, out: &m
     // what is still to be done is told as due
     let known = |activation: &&crate::plan::Activation| tense == Tense::Will || matches!(activation.how, How::Nothing);
     for activation in part.activations.iter().filter(known) {
-        let because = activation.because.join("; ");
+        let because = escape(&activation.because.join("; "));
         let line = match how(&activation.how) {
             Some(what) => style.yellow(&format!("  {what}: {because}")),
             None => style.dim(&format!("  no restart: {because}")),
@@ -155,9 +156,11 @@ fn how(how: &How) -> Option<String> {
 fn summary(report: &Report, tense: Tense) -> String {
     let changes: usize = report.parts.iter().map(|part| part.changes.len()).sum();
     let left = report.parts.iter().filter(|part| matches!(part.state, PartState::Cannot | PartState::Conflict)).count();
+    let none = changes == 0;
     let changes = super::explain::plural(changes, "change");
     let mut text = match (tense, report.outcome) {
         (_, Outcome::RolledBack) => "failed; everything is as it was before".to_owned(),
+        (Tense::Did, Outcome::Unexpected | Outcome::Cannot | Outcome::Conflict) if none && left == 0 => "nothing was changed".to_owned(),
         (_, Outcome::NotRolledBack) => "failed, and could not be undone; see above for what to do".to_owned(),
         (Tense::Will, _) => format!("{changes} to make"),
         (Tense::Did, _) => format!("{changes} made"),

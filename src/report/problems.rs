@@ -89,7 +89,8 @@ fn laid_out(excerpt: &Excerpt) -> (String, usize, usize) {
 }
 
 /// A message with nothing in it that a terminal would act on.
-fn escape(text: &str) -> String {
+#[must_use]
+pub fn escape(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
     for char in text.chars() {
         match char {

@@ -143,6 +143,27 @@ pub fn found(tree: &Tree, probes: &Probes) -> Vec<FoundRuntime> {
     found
 }
 
+/// `found`, and those of `named` that are not on the node at all, as they will be once they are installed: for images that are
+/// prepared before their runtime is there.
+#[must_use]
+pub fn with_named(mut found: Vec<FoundRuntime>, named: &[Runtime]) -> Vec<FoundRuntime> {
+    for signs in SIGNS.iter().filter(|signs| named.contains(&signs.runtime)) {
+        if found.iter().all(|found| found.runtime != signs.runtime) {
+            found.push(FoundRuntime {
+                runtime: signs.runtime,
+                presence: Presence::Maybe,
+                because: NodePath::fixed(signs.folder),
+                installed: None,
+                running: None,
+                config: NodePath::fixed(signs.config),
+                unit: signs.unit.map(ToOwned::to_owned),
+                env: Vec::new(),
+            });
+        }
+    }
+    found
+}
+
 fn kept(env: &[(String, String)]) -> Vec<(String, String)> {
     env.iter().filter(|(name, _)| matters(name)).cloned().collect()
 }
@@ -238,5 +259,20 @@ mod tests {
         assert_eq!(configs, ["/run.toml", "/etc/containerd/config.toml"]);
         assert_eq!(found[0].running.as_ref().unwrap().pid, 7);
         assert_eq!(found[0].env, [("HTTPS_PROXY".to_owned(), "p".to_owned())]);
+    }
+
+    /// Rule 24 of `runtime-semantics.md` 8.4: what k3s, RKE2 or Docker generate at each start is theirs alone.
+    #[test]
+    fn rule_24_generated_configuration_is_left_alone() {
+        let (tree, mut probes) = node(&[]);
+        let k3s =
+            ["containerd", "-c", "/var/lib/rancher/k3s/agent/etc/containerd/config.toml", "-a", "/run/k3s/containerd/containerd.sock"];
+        let rke2 = ["containerd", "-c", "/var/lib/rancher/rke2/agent/etc/containerd/config.toml"];
+        let docker = ["containerd", "--config", "/run/docker/containerd/containerd.toml"];
+        probes.processes = vec![process(1, &k3s), process(2, &rke2), process(3, &docker)];
+        assert_eq!(super::found(&tree, &probes), []);
+        let (tree, _) = node(&[("/usr/bin/containerd", "")]);
+        let found = super::found(&tree, &probes);
+        assert_eq!(found.iter().map(|found| found.config.as_str()).collect::<Vec<_>>(), ["/etc/containerd/config.toml"]);
     }
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::{Access, Client, Fallback, Login, Mirror, Names, Rest, Source, Spec};
+use super::{Access, Client, Fallback, Login, Mirror, Names, Rest, Source, Spec, Unlisted};
 use crate::model::cert::{self, Cert, base64, base64_decode};
 use crate::model::endpoint::{Endpoint, Scheme};
 use crate::model::host::Host;
@@ -193,7 +193,8 @@ pub fn adopt(spec: &Spec, adopted: &Adopted) -> Spec {
             whole.mirrors.push(Mirror { source, endpoints, fallback, at: mirror.from.place() });
         }
     }
-    if let Some(all) = adopted.mirrors.get(ALL) {
+    // `deny` is for every registry that the spec does not name, `*` is not one
+    if let Some(all) = adopted.mirrors.get(ALL).filter(|_| spec.unlisted != Unlisted::Deny) {
         rest(&mut whole, adopted, all, spec.fallback, named);
     }
     whole.names = Names::default();
@@ -225,6 +226,11 @@ fn reached(whole: &mut Spec, adopted: &Adopted) {
     let hub = Host::fixed(crate::model::host::HUB);
     if configured.contains_key(&hub.api()) {
         hosts.insert(hub);
+    }
+    if whole.unlisted == Unlisted::Deny {
+        // asked directly only as mirror of something, or as the rest of a source that has mirrors
+        let with_mirrors = |host: &Host| adopted.mirrors.get(host.as_str()).is_some_and(|mirror| !mirror.endpoints.is_empty());
+        hosts.retain(|host| schemes.contains_key(host) || with_mirrors(host) || whole.access.contains_key(host));
     }
     for host in hosts {
         let how = configured.get(&api(&host)).copied();

@@ -11,7 +11,7 @@ use super::nearest::nearest;
 use super::problems::Problems;
 use super::table::{self, Field, Kind, TableDef, When};
 use super::text::{holds_private_key, names_a_secret};
-use crate::spec::Fallback;
+use crate::spec::{Fallback, Unlisted};
 
 /// A value and where it is written.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,6 +29,8 @@ pub struct Raw {
     pub version: Option<At<i64>>,
     /// `fallback`.
     pub fallback: Option<At<Fallback>>,
+    /// `unlisted`.
+    pub unlisted: Option<Unlisted>,
     /// `runtimes`.
     pub runtimes: Option<At<Vec<At<String>>>>,
     /// `[[ca]]`.
@@ -99,6 +101,7 @@ pub fn decode(root: &Node, problems: &mut Problems<'_>) -> Raw {
     let row = Row::read(&table::DOCUMENT, root, problems);
     let mut raw = Raw {
         version: row.integer("version"),
+        unlisted: row.text("unlisted").map(|word| if word.value == "deny" { Unlisted::Deny } else { Unlisted::Allow }),
         fallback: row.text("fallback").map(|word| At { value: fallback(&word.value), span: word.span }),
         runtimes: row.texts("runtimes", problems),
         ..Raw::default()

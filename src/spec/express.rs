@@ -3,15 +3,18 @@
 //! What lives here: the table, where a spec meets it, and how an intent looks once it is expressed. What must not: the file
 //! formats themselves.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
+use super::domains::{denied, loses_to_its_domain};
 use super::validate::canonical;
-use super::{Fallback, Spec};
+use super::{Fallback, Spec, Unlisted};
 use crate::model::endpoint::Scheme;
+use crate::model::host::Host;
 use crate::model::place::Place;
 use crate::model::problem::{Problem, Severity};
-use crate::model::resolution::{Attempt, Resolution, Trust};
+use crate::model::resolution::{Attempt, End, Resolution, Trust};
 use crate::runtime::Runtime;
 
 /// Runtimes that read the same files.
@@ -48,6 +51,10 @@ pub enum Subject {
     ClientCertificate,
     /// `credentials`.
     Credentials,
+    /// `unlisted = "deny"`.
+    Deny,
+    /// `unlisted = "deny"`, and a name with a label of one letter below a domain that is closed.
+    DenyShort,
 }
 
 /// One cell of the table.
@@ -153,6 +160,23 @@ pub const ROWS: &[Row] = &[
         "they are sent as a header with every request; before 2.1 that does not reach the token endpoint of registries that want bearer tokens",
     ),
     yes(Subject::Credentials, Family::Containers),
+    nearly(
+        Subject::Deny,
+        Family::Containerd,
+        "registries on the loopback interface are closed too, unless [[registry]] names them: `_default` speaks for them as well",
+    ),
+    nearly(
+        Subject::Deny,
+        Family::Containers,
+        "what can be named is closed: the top-level domains of public registries; addresses, names without a dot and other domains stay open",
+    ),
+    yes(Subject::DenyShort, Family::Containerd),
+    refused(
+        Subject::DenyShort,
+        Family::Containers,
+        "registries.conf prefers the entry that closes its whole domain, because both are of one length",
+        "name it with its port, or use a longer name",
+    ),
 ];
 
 /// Something in a spec that a runtime cannot express as it is meant.
@@ -196,6 +220,8 @@ impl Subject {
             Self::Unverified => "`insecure`",
             Self::ClientCertificate => "`client_cert`",
             Self::Credentials => "`credentials`",
+            Self::Deny => "`unlisted = \"deny\"`",
+            Self::DenyShort => "`unlisted = \"deny\"` beside a name such as `x.io`",
         }
     }
 }
@@ -272,6 +298,17 @@ fn occurrences(spec: &Spec, subject: Subject) -> Vec<(String, Option<Place>)> {
         Subject::PlainHttp => access(|access| access.scheme == Scheme::Http, "plain HTTP for"),
         Subject::Unverified => access(|access| access.scheme == Scheme::Https && access.insecure, "`insecure` for"),
         Subject::Credentials => access(|access| access.login.is_some(), "credentials for"),
+        Subject::Deny => {
+            let denied = (spec.unlisted == Unlisted::Deny).then(|| ("unlisted = \"deny\"".to_owned(), None));
+            denied.into_iter().collect()
+        }
+        Subject::DenyShort => {
+            let denies = spec.unlisted == Unlisted::Deny;
+            let sources = spec.mirrors.iter().map(|mirror| (&mirror.source.host, Some(&mirror.at)));
+            let hosts = spec.access.iter().map(|(host, access)| (host, access.at.as_ref()));
+            let found: BTreeMap<_, _> = hosts.chain(sources).filter(|(host, _)| denies && loses_to_its_domain(host)).collect();
+            found.into_iter().map(|(host, at)| (format!("{host} beside unlisted = \"deny\""), at.cloned())).collect()
+        }
     }
 }
 
@@ -301,9 +338,14 @@ fn closed_endpoints(spec: &Spec) -> Vec<(String, Option<Place>)> {
 
 /// An intent as this runtime can express it: where [`ROWS`] says "approximated", what it will really ask.
 #[must_use]
-pub fn adapt(resolution: Resolution, runtime: Runtime) -> Resolution {
+pub fn adapt(spec: &Spec, resolution: Resolution, runtime: Runtime) -> Resolution {
     match Family::of(runtime) {
         Family::Containerd => resolution,
+        // what registries.conf has no name for stays open
+        Family::Containers if matches!(resolution.end, End::Blocked(_)) && stays_open(spec, &resolution.image.host) => {
+            let open = super::intent::own_registry(&resolution.image);
+            Resolution { attempts: vec![open], end: End::Exhausted, ..resolution }
+        }
         Family::Containers => {
             let attempts = resolution.attempts.into_iter().flat_map(|attempt| match attempt.trust {
                 Trust::Plain | Trust::Unverified => {
@@ -314,6 +356,24 @@ pub fn adapt(resolution: Resolution, runtime: Runtime) -> Resolution {
             });
             Resolution { attempts: attempts.collect(), ..resolution }
         }
+    }
+}
+
+/// Whether registries.conf leaves a registry open that the spec does not name: one outside the closed domains that is not
+/// even another name of one that the spec does name.
+fn stays_open(spec: &Spec, host: &Host) -> bool {
+    let named = |host: &Host| spec.access.contains_key(host) || spec.is_source_host(host);
+    !denied(host) && !named(host) && !host.aliases().iter().any(named)
+}
+
+/// The same without a copy where there is nothing to adapt.
+#[must_use]
+pub fn adapted<'a>(spec: &Spec, resolution: &'a Resolution, runtime: Runtime) -> Cow<'a, Resolution> {
+    let bent = |attempt: &Attempt| matches!(attempt.trust, Trust::Plain | Trust::Unverified);
+    let denied = matches!(resolution.end, End::Blocked(_));
+    match Family::of(runtime) {
+        Family::Containers if denied || resolution.attempts.iter().any(bent) => Cow::Owned(adapt(spec, resolution.clone(), runtime)),
+        Family::Containerd | Family::Containers => Cow::Borrowed(resolution),
     }
 }
 
@@ -418,8 +478,8 @@ mod tests {
     fn one_word_for_two_meanings_becomes_two_attempts() {
         let spec = spec(&mirror("quay.io", "http://m.corp:5000"));
         let meant = intent(&spec, &ImageRef::parse("quay.io/a/b:1").unwrap());
-        assert_eq!(adapt(meant.clone(), Runtime::Containerd), meant);
-        let asked = adapt(meant, Runtime::Podman);
+        assert_eq!(adapt(&spec, meant.clone(), Runtime::Containerd), meant);
+        let asked = adapt(&spec, meant, Runtime::Podman);
         let asked: Vec<_> = asked.attempts.iter().map(|attempt| (attempt.scheme, &attempt.trust)).collect();
         assert_eq!(asked, [(Scheme::Https, &Trust::Unverified), (Scheme::Http, &Trust::Plain)]);
     }

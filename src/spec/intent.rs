@@ -6,12 +6,12 @@ use crate::model::image::ImageRef;
 use crate::model::repo::RepoPath;
 use crate::model::resolution::{Attempt, Auth, End, Ops, Resolution, Trust};
 
-use super::{Access, Fallback, Spec};
+use super::{Access, Fallback, Spec, Unlisted};
 use crate::model::endpoint::Scheme;
 
 /// The ordered requests that the spec wants for `image`: the endpoints of its source, then the image's own registry unless
 /// that is closed. An image that no source covers is asked for at its own registry: with the spec's CAs where the spec names
-/// that registry (also as host of a sub-host source), as the OS does it where it does not.
+/// that registry (also as host of a sub-host source), as the OS does it where it does not; under `unlisted = "deny"` nowhere.
 #[must_use]
 pub fn intent(spec: &Spec, image: &ImageRef) -> Resolution {
     let mut attempts = Vec::new();
@@ -24,6 +24,10 @@ pub fn intent(spec: &Spec, image: &ImageRef) -> Resolution {
         let api_root = if endpoint.verbatim { String::new() } else { at_mirror.api_root.clone() };
         attempts.push(Attempt { api_root, ..at_mirror });
     }
+    if mirror.is_none() && spec.unlisted == Unlisted::Deny && !spec.access.contains_key(&image.host) {
+        let end = End::Blocked("the spec denies registries that it does not name".to_owned());
+        return Resolution { image: image.clone(), attempts, end, files: Vec::new() };
+    }
     let fallback = mirror.map(|mirror| mirror.fallback).or(rest.map(|rest| rest.fallback));
     if fallback != Some(Fallback::Never) {
         let named = spec.access.contains_key(&image.host) || spec.is_source_host(&image.host);
@@ -31,6 +35,12 @@ pub fn intent(spec: &Spec, image: &ImageRef) -> Resolution {
         attempts.push(attempt(image.host.api(), image.repo.clone(), access, true));
     }
     Resolution { image: image.clone(), attempts, end: End::Exhausted, files: Vec::new() }
+}
+
+/// An image's own registry, asked as the OS does it.
+#[must_use]
+pub fn own_registry(image: &ImageRef) -> Attempt {
+    attempt(image.host.api(), image.repo.clone(), &Access::bare(), true)
 }
 
 fn attempt(host: Host, repo: RepoPath, access: &Access, upstream: bool) -> Attempt {

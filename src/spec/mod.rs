@@ -12,6 +12,7 @@
 pub mod adopt;
 pub mod decode;
 pub mod document;
+pub mod domains;
 pub mod express;
 pub mod intent;
 pub mod load;
@@ -47,6 +48,17 @@ pub enum Fallback {
     Upstream,
 }
 
+/// What happens to registries that the spec does not name.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Unlisted {
+    /// They are left as they are.
+    #[default]
+    Allow,
+    /// Nothing is pulled from them.
+    Deny,
+}
+
 /// A valid, closed spec.
 #[derive(Clone, Debug)]
 pub struct Spec {
@@ -56,6 +68,8 @@ pub struct Spec {
     pub digest: Digest,
     /// The document's `fallback`; each mirror carries its own, resolved.
     pub fallback: Fallback,
+    /// What happens to registries that it does not name.
+    pub unlisted: Unlisted,
     /// What the fleet runs, when the document says so.
     pub runtimes: Option<Vec<Runtime>>,
     /// Internal CAs, in the document's order.
@@ -242,6 +256,12 @@ impl Spec {
     #[must_use]
     pub fn is_source_host(&self, host: &Host) -> bool {
         self.mirrors_named(host).any(|mirror| mirror.source.host == *host)
+    }
+
+    /// Whether the spec says anything about an image; what it does not speak of is left as it is.
+    #[must_use]
+    pub fn covers(&self, image: &ImageRef) -> bool {
+        self.unlisted == Unlisted::Deny || self.access.contains_key(&image.host) || self.mirror_of(image).is_some()
     }
 
     /// The mirror that is responsible for an image, longest source first.

@@ -147,10 +147,7 @@ pub const DOCUMENT: TableDef = TableDef {
             .required(),
         key(
             "unlisted",
-            Kind::Word(&[
-                word("allow", "they are left as they are"),
-                Word { when: When::Later, ..word("deny", "nothing is pulled from them") },
-            ]),
+            Kind::Word(&[word("allow", "they are left as they are"), word("deny", "nothing is pulled from them")]),
             "unlisted = \"allow\"",
             "Registries that the spec does not name (default \"allow\").",
         ),

@@ -10,8 +10,9 @@
 //! | `plan.txt` | `plan` and its exit code |
 //! | `after.txt` | what differs after `apply`: path, mode, content; secrets are in fixtures on purpose here |
 //! | `explain.txt` | `explain` afterwards |
+//! | `verify.txt` | `verify --offline` before and after |
 //!
-//! `UPDATE_GOLDEN=1` rewrites the last three.
+//! `UPDATE_GOLDEN=1` rewrites the last four.
 #![allow(
     clippy::disallowed_methods,
     clippy::unwrap_used,
@@ -67,6 +68,7 @@ fn run(case: &Path) -> Result<(), Failed> {
     };
     let here = ["--spec", "spec.toml", "--root", "node"];
     let with = |words: &[&str]| -> Vec<String> { words.iter().chain(&here).chain(&flags).map(ToString::to_string).collect() };
+    let with_spec = |words: &[&str]| -> Vec<String> { words.iter().chain(&here).map(ToString::to_string).collect() };
     let call = |words: Vec<String>| nodeprep(&words.iter().map(String::as_str).collect::<Vec<_>>());
 
     let before = tree::read(&node)?;
@@ -74,6 +76,7 @@ fn run(case: &Path) -> Result<(), Failed> {
     same(&tree::read(&node)?, &before, "plan changed the node")?;
     golden(&case.join("plan.txt"), &format!("{plan}exit code {code}\n"))?;
 
+    let (checked, checked_code) = call(with_spec(&["verify", "--offline"]))?;
     let (applied, apply_code) = call(with(&["apply"]))?;
     if apply_code != code {
         return Err(format!("plan ended with {code}, apply with {apply_code}:\n{applied}").into());
@@ -92,6 +95,12 @@ fn run(case: &Path) -> Result<(), Failed> {
         let (text, code) = nodeprep(&words)?;
         golden(&case.join("explain.txt"), &format!("{text}exit code {code}\n"))?;
     }
+    let (again, again_code) = call(with_spec(&["verify", "--offline"]))?;
+    // a mess that others made elsewhere stays theirs
+    if code == 0 && again_code != 0 && !case.join("mess").exists() {
+        return Err(format!("apply succeeded, but verify says:\n{again}").into());
+    }
+    golden(&case.join("verify.txt"), &format!("before:\n{checked}exit code {checked_code}\n\nafter:\n{again}exit code {again_code}\n"))?;
     let stamps = tree::stamps(&node)?;
     call(with(&["apply"]))?;
     same(&tree::read(&node)?, &after, "the second apply changed the node")?;

@@ -51,6 +51,7 @@ pub struct Draft {
     pub cas: usize,
     pub narrow_ca: bool,
     pub pause: bool,
+    pub deny: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,13 +80,13 @@ pub fn draft() -> impl Strategy<Value = Draft> {
         2 => Just(Access::Login),
         2 => Just(Access::Client),
     ];
-    let switches = (any::<bool>(), any::<bool>(), any::<bool>(), proptest::bool::weighted(0.125));
+    let switches = (any::<bool>(), any::<bool>(), any::<bool>(), proptest::bool::weighted(0.125), proptest::bool::weighted(0.3));
     (vec(mirror(), 1..6), vec(access, MIRRORS.len()), 0..3usize, switches).prop_map(
-        |(mut mirrors, access, cas, (never, narrow_ca, pause, below))| {
+        |(mut mirrors, access, cas, (never, narrow_ca, pause, below, deny))| {
             let mut seen = BTreeSet::new();
             mirrors.iter_mut().filter(|_| !below).for_each(|mirror| mirror.path = "");
             let mirrors = mirrors.into_iter().filter(|mirror| seen.insert((mirror.source, mirror.path))).collect();
-            Draft { never, mirrors, access, cas, narrow_ca, pause }
+            Draft { never, mirrors, access, cas, narrow_ca, pause, deny }
         },
     )
 }
@@ -94,6 +95,9 @@ impl Draft {
     /// The document.
     pub fn text(&self) -> String {
         let mut text = format!("version = 1\nfallback = \"{}\"\n", if self.never { "never" } else { "upstream" });
+        if self.deny {
+            text.push_str("unlisted = \"deny\"\n");
+        }
         for number in 0..self.cas {
             let _ = write!(text, "\n[[ca]]\nname = \"ca-{number}\"\nfile = \"ca-{number}.pem\"\n");
         }

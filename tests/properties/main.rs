@@ -83,7 +83,7 @@ fn snapshot(root: &Path) -> Snapshot {
     let root = Root::open(root).expect("root");
     let probes = Probes::default();
     let ledger = Ledger::new([7; 32]);
-    let tree = read::read(&root, |tree| flow::wishes(tree, &probes, &ledger));
+    let tree = read::read(&root, |tree| flow::wishes(tree, &probes, &ledger, &[]));
     Snapshot { tree, probes }
 }
 
@@ -107,6 +107,10 @@ fn resolve_equals_intent_or_the_table_says_why() {
         for part in &planned.parts {
             let readers = readers(&part.part.target, &found);
             if let Some(refusal) = &part.refused {
+                // what others say of registries that a spec denies is in its way
+                if draft.deny && foreign(&node) && matches!(refusal, nodeprep::desired::Refusal::Conflict(_)) {
+                    continue;
+                }
                 all = false;
                 let rows: Vec<_> = readers.iter().flat_map(|reader| express::gaps(&spec, reader.runtime)).collect();
                 let confirmed = rows.iter().any(|gap| gap.problem.severity == Severity::Error);
@@ -121,8 +125,7 @@ fn resolve_equals_intent_or_the_table_says_why() {
                         let image = ImageRef::parse(image).expect("image");
                         // registries that the spec does not name are not its matter: the node may say something of them, and
                         // containerd is lenient with loopback ones
-                        let named =
-                            spec.access.contains_key(&image.host) || spec.mirrors.iter().any(|mirror| mirror.source.host == image.host);
+                        let named = spec.covers(&image) || spec.is_source_host(&image.host);
                         if !named
                             && spec.mirror_of(&image).is_none()
                             && (image.host.is_loopback() || image.host.as_str() == "elsewhere.example.org")
@@ -133,7 +136,7 @@ fn resolve_equals_intent_or_the_table_says_why() {
                         if intent(&spec, &image).attempts.iter().any(|attempt| attempt.repo.is_all()) {
                             continue;
                         }
-                        let want = express::adapt(intent(&spec, &image), reader.runtime);
+                        let want = express::adapt(&spec, intent(&spec, &image), reader.runtime);
                         let got = view.resolve(&image);
                         compared.set(compared.get() + 1);
                         prop_assert_eq!(got.key(), want.key(), "{} {} {}\n{}\n{:#?}", reader.runtime, dialect, image, draft.text(), got);
@@ -160,6 +163,11 @@ fn nodeprep(folder: &Path, words: &[&str]) -> (i32, String) {
     let output = Command::new(env!("CARGO_BIN_EXE_nodeprep")).args(words).current_dir(folder).env_clear().output().expect("nodeprep runs");
     let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     (output.status.code().unwrap_or(-1), text)
+}
+
+/// Whether somebody else speaks of a registry that no spec names.
+fn foreign(node: &BTreeMap<&'static str, What>) -> bool {
+    node.keys().any(|path| path.contains("elsewhere") || path.contains("10-theirs"))
 }
 
 /// Path → mode, content or link target.
@@ -197,7 +205,7 @@ fn listing(root: &Path) -> BTreeMap<PathBuf, (u32, Vec<u8>)> {
 #[test]
 fn apply_is_idempotent_and_revert_gives_everything_back() {
     let applied = Cell::new(0u32);
-    let mut runner = TestRunner::new(Config { cases: 48, failure_persistence: None, max_shrink_iters: 200, ..Config::default() });
+    let mut runner = TestRunner::new(Config { cases: 32, failure_persistence: None, max_shrink_iters: 200, ..Config::default() });
     let strategy = (generate::draft(), generate::draft(), generate::node());
     let outcome = runner.run(&strategy, |(first, second, node)| {
         let scratch = tempfile::tempdir().expect("scratch");
@@ -211,7 +219,8 @@ fn apply_is_idempotent_and_revert_gives_everything_back() {
             std::fs::write(scratch.path().join("spec.toml"), draft.text()).expect("spec");
             let words = ["apply", "--spec", "spec.toml", "--root", "node"];
             let (code, text) = nodeprep(scratch.path(), &words);
-            prop_assert!(code == 0 || code == 4, "apply ended with {code}:\n{text}\n{}", draft.text());
+            let expected = code == 0 || code == 4 || code == 5 && draft.deny && foreign(&node);
+            prop_assert!(expected, "apply ended with {code}:\n{text}\n{}", draft.text());
             applied.set(applied.get() + u32::from(code == 0));
             let once = listing(&root);
             let (again, text) = nodeprep(scratch.path(), &words);
@@ -225,5 +234,5 @@ fn apply_is_idempotent_and_revert_gives_everything_back() {
         Ok(())
     });
     outcome.unwrap_or_else(|failure| panic!("{failure}"));
-    assert!(applied.get() > 20, "only {} applies succeeded", applied.get());
+    assert!(applied.get() > 15, "only {} applies succeeded", applied.get());
 }

@@ -7,6 +7,7 @@
 //!
 //! ```toml
 //! images = ["docker.io/library/hello:1"]      # pulled in this order by each runtime; {digest} is the image's digest
+//! runtimes = ["containerd"]                   # what is on the node; default: all
 //!
 //! [[registry]]
 //! listen = "127.0.0.2:5443"
@@ -16,8 +17,17 @@
 //! htpasswd = "user:$2y$…"                     # demands basic authentication
 //! client = true                               # demands a client certificate
 //! ca = "unknown"                              # its certificate comes from a CA that is not the spec's; reached if the spec says `insecure`
+//! ca = "self"                                 # its certificate is its own CA, without the CA flag; it lies beside the spec as self-1.pem (-2 …)
+//! ca = "self-flagged"                         # the same with the CA flag
 //! dead = true                                 # nothing listens there
+//! answer = "500"                              # a program of our own that answers so: any status, or
+//!                                             #   "html"      a page, with 200
+//!                                             #   "no blobs"  the manifest, but none of its blobs
+//!                                             #   "token"     the image, for a token that it issues itself
+//! login = "user:password"                     # with "token": what the token costs; default nothing
 //! ```
+//!
+//! Registries may listen on `[::1]` too.
 
 use std::path::{Path, PathBuf};
 
@@ -28,6 +38,9 @@ pub struct Case {
     pub folder: PathBuf,
     pub images: Vec<String>,
     pub registries: Vec<Demand>,
+    /// What is on the node.
+    pub containerd: bool,
+    pub podman: bool,
     /// The spec says so for the whole document: then nothing may ever arrive at an upstream, whatever `explain` says.
     pub closed: bool,
 }
@@ -41,10 +54,35 @@ pub struct Demand {
     pub holds: Vec<String>,
     pub htpasswd: Option<String>,
     pub client: bool,
-    pub unknown_ca: bool,
+    pub ca: Ca,
+    pub answer: Option<Answer>,
+    pub login: Option<String>,
     /// The spec wants no verification here.
     pub insecure: bool,
+    /// The spec has a client certificate for it.
+    pub shown: bool,
     pub dead: bool,
+}
+
+/// Where a registry's certificate comes from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Ca {
+    #[default]
+    Known,
+    Unknown,
+    /// It is its own CA, with the CA flag or without.
+    Itself {
+        flag: bool,
+    },
+}
+
+/// What our own program answers when it is asked for an image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    Status(u16),
+    Html,
+    NoBlobs,
+    Token,
 }
 
 impl Demand {
@@ -53,18 +91,20 @@ impl Demand {
     }
 
     pub fn address(&self) -> &str {
-        self.listen.rsplit_once(':').map_or(&self.listen, |(address, _)| address)
+        let address = self.listen.rsplit_once(':').map_or(self.listen.as_str(), |(address, _)| address);
+        address.trim_start_matches('[').trim_end_matches(']')
     }
 
     /// Nothing reaches the log of a registry that is not there or that is not believed.
     pub fn reachable(&self) -> bool {
-        !self.dead && (!self.unknown_ca || self.insecure)
+        !self.dead && (self.ca != Ca::Unknown || self.insecure) && (!self.client || self.shown)
     }
 
     /// Does `authority` (the host and port of a URL) lead here?
     pub fn is(&self, authority: &str) -> bool {
         let port = self.listen.rsplit_once(':').map_or("443", |(_, port)| port);
-        authority == self.listen || self.name.as_ref().is_some_and(|name| authority == format!("{name}:{port}"))
+        let named = |name: &String| authority == format!("{name}:{port}") || (port == "443" && authority == name);
+        authority == self.listen || self.name.as_ref().is_some_and(named)
     }
 }
 
@@ -81,6 +121,7 @@ pub fn load(folder: &Path) -> Result<Case> {
         let (host, insecure) = (access.get("host").and_then(Item::as_str), access.get("insecure").and_then(Item::as_bool));
         for registry in registries.iter_mut().filter(|registry| host.is_some_and(|host| registry.is(host))) {
             registry.insecure = insecure.unwrap_or_default();
+            registry.shown = access.contains_key("client_cert");
         }
     }
     let images = strings(&document, "images")?;
@@ -90,7 +131,9 @@ pub fn load(folder: &Path) -> Result<Case> {
             .get("mirror")
             .and_then(Item::as_array_of_tables)
             .is_some_and(|mirrors| mirrors.iter().all(|mirror| !mirror.contains_key("fallback")));
-    Ok(Case { folder: folder.to_owned(), images, registries, closed })
+    let runtimes = if document.contains_key("runtimes") { Some(strings(&document, "runtimes")?) } else { None };
+    let there = |name: &str| runtimes.as_ref().is_none_or(|runtimes| runtimes.iter().any(|runtime| runtime == name));
+    Ok(Case { folder: folder.to_owned(), images, registries, containerd: there("containerd"), podman: there("podman"), closed })
 }
 
 fn read(path: &Path) -> Result<DocumentMut> {
@@ -109,12 +152,32 @@ fn demand(table: &Table) -> Result<Demand> {
             "client" => demand.client = value.as_bool().context("client is not a boolean")?,
             "dead" => demand.dead = value.as_bool().context("dead is not a boolean")?,
             "scheme" => demand.plain = text(value)? == "http",
-            "ca" => demand.unknown_ca = text(value)? == "unknown",
+            "ca" => demand.ca = ca(&text(value)?)?,
+            "answer" => demand.answer = Some(answer(&text(value)?)?),
+            "login" => demand.login = Some(text(value)?),
             other => bail!("unknown key {other} in [[registry]]"),
         }
     }
     ensure!(demand.listen.contains(':'), "[[registry]] without listen = \"address:port\"");
     Ok(demand)
+}
+
+fn ca(text: &str) -> Result<Ca> {
+    Ok(match text {
+        "unknown" => Ca::Unknown,
+        "self" => Ca::Itself { flag: false },
+        "self-flagged" => Ca::Itself { flag: true },
+        other => bail!("ca = {other:?}"),
+    })
+}
+
+fn answer(text: &str) -> Result<Answer> {
+    Ok(match text {
+        "html" => Answer::Html,
+        "no blobs" => Answer::NoBlobs,
+        "token" => Answer::Token,
+        status => Answer::Status(status.parse().with_context(|| format!("answer = {status:?}"))?),
+    })
 }
 
 fn text(item: &Item) -> Result<String> {

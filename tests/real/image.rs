@@ -7,6 +7,29 @@ use sha2::{Digest, Sha256};
 
 pub const TAG: &str = "1";
 
+/// The media type of its manifest.
+pub const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+
+/// The digest of the manifest in a layout that was written here.
+pub fn digest(layout: &Path) -> Option<String> {
+    let index: serde_json::Value = serde_json::from_slice(&std::fs::read(layout.join("index.json")).ok()?).ok()?;
+    Some(index["manifests"][0]["digest"].as_str()?.to_owned())
+}
+
+/// As in a header for basic authentication.
+pub fn base64(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = String::new();
+    for chunk in bytes.chunks(3) {
+        let group = chunk.iter().fold(0, |group, &byte| group << 8 | u32::from(byte)) << (8 * (3 - chunk.len()));
+        for place in 0..4 {
+            let digit = DIGITS[(group >> (18 - 6 * place) & 63) as usize];
+            text.push(if place <= chunk.len() { char::from(digit) } else { '=' });
+        }
+    }
+    text
+}
+
 /// Writes the layout into `folder` and returns the digest of the manifest.
 pub fn write(folder: &Path) -> Result<String> {
     let blobs = folder.join("blobs/sha256");

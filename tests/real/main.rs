@@ -6,31 +6,42 @@
 #![allow(clippy::disallowed_methods, reason = "a test starts programs and touches files; only the product is held to node/")]
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "what was skipped, and what went wrong in the child, is said there")]
 
+mod answer;
 mod case;
+mod certificate;
 mod image;
 mod node;
+mod programs;
 mod promise;
 mod pull;
 mod registry;
+mod responder;
 mod round;
 mod tree;
 mod upstream;
+mod vector;
+mod vector_containers;
+mod world;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 use libtest_mimic::{Arguments, Failed, Trial};
 
+use programs::Programs;
+
 /// In the environment of this program's own child: the case to run, inside the namespaces made for it.
 const INSIDE: &str = "NODEPREP_REAL_CASE";
 
-/// Likewise: the folder of the containerd to use instead of the usual one; `enclose` reads it too.
-const CONTAINERD: &str = "NODEPREP_REAL_CONTAINERD";
-
 fn main() -> ExitCode {
     if let Some(name) = std::env::var_os(INSIDE) {
-        let containerd = std::env::var_os(CONTAINERD).map(PathBuf::from);
-        return match round::run(Path::new(&name), containerd.as_deref()) {
+        let what = Path::new(&name);
+        let outcome = match kind(what) {
+            Kind::Case => round::run(what, &Programs::told()),
+            Kind::Containerd => vector::run(what, &Programs::told()),
+            Kind::Containers => vector_containers::run(what, &Programs::told()),
+        };
+        return match outcome {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
                 eprintln!("{error:?}");
@@ -44,13 +55,18 @@ fn main() -> ExitCode {
         println!("skipped: real programs: {reason}");
     }
     let required = std::env::var("NODEPREP_REAL").is_ok_and(|value| value == "required");
-    let usual = std::iter::once(None);
-    for (containerd, case) in
-        usual.chain(others().into_iter().map(Some)).flat_map(|containerd| cases().into_iter().map(move |case| (containerd.clone(), case)))
-    {
-        let name = scratch_name(&case, containerd.as_deref());
+    for (programs, case) in Programs::all().into_iter().flat_map(|programs| all().into_iter().map(move |case| (programs.clone(), case))) {
+        let concerned = match kind(&case) {
+            Kind::Case => case::load(&case).map_or(true, |case| programs.concern(&case)),
+            Kind::Containerd => !matches!(programs, Programs::Podman(_)),
+            Kind::Containers => !matches!(programs, Programs::Containerd(_)),
+        };
+        if !concerned {
+            continue;
+        }
+        let name = scratch_name(&case, &programs);
         let trial = if missing.is_empty() {
-            Trial::test(name, move || enclosed(&case, containerd.as_deref()))
+            Trial::test(name, move || enclosed(&case, &programs))
         } else if required {
             let why = missing.join("; ");
             Trial::test(name, move || Err(Failed::from(format!("NODEPREP_REAL=required, but {why}"))))
@@ -83,32 +99,52 @@ fn source() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// The further versions of containerd that `prepare` found.
-fn others() -> Vec<PathBuf> {
-    let mut others: Vec<PathBuf> =
-        std::fs::read_dir(prepared().join("containerd")).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
-    others.sort();
-    others
-}
-
 /// What a trial and its scratch folder are called.
-fn scratch_name(case: &Path, containerd: Option<&Path>) -> String {
-    let last = |path: &Path| path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    containerd.map_or_else(|| last(case), |containerd| format!("{}-containerd-{}", last(case), last(containerd)))
+fn scratch_name(case: &Path, programs: &Programs) -> String {
+    let name = case.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let kind = match kind(case) {
+        Kind::Case => "",
+        Kind::Containerd | Kind::Containers => "vector-",
+    };
+    format!("{kind}{name}{}", programs.suffix())
 }
 
-fn cases() -> Vec<PathBuf> {
-    let folder = source().join("fixtures/real");
-    let entries = std::fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
-    let mut cases: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).filter(|path| path.join("case.toml").exists()).collect();
-    cases.sort();
-    assert!(!cases.is_empty(), "{}: no case", folder.display());
-    cases
+/// What a folder is.
+enum Kind {
+    Case,
+    /// A vector of containerd.
+    Containerd,
+    /// A vector of the containers/image family.
+    Containers,
+}
+
+fn kind(folder: &Path) -> Kind {
+    match folder.parent().and_then(Path::file_name).and_then(|name| name.to_str()) {
+        Some("containerd") => Kind::Containerd,
+        Some("containers") => Kind::Containers,
+        _ => Kind::Case,
+    }
+}
+
+/// Every case and every vector.
+fn all() -> Vec<PathBuf> {
+    let listed = |folder: &str, file: &str| {
+        let folder = source().join(folder);
+        let entries = std::fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+        let mut found: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).filter(|path| path.join(file).exists()).collect();
+        found.sort();
+        assert!(!found.is_empty(), "{}: nothing there", folder.display());
+        found
+    };
+    let mut all = listed("fixtures/real", "case.toml");
+    all.extend(listed("fixtures/vectors/containerd", "case.toml"));
+    all.extend(listed("fixtures/vectors/containers", "expect.txt"));
+    all
 }
 
 /// Runs one case in namespaces of its own: everything that it starts dies with the process that is number 1 in there, and that one dies with us.
-fn enclosed(case: &Path, containerd: Option<&Path>) -> Result<(), Failed> {
-    let scratch = Path::new(env!("CARGO_TARGET_TMPDIR")).join("real").join(scratch_name(case, containerd));
+fn enclosed(case: &Path, programs: &Programs) -> Result<(), Failed> {
+    let scratch = Path::new(env!("CARGO_TARGET_TMPDIR")).join("real").join(scratch_name(case, programs));
     let scratch = node::Scratch::new(&scratch).map_err(|error| format!("{error:?}"))?;
     let output = Command::new("setpriv")
         .args(["--pdeathsig", "KILL", "--", "unshare", "--mount", "--net", "--pid", "--fork", "--kill-child", "--"])
@@ -118,7 +154,7 @@ fn enclosed(case: &Path, containerd: Option<&Path>) -> Result<(), Failed> {
         .env_clear()
         .envs(node::environment()?)
         .env(INSIDE, case)
-        .envs(containerd.map(|containerd| (CONTAINERD, containerd)))
+        .envs(programs.tell())
         .envs(std::env::var_os(round::OTHER_BINARY).map(|binary| (round::OTHER_BINARY, binary)))
         .output()
         .map_err(|error| format!("setpriv: {error}"))?;

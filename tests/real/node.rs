@@ -8,13 +8,15 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, anyhow};
 
 use crate::case::Case;
+use crate::programs::Programs;
 use crate::{prepared, source};
 
 /// Where `enclose` shows the unpacked programs inside the view.
 const PROGRAMS: &str = "/opt";
 
 /// Folders of every node that a fixture cannot hold because they are empty there; `enclose` mounts over some of them.
-const FOLDERS: [&str; 22] = [
+const FOLDERS: [&str; 24] = [
+    "etc/cni/net.d",
     "usr/bin",
     "usr/lib/systemd/system",
     "usr/local/share/ca-certificates",
@@ -33,6 +35,7 @@ const FOLDERS: [&str; 22] = [
     "srv",
     "mnt",
     "var/tmp",
+    "var/cache",
     "var/log",
     "var/lib/dpkg",
     "var/lib/containerd",
@@ -80,6 +83,11 @@ impl Scratch {
         Ok(scratch)
     }
 
+    /// That of a trial.
+    pub fn of(what: &Path, programs: &Programs) -> Scratch {
+        Scratch::open(&Path::new(env!("CARGO_TARGET_TMPDIR")).join("real").join(crate::scratch_name(what, programs)))
+    }
+
     pub fn open(folder: &Path) -> Scratch {
         Scratch { folder: folder.to_owned() }
     }
@@ -98,12 +106,12 @@ impl Scratch {
     }
 
     /// Writes what a stock node has, and what the case adds to it.
-    pub fn furnish(&self, case: &Case, containerd: Option<&Path>) -> Result<()> {
+    pub fn furnish(&self, case: &Case, programs: &Programs) -> Result<()> {
         let root = self.root();
         let mut status = String::new();
         // The first that has something wins: files, and packages in the list of what is installed.
-        for source in containerd.into_iter().chain([prepared().as_path()]) {
-            for name in FROM_PACKAGES {
+        for source in programs.folder().into_iter().chain([prepared().as_path()]) {
+            for name in FROM_PACKAGES.into_iter().filter(|name| if name.contains("containerd") { case.containerd } else { case.podman }) {
                 let (from, to) = (source.join("root").join(name), root.join(name));
                 if from.exists() && !to.exists() {
                     put(&from, &to)?;
@@ -133,7 +141,6 @@ impl Scratch {
 
     /// A command inside the view, as if started on the node: nothing of our own environment (proxies, certificate files) reaches it. It gets `seconds`.
     pub fn command(&self, seconds: u32, program: &str) -> Result<Command> {
-        let programs = prepared().join("root").display().to_string();
         let mut command = Command::new("timeout");
         command
             .args(["-k", "1", &seconds.to_string(), "chroot"])
@@ -142,6 +149,12 @@ impl Scratch {
             .stdin(Stdio::null())
             .env_clear()
             .env("HOME", "/root");
+        if let Programs::Podman(_) = Programs::told() {
+            // The view's /usr is theirs.
+            command.env("PATH", "/usr/sbin:/usr/bin");
+            return Ok(command);
+        }
+        let programs = prepared().join("root").display().to_string();
         for (key, value) in environment().map_err(|error| anyhow!(error))? {
             command.env(key, value.replace(&programs, PROGRAMS));
         }

@@ -18,8 +18,6 @@ pub enum Puller {
 }
 
 impl Puller {
-    pub const ALL: [Puller; 3] = [Puller::Containerd, Puller::Skopeo, Puller::Podman];
-
     pub fn runtime(self) -> &'static str {
         match self {
             Puller::Containerd => "containerd",
@@ -49,12 +47,12 @@ impl Puller {
 }
 
 /// containerd on the scratch node, started as its unit does: the configuration is where nodeprep finds it.
-pub fn start_containerd(scratch: &Scratch) -> Result<Child> {
+pub fn start_containerd(scratch: &Scratch, seconds: u64) -> Result<Child> {
     let path = scratch.folder.join("containerd.log");
     let log = File::create(&path).with_context(|| path.display().to_string())?;
     let mut command = scratch.command(300, "containerd")?;
     let mut child = command.stdout(log.try_clone().context("the log")?).stderr(log).spawn().context("containerd")?;
-    let deadline = Instant::now() + Duration::from_secs(20);
+    let deadline = Instant::now() + Duration::from_secs(seconds);
     loop {
         let Err(said) = grpc(scratch, "ListImages", &[])? else { return Ok(child) };
         if let Some(status) = child.try_wait().context("containerd")? {

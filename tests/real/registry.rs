@@ -1,57 +1,29 @@
-//! Real registries on loopback: certificates from a CA made on the spot, docker-registry as the case demands, and its access log.
+//! Registries on loopback: certificates from a CA made on the spot, docker-registry as the case demands or a program of our own for what it cannot answer,
+//! and the access log.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
-use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose};
-
-use crate::case::Demand;
+use crate::answer;
+use crate::case::{Ca, Demand};
+use crate::certificate::{self, Authority};
 use crate::image::TAG;
-
-/// A CA and the certificates that it signs.
-pub struct Authority {
-    pem: String,
-    issuer: Issuer<'static, KeyPair>,
-}
-
-impl Authority {
-    pub fn new(name: &str) -> Result<Authority> {
-        let mut params = CertificateParams::new(Vec::new())?;
-        params.distinguished_name.push(DnType::CommonName, name);
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        let key = KeyPair::generate()?;
-        let pem = params.self_signed(&key)?.pem();
-        Ok(Authority { pem, issuer: Issuer::new(params, key) })
-    }
-
-    pub fn write(&self, file: &Path) -> Result<()> {
-        fs::write(file, &self.pem).with_context(|| file.display().to_string())
-    }
-
-    /// A certificate and its key, for a server with these names or, without names, for a client.
-    pub fn sign(&self, names: Vec<String>, certificate: &Path, key: &Path) -> Result<()> {
-        let usage = if names.is_empty() { ExtendedKeyUsagePurpose::ClientAuth } else { ExtendedKeyUsagePurpose::ServerAuth };
-        let subject = names.first().cloned().unwrap_or_else(|| "node".to_owned());
-        let mut params = CertificateParams::new(names)?;
-        params.distinguished_name.push(DnType::CommonName, subject);
-        params.extended_key_usages = vec![usage];
-        let pair = KeyPair::generate()?;
-        let signed = params.signed_by(&pair, &self.issuer)?;
-        fs::write(certificate, signed.pem()).with_context(|| certificate.display().to_string())?;
-        fs::write(key, pair.serialize_pem()).with_context(|| key.display().to_string())
-    }
-}
+use crate::responder::{self, Arrived};
+use anyhow::{Context, Result, bail, ensure};
 
 pub struct Registry {
     pub demand: Demand,
     folder: PathBuf,
     running: Option<Running>,
+    /// What arrived at a program of our own.
+    arrived: Arrived,
+    /// What our own program gives out, once it is filled.
+    layout: Arc<OnceLock<PathBuf>>,
 }
 
 /// The program itself; it stops when this is dropped.
@@ -65,20 +37,37 @@ impl Drop for Running {
 }
 
 impl Registry {
-    /// Starts what the case demands.
-    pub fn start(demand: &Demand, folder: &Path, known: &Authority, unknown: &Authority) -> Result<Registry> {
-        let mut registry = Registry { demand: demand.clone(), folder: folder.to_owned(), running: None };
+    /// Starts what the case demands. `beside` gets a certificate that the spec is to name, under `name`.
+    pub fn start(demand: &Demand, folder: &Path, known: &Authority, unknown: &Authority, beside: &Path) -> Result<Registry> {
+        let (arrived, layout) = (Arrived::default(), Arc::new(OnceLock::new()));
+        let mut registry = Registry { demand: demand.clone(), folder: folder.to_owned(), running: None, arrived, layout };
         fs::create_dir_all(folder.join("data")).with_context(|| folder.display().to_string())?;
         if demand.dead {
+            return Ok(registry);
+        }
+        let mut names = vec![demand.address().to_owned()];
+        names.extend(demand.name.clone());
+        let pair = match demand.ca {
+            Ca::Known => known.sign(names)?,
+            Ca::Unknown => unknown.sign(names)?,
+            Ca::Itself { flag } => {
+                let pair = certificate::itself(names, flag)?;
+                fs::write(beside, &pair.certificate).with_context(|| beside.display().to_string())?;
+                pair
+            }
+        };
+        if let Some(what) = demand.answer {
+            let certified = pair.certified()?;
+            let tls = !demand.plain;
+            let certificates = move |_: Option<&str>, _| tls.then(|| certified.clone());
+            let answers = answer::answers(demand, what, &registry.layout);
+            responder::listen(&demand.listen, &registry.arrived, Arc::new(certificates), answers)?;
             return Ok(registry);
         }
         let path = |name: &str| folder.join(name).display().to_string();
         let mut http = Vec::new();
         if !demand.plain {
-            let mut names = vec![demand.address().to_owned()];
-            names.extend(demand.name.clone());
-            let authority = if demand.unknown_ca { unknown } else { known };
-            authority.sign(names, &folder.join("server.crt"), &folder.join("server.key"))?;
+            pair.write(&folder.join("server.crt"), &folder.join("server.key"))?;
             http.push(format!("  tls:\n    certificate: {}\n    key: {}\n", path("server.crt"), path("server.key")));
             if demand.client {
                 known.write(&folder.join("clients.crt"))?;
@@ -96,6 +85,10 @@ impl Registry {
     /// Puts the image in: through a second, open registry on the same data, so that it does not matter what the first one demands.
     pub fn fill(&self, layout: &Path) -> Result<()> {
         if self.demand.holds.is_empty() || self.demand.dead {
+            return Ok(());
+        }
+        if self.demand.answer.is_some() {
+            let _ = self.layout.set(layout.to_owned());
             return Ok(());
         }
         let loader = "127.0.0.250:5000";
@@ -117,7 +110,7 @@ impl Registry {
         // Level debug, because the line that tells when a request arrived is of that level; the access log's own line comes after the answer, too late to
         // tell which of two registries was asked first.
         let text = format!(
-            "version: 0.1\nlog:\n  level: debug\nstorage:\n  filesystem:\n    rootdirectory: {}\nhttp:\n  addr: {listen}\n{http}",
+            "version: 0.1\nlog:\n  level: debug\nstorage:\n  filesystem:\n    rootdirectory: {}\nhttp:\n  addr: \"{listen}\"\n{http}",
             self.folder.join("data").display()
         );
         fs::write(&config, text).with_context(|| config.display().to_string())?;
@@ -180,6 +173,11 @@ pub fn requests(registries: &[Registry], mark: &mut Mark) -> Result<Vec<Request>
         }
         *read = end;
     }
+    found.extend(registries.iter().flat_map(|registry| registry.arrived.take()).map(|ask| Request {
+        path: ask.path().to_owned(),
+        time: ask.time,
+        host: ask.host,
+    }));
     mark.paths.extend(found.iter().map(|request| request.path.clone()));
     // A path that the registry does not even route (no /v2, say) has no arrival, only its line in the access log.
     found.extend(strays.into_iter().filter(|stray| !mark.paths.contains(&stray.path)));

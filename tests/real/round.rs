@@ -10,10 +10,12 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
 use crate::case::{self, Case, Demand};
+use crate::certificate::Authority;
 use crate::node::{self, Scratch};
-use crate::promise;
+use crate::programs::Programs;
+use crate::promise::{self, Asker};
 use crate::pull::{self, Puller};
-use crate::registry::{self, Authority, Mark, Registry};
+use crate::registry::{self, Mark, Registry};
 use crate::upstream::Upstream;
 use crate::{image, tree};
 
@@ -23,20 +25,20 @@ const DEADLINE: Duration = Duration::from_secs(110);
 /// nodeprep under test; another build of it can be named instead (a release, a static one).
 pub const OTHER_BINARY: &str = "NODEPREP_REAL_BINARY";
 
-pub fn run(folder: &Path, containerd: Option<&Path>) -> Result<()> {
+pub fn run(folder: &Path, programs: &Programs) -> Result<()> {
     std::thread::spawn(|| {
         std::thread::sleep(DEADLINE);
         eprintln!("the case did not end within {DEADLINE:?}");
         std::process::exit(1);
     });
     let mut case = case::load(folder)?;
-    let scratch = Scratch::open(&Path::new(env!("CARGO_TARGET_TMPDIR")).join("real").join(crate::scratch_name(folder, containerd)));
+    let scratch = Scratch::open(&Path::new(env!("CARGO_TARGET_TMPDIR")).join("real").join(crate::scratch_name(folder, programs)));
     let layout = scratch.folder.join("image");
     let digest = image::write(&layout)?;
     for image in &mut case.images {
         *image = image.replace("{digest}", &digest);
     }
-    scratch.furnish(&case, containerd)?;
+    scratch.furnish(&case, programs)?;
     let (known, unknown) = (Authority::new("real test CA")?, Authority::new("some other CA")?);
     let spec = write_spec(&case, &scratch, &known)?;
     let registries = start_registries(&case, &scratch, &known, &unknown)?;
@@ -62,11 +64,10 @@ pub fn run(folder: &Path, containerd: Option<&Path>) -> Result<()> {
     fs::write(scratch.folder.join("explain.json"), &explained).context("explain.json")?;
     let explained: Value = serde_json::from_str(&explained).context("explain --output json is not JSON")?;
 
-    let _containerd = pull::start_containerd(&scratch)?;
-    // With another containerd, only that one has anything new to tell.
-    let pullers = if containerd.is_some() { &Puller::ALL[..1] } else { &Puller::ALL[..] };
+    let _containerd =
+        if programs.pullers(&case).contains(&Puller::Containerd) { Some(pull::start_containerd(&scratch, 20)?) } else { None };
     let mut world =
-        World { pullers, case: &case, scratch: &scratch, registries: &registries, upstream, mark: Mark::default(), wrong: Vec::new() };
+        World { programs, case: &case, scratch: &scratch, registries: &registries, upstream, mark: Mark::default(), wrong: Vec::new() };
     world.leaked("while the runtimes start", false);
     // First with nothing in the registries: every attempt is made and answered 404, so the whole chain shows. Then as the case has it.
     world.round(&explained, false)?;
@@ -82,7 +83,7 @@ pub fn run(folder: &Path, containerd: Option<&Path>) -> Result<()> {
 }
 
 struct World<'a> {
-    pullers: &'a [Puller],
+    programs: &'a Programs,
     case: &'a Case,
     scratch: &'a Scratch,
     registries: &'a [Registry],
@@ -95,7 +96,8 @@ struct World<'a> {
 impl World<'_> {
     fn round(&mut self, explained: &Value, filled: bool) -> Result<()> {
         let demands: Vec<Demand> = self.registries.iter().map(|registry| registry.demand.clone()).collect();
-        for &puller in self.pullers {
+        for puller in self.programs.pullers(self.case) {
+            let asker = Asker { layers_elsewhere: puller == Puller::Containerd, tokens: self.programs.tokens(puller) };
             let promised = promise::attempts(explained, puller.runtime(), &self.case.images)?;
             for (image, attempts) in self.case.images.iter().zip(&promised) {
                 let what = format!("{puller:?} {image} ({})", if filled { "filled" } else { "every endpoint answers 404" });
@@ -103,7 +105,7 @@ impl World<'_> {
                 let outcome = puller.pull(self.scratch, image)?;
                 let requests = registry::requests(self.registries, &mut self.mark)?;
                 let said = outcome.as_ref().err().map_or("it succeeded", String::as_str);
-                let expected = promise::expect(attempts, &demands, filled).with_context(|| what.clone())?;
+                let expected = promise::expect(attempts, &demands, asker, filled).with_context(|| what.clone())?;
                 match promise::seen(&requests, image, attempts) {
                     Ok(seen) if seen == expected.requests => {}
                     Ok(seen) => self.wrong.push(format!("{what}: explain promised {:#?}, seen were {seen:#?}; {said}", expected.requests)),
@@ -135,13 +137,15 @@ fn write_spec(case: &Case, scratch: &Scratch, known: &Authority) -> Result<PathB
     let folder = scratch.folder.join("spec");
     node::copy_folder(&case.folder, &folder)?;
     known.write(&folder.join("ca.pem"))?;
-    known.sign(Vec::new(), &folder.join("node.crt"), &folder.join("node.key"))?;
+    known.sign(Vec::new())?.write(&folder.join("node.crt"), &folder.join("node.key"))?;
     Ok(folder.join("spec.toml"))
 }
 
 fn start_registries(case: &Case, scratch: &Scratch, known: &Authority, unknown: &Authority) -> Result<Vec<Registry>> {
     let folder = |number: usize| scratch.folder.join(format!("registry-{number}"));
-    case.registries.iter().enumerate().map(|(number, demand)| Registry::start(demand, &folder(number), known, unknown)).collect()
+    let beside = |number: usize| scratch.folder.join(format!("spec/self-{}.pem", number + 1));
+    let start = |(number, demand)| Registry::start(demand, &folder(number), known, unknown, &beside(number));
+    case.registries.iter().enumerate().map(start).collect()
 }
 
 fn nodeprep<'a>(arguments: impl IntoIterator<Item = &'a OsStr>) -> Result<String> {

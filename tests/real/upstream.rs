@@ -26,17 +26,8 @@ impl Upstream {
             // A connection is counted and closed: who asks here has already done what must not happen.
             thread::spawn(move || listener.incoming().for_each(|_| seen.note(format!("connection to {ADDRESS}:{port}"))));
         }
-        let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 53)).context("the name server's socket")?;
         let seen = upstream.clone();
-        thread::spawn(move || {
-            let mut packet = [0u8; 512];
-            while let Ok((length, peer)) = socket.recv_from(&mut packet) {
-                if let Some((name, answer)) = answer(&packet[..length]) {
-                    seen.note(format!("question for the address of {name}"));
-                    let _ = socket.send_to(&answer, peer);
-                }
-            }
-        });
+        name_server(move |name| seen.note(format!("question for the address of {name}")))?;
         Ok(upstream)
     }
 
@@ -48,6 +39,21 @@ impl Upstream {
     pub fn take(&self) -> Vec<String> {
         std::mem::take(&mut *self.contacts.lock().expect("no thread panics while it notes"))
     }
+}
+
+/// Answers for every name there is with the one address; `asked` hears which.
+pub fn name_server(asked: impl Fn(String) + Send + 'static) -> Result<()> {
+    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 53)).context("the name server's socket")?;
+    thread::spawn(move || {
+        let mut packet = [0u8; 512];
+        while let Ok((length, peer)) = socket.recv_from(&mut packet) {
+            if let Some((name, answer)) = answer(&packet[..length]) {
+                asked(name);
+                let _ = socket.send_to(&answer, peer);
+            }
+        }
+    });
+    Ok(())
 }
 
 /// The name asked for and the answer: our address for type A, nothing for all others.

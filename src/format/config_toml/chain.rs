@@ -238,8 +238,12 @@ fn read_files<'a>(tree: &'a Tree, path: &NodePath, dialect: Dialect) -> Result<V
             return Err(Broken { why, at });
         }
         let number = files.len();
-        let (version, top, imports) = parse(&text, &path, number)?;
+        let (version, top, imports) = parse(&text, &path, number, dialect)?;
         for import in imports {
+            // 1.6 takes a relative pattern from its working directory, where nothing lies (seen on 1.6.20)
+            if dialect == Dialect::V1_6 && import.relative && import.is_pattern() {
+                continue;
+            }
             let place = Place::at(path.as_str(), &text, import.offset);
             todo.extend(import.files(tree).into_iter().map(|file| (file, Some(place.clone()))));
         }
@@ -248,12 +252,12 @@ fn read_files<'a>(tree: &'a Tree, path: &NodePath, dialect: Dialect) -> Result<V
     Ok(files)
 }
 
-fn parse(text: &str, path: &NodePath, number: usize) -> Result<(Option<i64>, Node, Vec<Import>), Broken> {
+fn parse(text: &str, path: &NodePath, number: usize, dialect: Dialect) -> Result<(Option<i64>, Node, Vec<Import>), Broken> {
     let document = Document::parse(text).map_err(|error| Broken {
         why: format!("TOML syntax: {}, containerd does not start", error.message().lines().next().unwrap_or_default()),
         at: Place::at(path.as_str(), text, error.span().map_or(0, |span| span.start)),
     })?;
-    if let Some((what, offset)) = newer_than_toml_1_0(&document) {
+    if let Some((what, offset)) = newer_than_toml_1_0(&document, !dialect.is_v2()) {
         let at = Place::at(path.as_str(), text, offset);
         return Err(Broken { why: format!("TOML syntax: {what}, containerd does not start"), at });
     }
@@ -270,6 +274,8 @@ fn version(files: &[Read<'_>], dialect: Dialect) -> Result<i64, Broken> {
     let mut last = root;
     for file in files {
         let Some(version) = file.version else { continue };
+        // 1.6 takes whatever is higher for 2 (seen on 1.6.20)
+        let version = if dialect == Dialect::V1_6 { version.min(dialect.newest_config()) } else { version };
         if version > dialect.newest_config() {
             return broken(file, format!("version = {version} is too new for {}, it does not start", dialect.name()));
         }

@@ -13,6 +13,8 @@ pub struct Import {
     pub path: NodePath,
     /// Where the entry begins in the importing file, in bytes.
     pub offset: usize,
+    /// It is written as a path relative to the importing file.
+    pub relative: bool,
 }
 
 impl Import {
@@ -70,8 +72,9 @@ pub fn imported(document: &toml_edit::Document<&str>, file: &NodePath) -> Vec<Im
     let folder = file.parent().unwrap_or_else(NodePath::root);
     let list = document.get("imports").and_then(toml_edit::Item::as_array);
     let entry = |value: &Value| {
-        let path = folder.join(value.as_str()?);
-        Some(Import { path, offset: value.span().map_or(0, |span| span.start) })
+        let written = value.as_str()?;
+        let offset = value.span().map_or(0, |span| span.start);
+        Some(Import { path: folder.join(written), offset, relative: !written.starts_with('/') })
     };
     list.into_iter().flat_map(toml_edit::Array::iter).filter_map(entry).collect()
 }
@@ -91,7 +94,7 @@ mod tests {
 
     #[test]
     fn wishes_reach_the_pattern() {
-        let import = |path: &'static str| Import { path: NodePath::fixed(path), offset: 0 }.wish();
+        let import = |path: &'static str| Import { path: NodePath::fixed(path), offset: 0, relative: false }.wish();
         assert_eq!(import("/etc/a.toml"), Wish::path(NodePath::fixed("/etc/a.toml")));
         assert_eq!(import("/etc/conf.d/*.toml"), Wish::folder(NodePath::fixed("/etc/conf.d"), 1));
         assert_eq!(import("/etc/*/x.toml"), Wish::folder(NodePath::fixed("/etc"), 2));

@@ -1,13 +1,15 @@
 //! `hosts.toml`: where containerd sends the requests for one registry.
 //!
-//! What lives here: the file as each class of versions reads it ([`parse`]), URLs as Go reads them ([`url`]), the file as we
-//! write it ([`render`]). What must not: which folder counts for an image, what is in the certificate files (that is
+//! What lives here: the file as each class of versions reads it ([`parse()`], with a short way for files of ours in
+//! `plain`), URLs as Go reads them ([`url`]), the file as we
+//! write it ([`render()`]). What must not: which folder counts for an image, what is in the certificate files (that is
 //! `runtime/containerd`).
 //!
 //! Sources: `runtime-semantics.md` 1.3–1.6; containerd, `core/remotes/docker/config/hosts.go` (2.x) and
 //! `remotes/docker/config/hosts.go` (1.x).
 
 pub mod parse;
+mod plain;
 pub mod render;
 pub mod toml10;
 pub mod url;

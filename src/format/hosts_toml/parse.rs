@@ -5,7 +5,7 @@ use std::sync::Arc;
 use toml_edit::{Document, Item, Table, TableLike, Value};
 
 use super::toml10::newer_than_toml_1_0;
-use super::{Capabilities, HostConfig, HostsFile, Rejected, Url};
+use super::{Capabilities, HostConfig, HostsFile, Rejected, Url, plain};
 use crate::model::path::NodePath;
 use crate::model::place::Place;
 use crate::runtime::containerd::Dialect;
@@ -25,15 +25,20 @@ pub fn parse(bytes: &[u8], file: &NodePath, dialect: Dialect) -> Result<HostsFil
         return Err(reject("begins with a byte order mark, which containerd 2.x does not accept"));
     }
     let text = std::str::from_utf8(bytes).map_err(|_| reject("is not UTF-8"))?;
+    plain::read(text, file, &name).map_or_else(|| by_document(text, file, &name, dialect), Ok)
+}
+
+/// The same by way of a TOML document, which is the one reader for everything that we did not write.
+pub(super) fn by_document(text: &str, file: &NodePath, name: &Arc<str>, dialect: Dialect) -> Result<HostsFile, Rejected> {
     let document = Document::parse(text).map_err(|error| Rejected {
         why: format!("TOML syntax: {}", error.message().lines().next().unwrap_or_default()),
-        at: error.span().map_or_else(|| Place::file(Arc::clone(&name)), |span| Place::at(Arc::clone(&name), text, span.start)),
+        at: error.span().map_or_else(|| Place::file(Arc::clone(name)), |span| Place::at(Arc::clone(name), text, span.start)),
     })?;
-    if let Some((what, offset)) = newer_than_toml_1_0(&document) {
-        return Err(Rejected { why: format!("TOML syntax: {what}"), at: Place::at(Arc::clone(&name), text, offset) });
+    if let Some((what, offset)) = newer_than_toml_1_0(&document, !dialect.is_v2()) {
+        return Err(Rejected { why: format!("TOML syntax: {what}"), at: Place::at(Arc::clone(name), text, offset) });
     }
     let folder = file.parent().unwrap_or_else(NodePath::root);
-    Reader { file: name, text, folder, dialect }.document(document.as_table())
+    Reader { file: Arc::clone(name), text, folder, dialect }.document(document.as_table())
 }
 
 struct Reader<'a> {
@@ -90,6 +95,9 @@ impl Reader<'_> {
                 })
                 .collect()
         } else {
+            // sorted by line, and an inline table has none there (go-toml 1.9, `parseInlineTable`; seen on 1.6.20 and 1.7.24)
+            let inline = |key: &str| declared.and_then(|table| table.get(key)).is_some_and(Item::is_inline_table);
+            all.sort_by_key(|(key, _)| !inline(key));
             all.into_iter().map(|(_, config)| config).collect()
         };
         let start = top.get("server").and_then(Item::span).map(|span| span.start);

@@ -143,6 +143,11 @@ fn header(text: &mut String, indent: &str, table: &str, login: Option<&Secret>, 
 /// A TOML 1.0 basic string.
 fn string(text: &mut String, value: &str) {
     text.push('"');
+    if !value.chars().any(|c| matches!(c, '"' | '\\') || c.is_control()) {
+        text.push_str(value);
+        text.push('"');
+        return;
+    }
     for c in value.chars() {
         match c {
             '"' => text.push_str("\\\""),

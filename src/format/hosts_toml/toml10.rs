@@ -1,30 +1,32 @@
-//! What TOML 1.1 allows and the runtimes' readers, which know TOML 1.0, do not: toml_edit reads both.
+//! What TOML 1.1 allows and the runtimes' readers, which know TOML 1.0, do not: toml_edit reads both. Distributions build containerd 2.x with whatever
+//! go-toml they have: Debian's 2.1.9 takes all of it, upstream's nothing, so it cannot be told from the version and the stricter is assumed.
 
 use toml_edit::{Document, Item, TableLike, Value};
 
 /// The first thing in a document that only TOML 1.1 allows, with its place in bytes: an inline table over several lines or
 /// with a comma at its end, the escapes `\e` and `\x..` in a value.
 ///
-/// containerd rejects a file with such a thing as a whole (go-toml 1.9 and 2.x).
+/// containerd rejects a file with such a thing as a whole. `lenient`: containerd 1.x (go-toml 1.9) takes inline tables over several lines all the same.
 #[must_use]
-pub fn newer_than_toml_1_0(document: &Document<&str>) -> Option<(&'static str, usize)> {
-    table(document.as_table(), document.raw())
+pub fn newer_than_toml_1_0(document: &Document<&str>, lenient: bool) -> Option<(&'static str, usize)> {
+    table(document.as_table(), document.raw(), lenient)
 }
 
-fn table(entries: &dyn TableLike, text: &str) -> Option<(&'static str, usize)> {
-    entries.iter().find_map(|(_, entry)| item(entry, text))
+fn table(entries: &dyn TableLike, text: &str, lenient: bool) -> Option<(&'static str, usize)> {
+    entries.iter().find_map(|(_, entry)| item(entry, text, lenient))
 }
 
-fn item(item: &Item, text: &str) -> Option<(&'static str, usize)> {
+fn item(item: &Item, text: &str, lenient: bool) -> Option<(&'static str, usize)> {
     match item {
-        Item::Value(found) => value(found, text),
-        Item::Table(found) => table(found, text),
-        Item::ArrayOfTables(found) => found.iter().find_map(|found| table(found, text)),
+        Item::Value(found) => value(found, text, lenient),
+        Item::Table(found) => table(found, text, lenient),
+        Item::ArrayOfTables(found) => found.iter().find_map(|found| table(found, text, lenient)),
         Item::None => None,
     }
 }
 
-fn value(value: &Value, text: &str) -> Option<(&'static str, usize)> {
+fn value(value: &Value, text: &str, lenient: bool) -> Option<(&'static str, usize)> {
+    let line_break = |gap: &str| !lenient && gap.contains(['\n', '#']);
     let span = value.span()?;
     match value {
         Value::String(_) => {
@@ -32,7 +34,7 @@ fn value(value: &Value, text: &str) -> Option<(&'static str, usize)> {
             (raw.starts_with('"') && escapes(raw).any(|escape| matches!(escape, b'e' | b'x')))
                 .then_some(("an escape of TOML 1.1", span.start))
         }
-        Value::Array(array) => array.iter().find_map(|element| self::value(element, text)),
+        Value::Array(array) => array.iter().find_map(|element| self::value(element, text, lenient)),
         Value::InlineTable(found) => {
             if !found.is_dotted() {
                 let mut covered = Vec::new();
@@ -40,16 +42,16 @@ fn value(value: &Value, text: &str) -> Option<(&'static str, usize)> {
                 covered.sort_unstable();
                 let mut at = span.start + 1;
                 for (start, end) in covered {
-                    if text.get(at..start).is_some_and(|gap| gap.contains(['\n', '#'])) {
+                    if text.get(at..start).is_some_and(line_break) {
                         return Some(("an inline table over several lines", span.start));
                     }
                     at = end;
                 }
-                if text.get(at..span.end).is_some_and(|gap| gap.contains(['\n', '#', ','])) {
+                if text.get(at..span.end).is_some_and(|gap| line_break(gap) || gap.contains(',')) {
                     return Some(("an inline table that ends with a comma or on another line", span.start));
                 }
             }
-            table(found, text)
+            table(found, text, lenient)
         }
         _ => None,
     }

@@ -24,7 +24,11 @@ impl Url {
     pub fn parse(text: &str, override_path: bool) -> Result<Self, String> {
         let text = if text.starts_with("http") { text.to_owned() } else { format!("https://{text}") };
         let (scheme, host, path) = split(&text)?;
-        let path = if path.is_empty() { String::new() } else { clean(&path) };
+        if path.is_empty() {
+            // the most frequent
+            return Ok(Self { scheme, host, api_root: if override_path { "" } else { "/v2" }.to_owned() });
+        }
+        let path = clean(&path);
         let path = if override_path || path.ends_with("/v2") { path } else { format!("{path}/v2") };
         // joining collapses doubled slashes and drops the last one
         let api_root = clean(&path);
@@ -41,6 +45,10 @@ impl Url {
 
 /// Go's `path.Clean` for a path that begins with a slash (or is empty).
 fn clean(path: &str) -> String {
+    if path.starts_with('/') && path.len() > 1 && path[1..].split('/').all(|part| !matches!(part, "" | "." | "..")) && !path.contains('\0')
+    {
+        return path.to_owned();
+    }
     NodePath::new(&format!("/{path}")).map_or_else(|_| path.to_owned(), |path| path.as_str().to_owned())
 }
 

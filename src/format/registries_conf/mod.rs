@@ -1,7 +1,7 @@
 //! registries.conf, version 2, as containers/image reads it (Podman, Buildah, Skopeo, CRI-O); version 1 is understood where
 //! it still is.
 //!
-//! What lives here: the meaning of one file ([`parse`]), of several laid over each other ([`Conf::merge`]), which entry is
+//! What lives here: the meaning of one file ([`parse()`]), of several laid over each other ([`Conf::merge`]), which entry is
 //! responsible for a reference and what is asked for it ([`Conf::find`], [`Registry::sources`]), and the text of ours
 //! ([`render`]). Facts: `runtime-semantics.md` 2.2–2.6 and `containers-registries.conf(5)`. Where the files are is the
 //! runtimes' matter (`runtime::containers`).
@@ -136,7 +136,10 @@ pub fn render(registries: &[Registry]) -> String {
             text.push('\n');
         };
         line("prefix", &quoted(&registry.prefix));
-        line("location", &quoted(&registry.location));
+        // a wildcard has none
+        if !registry.location.is_empty() {
+            line("location", &quoted(&registry.location));
+        }
         for (key, set) in
             [("insecure", registry.insecure), ("blocked", registry.blocked), ("mirror-by-digest-only", registry.by_digest_only)]
         {

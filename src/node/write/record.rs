@@ -4,14 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::{Done, Hands, LEDGER, NEW_LEDGER};
-use crate::ledger::{Ledger, Open, Prior, Stamp};
+use crate::ledger::{Ledger, LedgerError, Open, Owned, Prior, Stamp};
 use crate::model::digest::Digest;
 use crate::model::path::NodePath;
 use crate::node::error::NodeError;
 use crate::node::files::{self, Seen};
 use crate::node::root::{Folder, Last, Root, Stop};
 use crate::node::{blobs, stage};
-use crate::plan::{Act, Activation, How};
+use crate::plan::{Act, Activation, How, Plan};
 
 /// Reads the ledger; `None` when there is none.
 pub(crate) fn load_ledger(root: &Root, state: &NodePath) -> Result<Option<Ledger>, NodeError> {
@@ -20,7 +20,7 @@ pub(crate) fn load_ledger(root: &Root, state: &NodePath) -> Result<Option<Ledger
     match files::look(&folder, LEDGER)? {
         Seen::Absent => Ok(None),
         Seen::File(bytes, _) => Ok(Some(Ledger::from_json(&path, &bytes)?)),
-        other => Err(NodeError::Drift { path, found: other.describe() }),
+        other => Err(LedgerError::Malformed { path, why: format!("{} stands there", other.describe()) }.into()),
     }
 }
 
@@ -153,7 +153,13 @@ impl Hands<'_> {
         self.old.open.is_none()
             && self.old.dirs == self.plan.dirs
             && self.plan.owned.len() == self.old.owned.len()
-            && self.final_ledger().is_ok_and(|ledger| ledger == self.old)
+            // without steps, equal entries stay as they are
+            && (self.without_steps() && self.plan.owned == self.old.owned || self.final_ledger().is_ok_and(|ledger| ledger == self.old))
+    }
+
+    fn without_steps(&self) -> bool {
+        let Plan { stage, switch, retire, .. } = self.plan;
+        stage.is_empty() && switch.is_empty() && retire.is_empty()
     }
 
     /// The ledger that closes the run.
@@ -173,7 +179,24 @@ impl Hands<'_> {
         }
         let mut dirs: BTreeSet<NodePath> = self.plan.dirs.union(&self.made).cloned().collect();
         dirs.retain(|dir| !self.gone.contains(dir));
+        let mut empty = BTreeSet::new();
+        for dir in dirs.iter().rev() {
+            if !holds_any(&owned, dir) && self.is_empty(dir, &empty)? {
+                empty.insert(dir.clone());
+            }
+        }
+        dirs.retain(|dir| !empty.contains(dir));
         Ok(Ledger { owned, dirs, adopted: self.plan.adopted.clone(), open: None, ..self.old.clone() })
+    }
+
+    /// Whether nothing is in a folder but `empty` ones. A folder of ours from which somebody took our file is of no use any
+    /// more, and a registry's empty folder still decides what is pulled.
+    fn is_empty(&self, dir: &NodePath, empty: &BTreeSet<NodePath>) -> Result<bool, NodeError> {
+        match self.root.folder(dir) {
+            Ok(Some(folder)) => Ok(files::names(&folder)?.iter().all(|name| empty.contains(&dir.join(name)))),
+            Ok(None) => Ok(true),
+            Err(_) => Ok(false),
+        }
     }
 
     /// Folders that we made once and need no more go if they are empty, also where no step of this run has emptied them.
@@ -188,6 +211,12 @@ impl Hands<'_> {
         }
         Ok(())
     }
+}
+
+/// Whether one of our paths lies below a folder.
+fn holds_any(owned: &BTreeMap<NodePath, Owned>, dir: &NodePath) -> bool {
+    let alike = |path: &&NodePath| path.as_str().starts_with(dir.as_str());
+    owned.range(dir.clone()..).map(|(path, _)| path).take_while(alike).any(|path| path.is_below(dir))
 }
 
 /// A name for the next ledger becomes the name of the ledger.

@@ -344,7 +344,7 @@ pub(super) fn awakened(part: &Part, root: &NodePath, tree: &Tree, on: &FoundRunt
     for name in names {
         let folder = root.join(&name);
         let host = match name.strip_suffix('_').and_then(|name| name.rsplit_once('_')) {
-            Some((text, port)) => format!("{text}:{port}"),
+            Some((registry, port)) => format!("{registry}:{port}"),
             None if name == "_default" => "registry.nodeprep.invalid".to_owned(),
             None => name,
         };

@@ -1,5 +1,7 @@
 //! The folder that counts for an image's registry, and the hosts that it gives.
 
+use std::rc::Rc;
+
 use super::Dialect;
 use crate::format::hosts_toml::{self, HostConfig, HostsFile};
 use crate::model::host::Host;
@@ -12,7 +14,7 @@ use crate::model::tree::{Found, Tree};
 #[derive(Debug)]
 pub(super) struct Located {
     /// Hosts in order, the last one without URL when it is the registry itself.
-    pub hosts: Vec<HostConfig>,
+    pub hosts: Rc<[HostConfig]>,
     /// What each file was good for.
     pub files: Vec<FileVerdict>,
 }
@@ -51,6 +53,8 @@ pub(super) fn locate(
             let path = root.join(name);
             match (tree.find(&path), &chosen) {
                 (Found::Absent, _) | (Found::File(..) | Found::Unreadable(_) | Found::Unread, Some(_)) => {}
+                // a catch-all is there to be stood in front of
+                (Found::Dir(_), Some(_)) if name == "_default" => {}
                 (Found::Dir(_), Some(before)) => shadowed.push(verdict(path, Verdict::Shadowed(before.clone()))),
                 (Found::Dir(_), None) => chosen = Some(path),
                 (Found::File(..), None) => {
@@ -93,7 +97,7 @@ pub(super) fn locate(
             return Err((files, why));
         }
     };
-    let hosts = parsed.unwrap_or_else(|| vec![scan(tree, &folder, &mut files)]);
+    let hosts = parsed.unwrap_or_else(|| [scan(tree, &folder, &mut files)].into());
     files.extend(shadowed);
     Ok(Some(Located { hosts, files }))
 }

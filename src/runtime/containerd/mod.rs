@@ -1,7 +1,7 @@
 //! containerd and its CRI plugin.
 //!
-//! What lives here: the version classes ([`Dialect`]), which files matter ([`wishes`]), what is asked for an image
-//! ([`View`]), what the node should hold ([`want`](fn@want)), what a change needs to take effect ([`activation`]). What must not:
+//! What lives here: the version classes ([`Dialect`]), which files matter ([`wishes()`]), what is asked for an image
+//! ([`View`]), what the node should hold ([`want`](fn@want)), what a change needs to take effect ([`activation()`]). What must not:
 //! the grammar of the files (`format/hosts_toml`, `format/config_toml`), the meaning of a spec beyond laying it out.
 
 mod activation;
@@ -139,7 +139,10 @@ impl Dialect {
     /// where the version of containerd is not known. All of them when none does: then the file is what is wrong.
     #[must_use]
     pub fn plausible(dialects: &[Self], tree: &Tree, config: &NodePath) -> Vec<Self> {
-        let starting: Vec<Self> = dialects.iter().copied().filter(|dialect| Chain::read(tree, config, *dialect).is_ok()).collect();
+        let starts = |dialect: Self| Chain::read(tree, config, dialect).is_ok();
+        // 1.6 starts with a file of a later version, but nobody writes one for it
+        let likely = |dialect: &Self| starts(*dialect) && (*dialect != Self::V1_6 || starts(Self::V1_7_0));
+        let starting: Vec<Self> = dialects.iter().copied().filter(likely).collect();
         if starting.is_empty() { dialects.to_vec() } else { starting }
     }
 }

@@ -69,6 +69,7 @@ fn spec(mirrors: Vec<Mirror>, access_of: BTreeMap<Host, Access>) -> Spec {
         file: "spec.toml".into(),
         digest: Digest::of(b""),
         fallback: Fallback::Never,
+        unlisted: crate::spec::Unlisted::Allow,
         runtimes: None,
         cas: vec![],
         access: access_of,
@@ -426,6 +427,10 @@ proptest! {
         for dialect in Dialect::ALL {
             let view = View::new(&after, &on(), dialect);
             for host in &hosts {
+                // which 1.6 cannot read (T32)
+                if dialect == Dialect::V1_6 && host.is_ipv6() {
+                    continue;
+                }
                 let image = ImageRef::parse(&format!("{host}/x/y{tail}")).unwrap();
                 let got = view.resolve(&image);
                 prop_assert_eq!(got.key(), intent(&spec, &image).key(), "{:?} {} {:?}", dialect, image, got);

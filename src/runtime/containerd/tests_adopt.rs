@@ -31,6 +31,7 @@ fn spec(fallback: Fallback, hosts: &[&str]) -> Spec {
         default_access: Access::bare(),
         mirrors: vec![],
         pause: None,
+        unlisted: crate::spec::Unlisted::Allow,
         rest: None,
         exact: std::collections::BTreeSet::new(),
         names: crate::spec::Names::default(),

@@ -1,11 +1,14 @@
 //! What containerd asks for an image when kubelet asks for it through CRI (`runtime-semantics.md` 1.1–1.8).
 
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
 
 use super::Dialect;
 use super::hosts::{Located, locate};
 use super::legacy;
+use super::want::DEFAULT_ROOT;
 use crate::format::config_toml::{Broken, Chain};
 use crate::format::hosts_toml::{Capabilities, HostConfig, Url};
 use crate::model::cert::{self, KeyMatch};
@@ -20,6 +23,19 @@ use crate::model::secret::Secret;
 use crate::model::tree::{Found, Tree};
 use crate::runtime::FoundRuntime;
 
+/// A registry that has no folder of its own anywhere.
+const NOBODY: &str = "registry.nodeprep-probe.example";
+
+/// The registry that a folder's name is for: `host_port_` is `host:port`.
+fn registry(folder: &str) -> Option<String> {
+    if folder == "_default" {
+        return Some(NOBODY.to_owned());
+    }
+    let ported = folder.strip_suffix('_').and_then(|rest| rest.rsplit_once('_')).filter(|(_, port)| port.parse::<u16>().is_ok());
+    let name = ported.map_or_else(|| folder.to_owned(), |(host, port)| format!("{host}:{port}"));
+    Host::from_reference(&name).ok().map(|host| host.to_string())
+}
+
 type Pair = (NodePath, Option<NodePath>);
 
 /// containerd's configuration as one class of versions reads it. The main configuration is read once, a registry's folder
@@ -30,25 +46,54 @@ pub struct View {
     config: NodePath,
     dialect: Dialect,
     chain: Result<Box<Chain>, Broken>,
+    /// [`Chain::roots`].
+    roots: (Vec<NodePath>, bool),
     cas: RefCell<BTreeMap<NodePath, Result<BTreeSet<Fingerprint>, String>>>,
     clients: RefCell<BTreeMap<Pair, Result<Fingerprint, String>>>,
+    /// What was found for the registry that was asked for last: images come in order of their registries.
+    last: RefCell<Option<(Host, Rc<Hosts>)>>,
 }
+
+type Hosts = Result<Option<Located>, (Vec<FileVerdict>, String)>;
 
 impl View {
     /// Reads the main configuration from the tree.
     #[must_use]
     pub fn new(tree: &Tree, on: &FoundRuntime, dialect: Dialect) -> Self {
         let chain = Chain::read(tree, &on.config, dialect).map(Box::new);
-        let (cas, clients) = (RefCell::default(), RefCell::default());
-        Self { tree: tree.clone(), config: on.config.clone(), dialect, chain, cas, clients }
+        let roots = chain.as_ref().map(|chain| chain.roots(dialect)).unwrap_or_default();
+        let (cas, clients, last) = (RefCell::default(), RefCell::default(), RefCell::default());
+        Self { tree: tree.clone(), config: on.config.clone(), dialect, chain, roots, cas, clients, last }
+    }
+
+    /// Every registry that has a folder where this version looks, or in the usual place. `_default` stands in as a registry
+    /// that nobody names.
+    #[must_use]
+    pub fn names(&self) -> Vec<String> {
+        let mut roots = self.chain.as_ref().map(|chain| chain.roots(self.dialect).0).unwrap_or_default();
+        roots.push(NodePath::fixed(DEFAULT_ROOT));
+        let folders: BTreeSet<String> = roots.iter().flat_map(|root| self.tree.names(root)).collect();
+        folders.iter().filter_map(|folder| registry(folder)).collect()
     }
 
     /// The ordered requests for `image`, or why there are none.
     #[must_use]
     pub fn resolve(&self, image: &ImageRef) -> Resolution {
         let mut resolution = Resolution { image: image.clone(), attempts: Vec::new(), end: End::Exhausted, files: Vec::new() };
+        // Seen on 1.6.20: `failed to parse image reference "[::1]:5443/…": invalid reference format`. As a mirror such a host is fine.
+        if self.dialect == Dialect::V1_6 && image.host.is_ipv6() {
+            resolution.end = End::Broken(format!("{image}: containerd 1.6 cannot read references to IPv6 addresses"));
+            return resolution;
+        }
         match self.hosts(image, &mut resolution.files).and_then(|hosts| self.attempts(image, &hosts, &mut resolution.files)) {
-            Ok(attempts) => resolution.attempts = attempts,
+            Ok(attempts) => {
+                // a name below .invalid never leads anywhere (RFC 6761, 6.4)
+                let nowhere = |attempt: &Attempt| attempt.host.name().ends_with(".invalid");
+                if let Some(first) = attempts.iter().find(|attempt| nowhere(attempt)) {
+                    resolution.end = End::Blocked(format!("{} cannot exist", first.host));
+                }
+                resolution.attempts = attempts.into_iter().filter(|attempt| !nowhere(attempt)).collect();
+            }
             Err(why) => resolution.end = End::Broken(why),
         }
         resolution
@@ -65,7 +110,7 @@ impl View {
         Some(resolution)
     }
 
-    fn hosts(&self, image: &ImageRef, files: &mut Vec<FileVerdict>) -> Result<Vec<HostConfig>, String> {
+    fn hosts(&self, image: &ImageRef, files: &mut Vec<FileVerdict>) -> Result<Rc<[HostConfig]>, String> {
         let mut verdict = |path: &NodePath, verdict| files.push(FileVerdict { path: path.clone(), verdict });
         let broken = |broken: &Broken| format!("{}: {}", broken.at, broken.why);
         let chain = self.chain.as_ref().map_err(|error| {
@@ -88,36 +133,48 @@ impl View {
                 verdict(&self.config, if legacy { Verdict::Used } else { unset() });
             }
             let by_endpoints = chain.pulls_locally(self.dialect);
-            return Ok(if by_endpoints { legacy::hosts(chain, &image.host) } else { vec![HostConfig::bare(Place::file(""))] });
+            return Ok(if by_endpoints { legacy::hosts(chain, &image.host).into() } else { own_alone() });
         }
-        let (roots, list) = chain.roots(self.dialect);
-        if list {
+        let (roots, list) = &self.roots;
+        if *list {
             let why = format!("config_path {value:?} is taken for one path by {}: no hosts.toml is read", self.dialect.name());
             verdict(&self.config, Verdict::Ignored(why));
         }
-        match locate(&self.tree, &roots, &image.host, self.dialect) {
+        match &*self.located(roots, &image.host) {
             Ok(Some(Located { hosts, files: more })) => {
-                files.extend(more);
-                Ok(hosts)
+                files.extend_from_slice(more);
+                Ok(Rc::clone(hosts))
             }
-            Ok(None) => Ok(vec![HostConfig::bare(Place::file(""))]),
+            Ok(None) => Ok(own_alone()),
             Err((more, why)) => {
-                files.extend(more);
-                Err(why)
+                files.extend_from_slice(more);
+                Err(why.clone())
             }
         }
+    }
+
+    fn located(&self, roots: &[NodePath], host: &Host) -> Rc<Hosts> {
+        let mut last = self.last.borrow_mut();
+        if let Some((_, found)) = last.as_ref().filter(|(known, _)| known == host) {
+            return Rc::clone(found);
+        }
+        let found = Rc::new(locate(&self.tree, roots, host, self.dialect));
+        *last = Some((host.clone(), Rc::clone(&found)));
+        found
     }
 
     fn attempts(&self, image: &ImageRef, hosts: &[HostConfig], files: &mut Vec<FileVerdict>) -> Result<Vec<Attempt>, String> {
         let mut attempts = Vec::new();
         let mut may_resolve = false;
         for (number, config) in hosts.iter().enumerate() {
-            let mut config = config.clone();
             let last = number + 1 == hosts.len();
-            let url = match config.url.take() {
-                Some(url) if !url.host.is_empty() || !last => url,
+            let (url, config) = match &config.url {
+                Some(url) if !url.host.is_empty() || !last => (Cow::Borrowed(url), Cow::Borrowed(config)),
                 // without `server`, or with one that names no host (hosts.go: `host == ""`)
-                _ => Self::own(image, &mut config),
+                _ => {
+                    let mut config = config.clone();
+                    (Cow::Owned(Self::own(image, &mut config)), Cow::Owned(config))
+                }
             };
             // a bad certificate file fails the registry as a whole, also where only a plain host names it (T26)
             let tls = self.tls(&config).map_err(|(path, why)| {
@@ -129,7 +186,7 @@ impl View {
             may_resolve |= ops.resolve;
             // T36: a malformed request, then the next host
             let Ok(host) = Host::from_reference(&url.host) else { continue };
-            let upstream = host == image.host.api() || host == image.host || image.host.aliases().contains(&host);
+            let upstream = host == image.host.api() || host == image.host || image.host.is_alias(&host);
             let auth = self.auth(&config, &host);
             let from = (!config.at.file.is_empty()).then(|| config.at.clone());
             let attempt = |scheme, trust, client| Attempt {
@@ -213,6 +270,11 @@ impl View {
             None => Auth::None,
         }
     }
+}
+
+/// Nothing but the image's own registry.
+fn own_alone() -> Rc<[HostConfig]> {
+    [HostConfig::bare(Place::file(""))].into()
 }
 
 fn bytes<'a>(tree: &'a Tree, path: &NodePath) -> Result<&'a [u8], String> {

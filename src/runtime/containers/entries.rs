@@ -11,7 +11,8 @@ use crate::model::host::{HUB, HUB_API, Host};
 use crate::model::place::Place;
 use crate::model::problem::Problem;
 use crate::model::repo::RepoPath;
-use crate::spec::{Access, Fallback, Mirror, Source, Spec};
+use crate::spec::domains::DENIED;
+use crate::spec::{Access, Fallback, Mirror, Source, Spec, Unlisted};
 
 /// What a spec is in registries.conf.
 #[derive(Debug, Default)]
@@ -36,6 +37,9 @@ pub fn entries(spec: &Spec) -> Entries {
     entries.notes.extend(other_ports(spec));
     for (host, path) in prefixes(spec) {
         entries.add(spec, &host, &path);
+    }
+    if spec.unlisted == Unlisted::Deny {
+        entries.deny(spec);
     }
     // the rest of a sub-host source's registry is asked directly, closed or not; a name that has an entry only so that a
     // source's does not cover it is not the spec's matter
@@ -111,7 +115,7 @@ fn prefixes(spec: &Spec) -> Vec<(Host, RepoPath)> {
     }
     for (host, access) in spec.own_hosts() {
         add(host, &RepoPath::all());
-        if is_insecure(access) {
+        if is_insecure(access) || spec.unlisted == Unlisted::Deny {
             for alias in same_name(host) {
                 add(&alias, &RepoPath::all());
             }
@@ -147,6 +151,10 @@ impl Entries {
         let mirror = responsible(spec, host, path);
         let access = spec.access(host);
         let (mut mirrors, mut blocked, mut place) = (Vec::new(), false, access.at.clone());
+        // an entry that is there only so that a source's does not cover it
+        if mirror.is_none() && spec.unlisted == Unlisted::Deny && !spec.access.contains_key(host) {
+            blocked = true;
+        }
         if let Some(mirror) = mirror {
             let rest = path.below(&mirror.source.path).unwrap_or_default();
             mirrors = mirror.endpoints.iter().map(|endpoint| self.mirror(spec, endpoint, &rest, &mirror.at)).collect();
@@ -165,6 +173,26 @@ impl Entries {
             mirrors,
             at: place.unwrap_or_else(|| Place::file(spec.file.clone())),
         });
+    }
+
+    /// Closes what the spec does not name: the rest of each sub-host source's registry, and whole top-level domains.
+    fn deny(&mut self, spec: &Spec) {
+        let known: BTreeSet<String> = self.registries.iter().map(|entry| entry.prefix.clone()).collect();
+        let below = spec.mirrors.iter().filter(|mirror| !mirror.source.path.is_all()).map(|mirror| &mirror.source.host);
+        let names = below.flat_map(|host| std::iter::once(host.clone()).chain(host.aliases())).map(|host| host.to_string());
+        let hosts: BTreeSet<String> = names.filter(|host| !known.contains(host)).collect();
+        let domains = DENIED.iter().map(|domain| format!("*.{domain}"));
+        for prefix in hosts.into_iter().chain(domains) {
+            self.registries.push(Registry {
+                location: if prefix.starts_with('*') { String::new() } else { prefix.clone() },
+                prefix,
+                insecure: false,
+                blocked: true,
+                by_digest_only: false,
+                mirrors: Vec::new(),
+                at: Place::file(spec.file.clone()),
+            });
+        }
     }
 
     fn mirror(&mut self, spec: &Spec, endpoint: &Endpoint, rest: &RepoPath, place: &Place) -> Entry {

@@ -1,7 +1,7 @@
 //! The containers/image family: CRI-O, and Podman with Buildah and Skopeo.
 //!
 //! What lives here: where they look ([`files`], [`logins`]), what they ask for an image ([`View`]), what they need to be true
-//! to a spec ([`want`]), what makes them see a change ([`activation`]). What must not: what a file's text means (`format`),
+//! to a spec ([`want()`]), what makes them see a change ([`activation()`]). What must not: what a file's text means (`format`),
 //! the spec's own meaning (`spec::intent`). Facts: `runtime-semantics.md` 2 and 7.
 //!
 //! Both runtimes share one library, and one set of files; they differ in environment, auth file and short names.

@@ -78,6 +78,7 @@ fn spec(mirrors: &[(&str, &[&str], Fallback)]) -> Spec {
         file: "spec.toml".into(),
         digest: Digest::of(b""),
         fallback: Fallback::Never,
+        unlisted: crate::spec::Unlisted::Allow,
         runtimes: None,
         cas: Vec::new(),
         access: hosts.collect(),

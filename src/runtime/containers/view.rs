@@ -1,6 +1,6 @@
 //! What CRI-O or Podman asks for an image, with the files as they are (`runtime-semantics.md` 2.3, 2.4, 2.7).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::files::{self, Loaded};
 use super::logins::{self, Logins};
@@ -45,11 +45,11 @@ impl View {
         Self { loaded, short_names, certs, logins: Logins::read(tree, &logins::consulted(tree, on)) }
     }
 
-    /// Every prefix of the merged configuration that names repositories (not `*.domain`): below each of them something of its
-    /// own may apply.
+    /// Every prefix of the merged configuration that names repositories (not `*.domain`), and every host with certificates.
     #[must_use]
-    pub fn prefixes(&self) -> Vec<String> {
-        self.loaded.conf.registries.keys().filter(|prefix| !prefix.contains('*')).cloned().collect()
+    pub fn names(&self) -> Vec<String> {
+        let prefixes = self.loaded.conf.registries.keys().filter(|prefix| !prefix.contains('*'));
+        prefixes.chain(self.certs.keys()).cloned().collect::<BTreeSet<String>>().into_iter().collect()
     }
 
     /// What is asked for `image`, in order, and what happens after the last request. `Broken` when nothing is asked: invalid

@@ -100,6 +100,7 @@ pub fn validate(raw: &Raw, materials: &mut Materials<'_>, now: Option<Time>, pro
         file: problems.text().file().clone(),
         digest: Digest::of(b""),
         fallback: raw.fallback.as_ref().map_or(Fallback::Never, |word| word.value),
+        unlisted: raw.unlisted.unwrap_or_default(),
         runtimes,
         cas: cas.list,
         access: access.by_host,

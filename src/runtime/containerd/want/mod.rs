@@ -10,8 +10,8 @@ use std::collections::BTreeMap;
 
 use super::{Dialect, adopt};
 use crate::desired::{Part, Refusal, Target, Want, Whole};
-use crate::format::auth_json;
 use crate::format::hosts_toml::render::{Written, WrittenHost, check, check_default, render, render_open_default};
+use crate::format::{HEADER, auth_json};
 use crate::model::content::Content;
 use crate::model::endpoint::{Endpoint, Scheme};
 use crate::model::host::Host;
@@ -23,12 +23,14 @@ use crate::model::secret::Secret;
 use crate::model::tree::{Found, Tree};
 use crate::runtime::FoundRuntime;
 use crate::spec::adopt::{ALL, Adopted};
-use crate::spec::{Access, Fallback, Mirror, Rest, Spec};
+use crate::spec::{Access, Fallback, Mirror, Rest, Spec, Unlisted};
 
 /// Where registry folders go when nothing says otherwise.
 pub(super) const DEFAULT_ROOT: &str = "/etc/containerd/certs.d";
 /// Where our certificate and key files go.
 pub(super) const PKI: &str = "/etc/nodeprep/pki";
+/// A host that cannot exist (RFC 6761, 6.4), and says in the error of the pull who wants it so.
+pub(super) const DENIED: &str = "denied-by-nodeprep.invalid";
 /// A folder for temporary files beside a folder that is scanned.
 const STAGE: &str = ".nodeprep-stage";
 
@@ -118,6 +120,13 @@ pub fn want_knowing(spec: &Spec, found: &FoundRuntime, tree: &Tree, dialects: &[
         let from = endpoints.join(", ");
         let why = format!("images of all other registries come from {from}, {then} (from registry.mirrors.\"*\" in {})", rest.at);
         let whole = Whole { content, mode, addressed: false, unit: Some(folder.clone()), stage: stage.clone(), why };
+        part.wants.insert(folder.join("hosts.toml"), Want::Whole(whole));
+    }
+    if spec.unlisted == Unlisted::Deny {
+        let folder = root.join("_default");
+        let why = "registries that the spec does not name are denied".to_owned();
+        let content = Content::public(format!("# {HEADER}\nserver = \"https://{DENIED}\"\n\n[host]\n"));
+        let whole = Whole { content, mode: 0o644, addressed: false, unit: Some(folder.clone()), stage, why };
         part.wants.insert(folder.join("hosts.toml"), Want::Whole(whole));
     }
     part.wants.extend(pki.into_wants());

@@ -1,0 +1,24 @@
+//! Checks as text.
+
+use std::fmt::Write as _;
+
+use super::explain::plural;
+use super::problems::escape;
+use super::style::Style;
+use crate::verify::{Check, Outcome};
+
+/// Failures one by one, with what to do; what is fine is counted.
+#[must_use]
+pub fn text(checks: &[Check], style: Style) -> String {
+    let mut out = String::new();
+    for check in checks.iter().filter(|check| check.result != Outcome::Ok) {
+        let sign = if check.result == Outcome::Failed { style.red("failed") } else { style.yellow("could not run") };
+        let _ = writeln!(out, "{sign} [{}] {}", check.id, escape(&check.subject));
+        let _ = writeln!(out, "       {}", escape(&check.found));
+        let _ = writeln!(out, "       help: {}", escape(&check.help));
+    }
+    let count = |result| checks.iter().filter(|check| check.result == result).count();
+    let summary = format!("{} ok, {} failed", plural(count(Outcome::Ok), "check"), count(Outcome::Failed));
+    let _ = writeln!(out, "{summary}");
+    out
+}

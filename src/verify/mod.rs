@@ -1,0 +1,176 @@
+//! Checks of a node, made from Resolutions. Pure.
+//!
+//! What lives here: what is looked at ([`images`]) and what each finding is called ([`checks`]). What must not: effects,
+//! knowledge of a runtime or a file format: the views answer.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::Serialize;
+
+use crate::model::host::Host;
+use crate::model::image::ImageRef;
+use crate::model::path::NodePath;
+use crate::model::resolution::{End, Resolution, Verdict};
+use crate::model::tree::Tree;
+use crate::plan::proof::{asked, probe_images};
+use crate::runtime::{Dialect, FoundRuntime, Runtime, View};
+use crate::spec::adopt::{Adopted, adopt};
+use crate::spec::{Fallback, Spec, express, intent::intent};
+
+/// One thing that was looked at.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Check {
+    /// How it came out; failures first.
+    pub result: Outcome,
+    /// Which kind of check: `leak`, `meaning`, `file-broken`, `file-ignored`, `file-shadowed`, `registry`.
+    pub id: &'static str,
+    /// What was looked at, in words.
+    pub subject: String,
+    /// What was found; empty when all is well.
+    pub found: String,
+    /// What to do; empty when all is well.
+    pub help: String,
+}
+
+/// How a check came out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outcome {
+    /// It is not as it should be.
+    Failed,
+    /// It could not be looked at.
+    CouldNotRun,
+    /// It is as it should be.
+    Ok,
+}
+
+/// The images that show what a node does: those of the spec ([`probe_images`]), and one for each registry that has a file or
+/// folder of its own on the node, ours or not.
+#[must_use]
+pub fn images(spec: Option<&Spec>, view: &View) -> Vec<ImageRef> {
+    let names = view.names();
+    let own = names.iter().filter_map(|name| ImageRef::parse(&format!("{name}/nodeprep/probe:1")).ok());
+    let mut images: BTreeMap<String, ImageRef> = own.map(|image| (image.to_string(), image)).collect();
+    if let Some(spec) = spec {
+        images.extend(probe_images(spec, &names).into_iter().map(|image| (image.to_string(), image)));
+    }
+    images.into_values().collect()
+}
+
+/// Every check of the files of `found`, read as each of their versions reads them: whether closed sources leak, whether what
+/// is asked is what the spec means, and every file that is ignored, hidden or broken, whoever wrote it. Registries that fail
+/// alike are told together, with the first as example.
+#[must_use]
+pub fn checks(spec: Option<&Spec>, tree: &Tree, found: &[FoundRuntime], adopted: &BTreeMap<NodePath, Adopted>) -> Vec<Check> {
+    let mut checks = BTreeSet::new();
+    for reader in found.iter().filter(|reader| reader.is_pulled_through(tree)) {
+        // what was carried over counts for the one that it was found with
+        let own = adopted.get(&reader.config).filter(|_| reader.runtime == Runtime::Containerd);
+        let whole = own.zip(spec).map(|(adopted, spec)| adopt(spec, adopted));
+        let spec = whole.as_ref().or(spec);
+        for dialect in reader.dialects(tree) {
+            let view = reader.view(tree, dialect);
+            let mut used: BTreeSet<NodePath> = BTreeSet::new();
+            let mut amiss: BTreeMap<NodePath, Verdict> = BTreeMap::new();
+            let mut failures: BTreeMap<&'static str, Failure> = BTreeMap::new();
+            for image in images(spec, &view) {
+                let resolution = view.resolve(&image);
+                for (id, found) in of_image(spec, reader, &image, &resolution) {
+                    match found {
+                        None => drop(checks.insert(check(Outcome::Ok, id, format!("{}: {image}", reader.runtime), String::new(), ""))),
+                        Some(found) => failures.entry(id).or_default().add(&image, found),
+                    }
+                }
+                for file in resolution.files {
+                    match file.verdict {
+                        Verdict::Used => drop(used.insert(file.path)),
+                        verdict => drop(amiss.insert(file.path, verdict)),
+                    }
+                }
+            }
+            checks.extend(failures.into_iter().map(|(id, failure)| failure.check(id, reader, dialect)));
+            let of_files = amiss.iter().filter(|(path, _)| !used.contains(*path));
+            checks.extend(of_files.filter_map(|(path, verdict)| of_file(reader, dialect, path, verdict)));
+        }
+    }
+    checks.into_iter().collect()
+}
+
+/// Registries that fail alike.
+#[derive(Default)]
+struct Failure {
+    hosts: Vec<String>,
+    example: String,
+}
+
+impl Failure {
+    fn add(&mut self, image: &ImageRef, found: String) {
+        let host = image.host.to_string();
+        if self.hosts.is_empty() {
+            self.example = found;
+        }
+        if !self.hosts.contains(&host) {
+            self.hosts.push(host);
+        }
+    }
+
+    fn check(self, id: &'static str, reader: &FoundRuntime, dialect: Dialect) -> Check {
+        const SHOWN: usize = 3;
+        let mut hosts = self.hosts[..SHOWN.min(self.hosts.len())].join(", ");
+        if self.hosts.len() > SHOWN {
+            hosts = format!("{hosts} and {} more", self.hosts.len() - SHOWN);
+        }
+        let (what, help) = match id {
+            LEAK => (
+                "a closed source is asked for elsewhere than at its endpoints",
+                "run `nodeprep apply`; `nodeprep explain` shows which file says so",
+            ),
+            MEANING => ("images are not asked for as the spec says", "run `nodeprep plan` to see what differs"),
+            _ => ("nothing can be pulled", "repair or remove the file that is named"),
+        };
+        check(Outcome::Failed, id, format!("{} ({dialect}): {what}: {hosts}", reader.runtime), self.example, help)
+    }
+}
+
+const LEAK: &str = "leak";
+const MEANING: &str = "meaning";
+const REGISTRY: &str = "registry";
+
+fn check(result: Outcome, id: &'static str, subject: String, found: String, help: &str) -> Check {
+    Check { result, id, subject, found, help: help.to_owned() }
+}
+
+/// What there is to say about an image, `None` where all is well. What is said once is not said again in other words.
+fn of_image(spec: Option<&Spec>, reader: &FoundRuntime, image: &ImageRef, got: &Resolution) -> Vec<(&'static str, Option<String>)> {
+    if let End::Broken(why) = &got.end {
+        return vec![(REGISTRY, Some(why.clone()))];
+    }
+    let mut found = vec![(REGISTRY, None)];
+    let Some(spec) = spec else { return found };
+    if !spec.covers(image) {
+        return found;
+    }
+    let mirror = spec.mirror_of(image);
+    let asked = || format!("{image}: {}", asked(got));
+    if let Some(mirror) = mirror.filter(|mirror| mirror.fallback == Fallback::Never) {
+        let listed = |host: &Host| mirror.endpoints.iter().any(|endpoint| endpoint.host == *host);
+        if !got.attempts.iter().all(|attempt| listed(&attempt.host)) {
+            found.push((LEAK, Some(asked())));
+            return found;
+        }
+        found.push((LEAK, None));
+    }
+    let means = express::adapt(spec, intent(spec, image), reader.runtime).key() == got.key();
+    found.push((MEANING, (!means).then(asked)));
+    found
+}
+
+fn of_file(reader: &FoundRuntime, dialect: Dialect, path: &NodePath, verdict: &Verdict) -> Option<Check> {
+    let (id, what, found, help) = match verdict {
+        Verdict::Used => return None,
+        Verdict::Shadowed(by) => ("file-shadowed", "has no effect", format!("{by} stands in front of it"), "remove one of the two"),
+        Verdict::Ignored(why) => ("file-ignored", "has no effect", why.clone(), "repair it, or remove it so that nobody counts on it"),
+        Verdict::Broken(why) => ("file-broken", "breaks every pull that looks at it", why.clone(), "repair or remove it"),
+    };
+    Some(check(Outcome::Failed, id, format!("{} ({dialect}): {path} {what}", reader.runtime), found, help))
+}

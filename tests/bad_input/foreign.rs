@@ -1,0 +1,180 @@
+//! What others have left on the node.
+
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+
+use crate::node::{Node, is_root, must, same};
+
+const HOSTS: &str = "/etc/containerd/certs.d/docker.io/hosts.toml";
+
+/// containerd is left untouched for this reason, the other targets go on, and all comes back.
+fn containerd_untouched(node: &Node, code: i32, wanted: &[&str]) {
+    let before = node.picture(false);
+    let containerd = |node: &Node| {
+        let mut all = node.picture(false);
+        all.retain(|path, _| path.starts_with("etc/containerd") || path.starts_with("etc/nodeprep"));
+        all
+    };
+    node.plan_changes_nothing();
+    let was = containerd(node);
+    for words in ["apply", "apply --output json"] {
+        let run = node.run(words);
+        run.says(code, wanted);
+        if words.ends_with("json") {
+            assert_eq!(run.json()["exit_code"], code);
+        } else {
+            run.says(code, &["containerd: left untouched", "help: ", "1 target left untouched"]);
+        }
+        same(&was, &containerd(node));
+        node.clean();
+    }
+    assert!(node.at("/etc/containers/registries.conf.d/zz-nodeprep.conf").exists());
+    node.run("revert").says(0, &[]);
+    same(&before, &node.picture(false));
+}
+
+#[test]
+fn foreign_hosts_toml() {
+    let node = Node::new();
+    let file = node.put(
+        HOSTS,
+        "server = \"https://foreign.example.com\"\n[header]\nX-Token = \"foreign-s3cret\"\n[host.\"https://u:foreign-s3cret@h.example.com\"]\n",
+    );
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o640)).unwrap();
+    if is_root() {
+        chown(&file, Some(12), Some(34)).unwrap();
+    }
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+    containerd_untouched(&node, 5, &[HOSTS, "nodeprep did not write", "--foreign=replace"]);
+    let before = node.picture(false);
+    node.run("plan --foreign replace").says(0, &["********"]);
+    node.run("plan --foreign replace --output json").says(0, &["********"]);
+    node.run("apply --foreign replace -vv").says(0, &[]);
+    node.clean();
+    let found = fs::metadata(&file).unwrap();
+    assert_eq!((found.mode() & 0o777, found.uid() == 12), (0o600, false), "a login that the former owner can read");
+    node.run("explain docker.io/library/x").says(0, &[]);
+    node.run("revert -vv --output json").says(0, &[]);
+    same(&before, &node.picture(false));
+}
+
+#[test]
+fn neither_file_nor_folder() {
+    let node = Node::new();
+    let folder = node.at("/etc/containerd/certs.d/docker.io");
+    fs::create_dir_all(&folder).unwrap();
+    let file = node.at(HOSTS);
+    let name = file.to_str().unwrap();
+    must(&["mkfifo", name]);
+    containerd_untouched(&node, 4, &[HOSTS, "a pipe", "remove or repair"]);
+    fs::remove_file(&file).unwrap();
+    if is_root() && std::process::Command::new("mknod").args([name, "c", "1", "5"]).status().unwrap().success() {
+        containerd_untouched(&node, 4, &[HOSTS, "a device"]);
+        fs::remove_file(&file).unwrap();
+    }
+    fs::File::create(&file).unwrap().set_len(3 << 30).unwrap();
+    containerd_untouched(&node, 4, &[HOSTS, "larger than 1048576 bytes"]);
+    fs::remove_file(&file).unwrap();
+    fs::create_dir(&file).unwrap();
+    containerd_untouched(&node, 4, &[HOSTS, "a folder stands there"]);
+    fs::remove_dir_all(&folder).unwrap();
+    node.converges();
+}
+
+#[test]
+fn in_the_way_of_a_folder() {
+    let node = Node::new();
+    node.put("/etc/containerd/certs.d", "not a folder");
+    containerd_untouched(&node, 4, &["/etc/containerd/certs.d cannot be used: a file stands where a folder is needed"]);
+    fs::remove_file(node.at("/etc/containerd/certs.d")).unwrap();
+    node.link("/etc/containerd/certs.d/docker.io", "/proc/self");
+    containerd_untouched(&node, 4, &["/etc/containerd/certs.d/docker.io cannot be used: it is a symbolic link that leads nowhere"]);
+    fs::remove_file(node.at("/etc/containerd/certs.d/docker.io")).unwrap();
+    node.converges();
+}
+
+#[test]
+fn loops_and_links() {
+    let node = Node::new();
+    node.link("/etc/containerd/certs.d/docker.io", "docker.io");
+    containerd_untouched(&node, 4, &[HOSTS, "loop of symbolic links"]);
+    let node = Node::new();
+    fs::remove_dir_all(node.at("/etc/containers")).ok();
+    node.link("/etc/containers", "../srv/not/there/yet");
+    node.converges();
+    // a link out of the root leads back into it
+    let node = Node::new();
+    node.link("/etc/containerd/certs.d", "../../../../../../../../tmp/certs.d");
+    node.run("apply").says(0, &[]);
+    assert!(node.at("/tmp/certs.d/docker.io/hosts.toml").exists());
+    node.run("revert").says(0, &[]);
+}
+
+#[test]
+fn names_that_are_no_text() {
+    let node = Node::new();
+    let folder = node.at("/etc/containerd/certs.d").join(std::ffi::OsStr::from_bytes(b"\xff\xfe\x1b[31m"));
+    fs::create_dir_all(&folder).unwrap();
+    fs::write(folder.join("hosts.toml"), "server = 'https://x'\n").unwrap();
+    node.converges();
+}
+
+#[test]
+fn names_that_act_on_a_terminal() {
+    let node = Node::new();
+    for text in ["garbage = = \u{1b}[31m", "[[registry]]\nprefix = 'docker.io'\nlocation = \"x\\u001b[31m.example.com\"\n"] {
+        node.put("/etc/containers/registries.conf.d/a\u{1b}[31m.conf", text);
+        node.put("/etc/containerd/certs.d/docker.io\u{1b}[35m/hosts.toml", text);
+        for words in [
+            "plan",
+            "plan --foreign replace",
+            "apply",
+            "explain docker.io/library/x",
+            "explain --planned docker.io/x",
+            "verify --offline",
+            "revert",
+        ] {
+            let run = node.run(words);
+            assert!(!run.out.contains('\u{1b}') && !run.err.contains('\u{1b}'), "{words}: {:?}", run.out);
+        }
+    }
+}
+
+#[test]
+fn notations_of_config_toml() {
+    const CONFIG: &str = "/etc/containerd/config.toml";
+    let node = Node::new();
+    let text = node.get(CONFIG);
+    for form in [text.replace('\n', "\r\n"), "version = 3".to_owned(), String::new(), format!("{text}# no end of line")] {
+        node.put(CONFIG, &form);
+        node.converges();
+        assert_eq!(node.get(CONFIG), form);
+    }
+    node.put(CONFIG, "[[[");
+    containerd_untouched(&node, 4, &["/etc/containerd/config.toml", "containerd does not start", "repair the file"]);
+    node.put(CONFIG, b"version = 3\n# \xff\n");
+    containerd_untouched(&node, 4, &["/etc/containerd/config.toml is not UTF-8"]);
+}
+
+#[test]
+fn foreign_prefix_in_registries_conf() {
+    let node = Node::new();
+    node.put("/etc/containers/registries.conf", "[[registry]]\nprefix = 'docker.io/library'\nlocation = 'other.example.com/lib'\n");
+    let run = node.run("apply");
+    run.says(5, &["containers: left untouched: conflict", "/etc/containers/registries.conf", "move what is needed of it into the spec"]);
+    let told: Vec<&str> = run.out.lines().filter(|line| line.starts_with("error[")).collect();
+    let once: std::collections::BTreeSet<&&str> = told.iter().collect();
+    assert_eq!(told.len(), once.len(), "told twice: {told:#?}");
+    node.run("revert").says(0, &[]);
+}
+
+#[test]
+fn old_registries_conf() {
+    let node = Node::new();
+    node.put(
+        "/etc/containers/registries.conf",
+        "[registries.search]\nregistries = ['docker.io']\n[registries.insecure]\nregistries = ['x.example.com']\n",
+    );
+    node.converges();
+}

@@ -1,0 +1,176 @@
+//! The documents say what is so: generated pages are regenerated and compared (`UPDATE_GOLDEN=1` rewrites them), every command
+//! of the README is run as it stands, its spec is a valid one, and its links lead somewhere.
+#![allow(clippy::disallowed_methods, clippy::unwrap_used, missing_docs, reason = "tests have effects")]
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use nodeprep::report::exit::Outcome;
+use nodeprep::spec::express;
+use nodeprep::spec::table::{Field, Kind, TABLES, TableDef, When};
+
+fn project(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+}
+
+fn generated(path: &str, text: &str) {
+    let file = project(path);
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        std::fs::write(&file, text).unwrap();
+    }
+    let there = std::fs::read_to_string(&file).unwrap_or_default();
+    assert!(there == text, "{path} is not up to date: UPDATE_GOLDEN=1 cargo test --test docs rewrites it");
+}
+
+fn section(table: &TableDef, out: &mut String) {
+    let _ = writeln!(out, "\n## {}\n\n{}\n\n| key | kind | | example |\n|---|---|---|---|", table.header, table.doc);
+    for field in table.fields.iter().filter(|field| field.when == When::Now) {
+        let _ = writeln!(
+            out,
+            "| `{}`{} | {} | {} | {} |",
+            field.name,
+            if field.required { ", required" } else { "" },
+            kind(&field.kind),
+            meaning(field),
+            example(field)
+        );
+    }
+    let later: Vec<String> =
+        table.fields.iter().filter(|field| field.when == When::Later).map(|field| format!("`{}`", field.name)).collect();
+    if !later.is_empty() {
+        let _ = writeln!(out, "\nKnown, but not available in this version (an error, never ignored): {}.", later.join(", "));
+    }
+}
+
+fn kind(kind: &Kind) -> String {
+    match kind {
+        Kind::Word(words) => {
+            let words = words.iter().filter(|word| word.when == When::Now).map(|word| format!("`\"{}\"`", word.name));
+            words.collect::<Vec<_>>().join(" or ")
+        }
+        other => other.name().to_owned(),
+    }
+}
+
+fn meaning(field: &Field) -> String {
+    let mut text = field.doc.trim_end_matches('.').to_owned();
+    if let Kind::Word(words) = &field.kind {
+        for word in words.iter().filter(|word| word.when == When::Now) {
+            let _ = write!(text, "; `{}`: {}", word.name, word.doc);
+        }
+    }
+    text.replace('|', "\\|")
+}
+
+fn example(field: &Field) -> String {
+    if field.example.is_empty() { String::new() } else { format!("`{}`", field.example.replace('\n', " ").replace('|', "\\|")) }
+}
+
+#[test]
+fn the_spec_reference_is_made_from_the_decoder_table() {
+    let mut text = String::from(
+        "# The spec\n\nOne TOML document says, for a whole fleet, which registries are mirrored where and which internal CAs are trusted. \
+         Unknown keys are errors\nthat name the nearest known one; all problems are reported at once, each with its place. This page is \
+         generated from the table that decodes\nthe document.\n\nAn endpoint is *where the repository lives*: `harbor.corp/dockerhub` means \
+         `harbor.corp/dockerhub/library/nginx`. Each runtime's own way of\nwriting that is worked out. Every host that appears as an \
+         endpoint, in `[[registry]]` or in `pause_image` is a registry of its own: images can\nbe pulled from it directly.\n\nReferences \
+         (`file`, `client_key`, …) are looked for beside the document or below `--material DIR`, never through a link that leaves\nit; \
+         `node:/path` is a path on the node. Secrets never stand in the document itself.\n",
+    );
+    for table in TABLES {
+        section(table, &mut text);
+    }
+    text.push_str("\n## What a runtime can express\n\n");
+    text.push_str(&express::markdown());
+    text.push_str(
+        "\n*refused*: the target is left as it was, with the reason. *nearly*: applied, and said by `check`, `plan` and `explain`.\n",
+    );
+    generated("docs/spec.md", &text);
+}
+
+#[test]
+fn the_exit_codes_are_those_of_the_program() {
+    let mut text = String::from("# Exit codes\n\nThe same in every subcommand.\n\n| code | means |\n|---|---|\n");
+    for outcome in Outcome::ALL {
+        let _ = writeln!(text, "| {} | {} |", outcome.code(), outcome.meaning());
+    }
+    text.push_str(
+        "\nWhere one target fails and another one succeeds, the worst counts: a conflict (5) before what the node cannot do (4).\nWhat is due \
+         because nothing more was asked for (`--activate never`, the root of an image) is said in the report, with 0.\n",
+    );
+    generated("docs/exit-codes.md", &text);
+}
+
+/// The fenced blocks of a document in this language.
+fn blocks(text: &str, language: &str) -> Vec<String> {
+    let fence = format!("```{language}\n");
+    text.split(&fence).skip(1).filter_map(|rest| rest.split("\n```").next()).map(ToOwned::to_owned).collect()
+}
+
+#[test]
+fn the_readme_can_be_followed() {
+    let readme = std::fs::read_to_string(project("README.md")).unwrap();
+    let scratch = tempfile::tempdir().unwrap();
+    let file = |path: &str, text: &str| {
+        let path = scratch.path().join(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    };
+    let mut ca = rcgen::CertificateParams::new(Vec::new()).unwrap();
+    ca.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    file("internal-root.pem", &ca.self_signed(&rcgen::KeyPair::generate().unwrap()).unwrap().pem());
+    file("spec.toml", &blocks(&readme, "toml")[0]);
+    file("node/etc/os-release", "ID=debian\n");
+    file("node/usr/bin/containerd", "");
+    file("node/var/lib/dpkg/status", "Package: containerd\nStatus: install ok installed\nVersion: 1.6.20~ds1-1\n\n");
+    file("node/etc/ssl/certs/ca-certificates.crt", "");
+    file("node/usr/local/share/ca-certificates/.keep", "");
+    let run = |line: &str| -> String {
+        let words = line.split('#').next().unwrap().split_whitespace().skip(1);
+        let mut nodeprep = Command::new(env!("CARGO_BIN_EXE_nodeprep"));
+        nodeprep.args(words).current_dir(scratch.path()).env_clear().env("NODEPREP_ROOT", "node");
+        let output = nodeprep.output().unwrap();
+        assert!(output.status.success(), "{line}: {}\n{}", output.status, String::from_utf8_lossy(&output.stdout));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let commands: Vec<String> = blocks(&readme, "sh").join("\n").lines().map(ToOwned::to_owned).collect();
+    let ours = commands.iter().filter(|line| line.starts_with("nodeprep "));
+    assert_eq!(ours.clone().count(), 6, "{commands:?}");
+    for line in ours {
+        if line.starts_with("nodeprep revert") {
+            // the example session shows an applied node
+            let session = blocks(&readme, "console").remove(0);
+            let (command, want) = session.split_once('\n').unwrap();
+            assert_eq!(shape(&run(command.trim_start_matches("$ "))), shape(want));
+        }
+        run(line);
+    }
+    let makefile = std::fs::read_to_string(project("Makefile")).unwrap();
+    for line in commands.iter().filter(|line| line.starts_with("make ")) {
+        let recipe = line.split_whitespace().nth(1).unwrap();
+        assert!(makefile.contains(&format!("\n{recipe}:")), "the Makefile has no {recipe}");
+    }
+}
+
+/// Text without what differs between certificates.
+fn shape(text: &str) -> String {
+    let is_digest = |word: &str| word.len() == 12 && word.bytes().all(|byte| byte.is_ascii_hexdigit());
+    text.trim().split(['(', ')']).map(|part| if is_digest(part) { "…" } else { part }).collect()
+}
+
+#[test]
+fn links_lead_somewhere() {
+    let mut pages = vec![project("README.md"), project("CONTRIBUTING.md"), project("CHANGELOG.md")];
+    pages.extend(std::fs::read_dir(project("docs")).unwrap().flatten().map(|entry| entry.path()).filter(|path| path.is_file()));
+    for page in pages {
+        let text = std::fs::read_to_string(&page).unwrap();
+        for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            let target = link.split('#').next().unwrap();
+            if target.is_empty() || target.starts_with("http") {
+                continue;
+            }
+            assert!(page.parent().unwrap().join(target).exists(), "{}: {link} leads nowhere", page.display());
+        }
+    }
+}
