@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -10,9 +11,11 @@ use crate::ledger::Ledger;
 use crate::model::content::Content;
 use crate::model::path::NodePath;
 use crate::model::problem::{Problem, Severity};
+use crate::model::secret::Secret;
 use crate::model::tree::Tree;
 use crate::runtime::{Dialect, FoundRuntime, Runtime, containerd, containers};
 use crate::spec::Spec;
+use crate::spec::adopt::Adopted;
 use crate::spec::express::{Subject, gaps};
 use crate::trust;
 
@@ -61,7 +64,8 @@ pub fn desired(spec: &Spec, tree: &Tree, found: &[FoundRuntime], ledger: &Ledger
     parts.extend(containers::want_knowing(spec, &family, tree, &ledger.owned));
     for on in found.iter().filter(|found| found.runtime == Runtime::Containerd) {
         let dialects: Vec<_> = on.dialects(tree).into_iter().filter_map(Dialect::containerd).collect();
-        parts.push(containerd::want(spec, on, tree, &dialects));
+        let known = containerd::Known { adopted: ledger.adopted.get(&on.config), config: ledger.owned.get(&on.config) };
+        parts.push(containerd::want_knowing(spec, on, tree, &dialects, known));
     }
     for part in &mut parts {
         express(spec, found, part);
@@ -102,13 +106,30 @@ pub struct Part {
     pub notes: Vec<Problem>,
     /// Why this target is left untouched.
     pub refused: Option<Refusal>,
+    /// What is carried over from settings that were there before nodeprep; the ledger keeps it.
+    pub adopted: Adopted,
+    /// The spec as it counts here, where something is carried over; else the one that was given.
+    pub spec: Option<Arc<Spec>>,
+    /// The node as it would be read if its configuration did not contradict itself, where it does.
+    pub was: Option<Tree>,
+    /// What no diff of this part may show, beside what the spec knows.
+    pub secrets: Vec<Secret>,
 }
 
 impl Part {
     /// A part without wishes.
     #[must_use]
     pub fn new(target: Target) -> Self {
-        Self { target, wants: BTreeMap::new(), notes: Vec::new(), refused: None }
+        Self {
+            target,
+            wants: BTreeMap::new(),
+            notes: Vec::new(),
+            refused: None,
+            adopted: Adopted::default(),
+            spec: None,
+            was: None,
+            secrets: Vec::new(),
+        }
     }
 
     /// The same part, left untouched for this reason.

@@ -14,6 +14,7 @@ use crate::model::path::NodePath;
 use crate::model::time::Time;
 use crate::model::tree::Meta;
 use crate::plan::Activation;
+use crate::spec::adopt::Adopted;
 
 /// The version that this nodeprep writes. Older ones are migrated when read; newer ones are refused.
 pub const VERSION: u32 = 1;
@@ -37,6 +38,9 @@ pub struct Ledger {
     /// Activations that finished runs left to be done.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub due: Vec<Due>,
+    /// What was carried over from settings that we took out, by the file in which they stood.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub adopted: BTreeMap<NodePath, Adopted>,
     /// The run that has not been proved complete.
     #[serde(default)]
     pub open: Option<Open>,
@@ -162,7 +166,16 @@ impl Ledger {
     /// An empty ledger with a new key.
     #[must_use]
     pub fn new(key: [u8; 32]) -> Self {
-        Self { version: VERSION, spec_name: String::new(), key, owned: BTreeMap::new(), dirs: BTreeSet::new(), due: Vec::new(), open: None }
+        Self {
+            version: VERSION,
+            spec_name: String::new(),
+            key,
+            owned: BTreeMap::new(),
+            dirs: BTreeSet::new(),
+            due: Vec::new(),
+            adopted: BTreeMap::new(),
+            open: None,
+        }
     }
 
     /// Reads a ledger.

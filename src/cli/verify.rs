@@ -51,7 +51,7 @@ impl VerifyArgs {
         if let Some((spec, _)) = &spec {
             session.configure(spec, &self.choices);
         }
-        let checks = checks(spec.as_ref().map(|(spec, _)| spec), &session.snapshot.tree, &session.found);
+        let checks = checks(spec.as_ref().map(|(spec, _)| spec), &session.snapshot.tree, &session.found, &session.ledger.adopted);
         let failed = checks.iter().any(|check| check.result == crate::verify::Outcome::Failed);
         let outcome = if failed { Outcome::VerifyFailed } else { Outcome::Converged };
         let problems = warning.into_iter().chain(session.nothing_found()).collect();

@@ -36,6 +36,21 @@ pub struct Endpoint {
     pub host: Host,
     /// Put in front of the repository.
     pub prefix: RepoPath,
+    /// `prefix` is the whole path of the API, without `/v2` in front: found in somebody's file, never in a spec.
+    pub verbatim: bool,
+}
+
+impl Endpoint {
+    /// What stands in the URL between host and repository.
+    #[must_use]
+    pub fn api_root(&self) -> String {
+        match (self.verbatim, self.prefix.is_all()) {
+            (true, true) => String::new(),
+            (true, false) => format!("/{}", self.prefix),
+            (false, true) => "/v2".to_owned(),
+            (false, false) => format!("/v2/{}", self.prefix),
+        }
+    }
 }
 
 impl fmt::Display for Endpoint {
@@ -44,6 +59,9 @@ impl fmt::Display for Endpoint {
             f.write_str("http://")?;
         }
         write!(f, "{}", self.host)?;
+        if self.verbatim {
+            return write!(f, "{}/ (without /v2)", self.api_root());
+        }
         if !self.prefix.is_all() {
             write!(f, "/{}", self.prefix)?;
         }

@@ -181,6 +181,22 @@ impl Resolution {
         (self.attempts.iter().map(Attempt::key).collect(), matches!(self.end, End::Broken(_)))
     }
 
+    /// The same where asking again in a row is asking once: a hosts.toml may name its server as host, too, mostly with the
+    /// CAs only there. Whoever is not believed with more CAs is not with fewer.
+    #[must_use]
+    pub fn settled(&self) -> (Vec<AttemptKey>, bool) {
+        let (mut attempts, broken) = self.key();
+        let believed_less = |again: &Trust, before: &Trust| match (again, before) {
+            (Trust::Verified { extra: again }, Trust::Verified { extra: before }) => again.is_subset(before),
+            (again, before) => again == before,
+        };
+        attempts.dedup_by(|again, before| {
+            let rest = |key: &AttemptKey| (key.0, key.1.clone(), key.2.clone(), key.3, key.5, key.6.clone());
+            rest(again) == rest(before) && believed_less(&again.4, &before.4)
+        });
+        (attempts, broken)
+    }
+
     /// Whether the keys are equal, without making them.
     #[must_use]
     pub fn same(&self, other: &Self) -> bool {

@@ -24,6 +24,7 @@ use crate::model::digest::Digest;
 use crate::model::path::NodePath;
 use crate::model::problem::Problem;
 use crate::model::tree::{Entry, Meta};
+use crate::spec::adopt::Adopted;
 
 /// The phases of a run, each a list of steps in order. Nothing is visible to a runtime before `switch`; nothing that a
 /// runtime may still read goes away before `retire`.
@@ -45,6 +46,8 @@ pub struct Plan {
     pub owned: BTreeMap<NodePath, Owned>,
     /// Folders that are ours afterwards, as far as they were so before; the executor adds those that it makes.
     pub dirs: BTreeSet<NodePath>,
+    /// What is carried over, by the file in which it stood.
+    pub adopted: BTreeMap<NodePath, Adopted>,
     /// Warnings and notes.
     pub notes: Vec<Problem>,
 }

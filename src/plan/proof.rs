@@ -14,7 +14,7 @@ use crate::model::tree::Tree;
 use crate::runtime::{Dialect, FoundRuntime};
 use crate::spec::express::adapted;
 use crate::spec::intent::intent;
-use crate::spec::{Fallback, Source, Spec};
+use crate::spec::{Source, Spec};
 
 /// Registries that no spec names, in a domain that is closed everywhere under `unlisted = "deny"` and in one that is not.
 const UNNAMED: [&str; 3] = ["nodeprep-probe.io", "deep.nodeprep-probe.io:8443", "registry.nodeprep-probe.example"];
@@ -35,8 +35,7 @@ fn probes(spec: &Spec, extra: &[String]) -> Vec<Resolution> {
     let mut names = BTreeSet::new();
     for mirror in &spec.mirrors {
         let Source { host, path } = &mirror.source;
-        let closed = mirror.fallback == Fallback::Never;
-        let aliases = if closed { host.aliases() } else { Vec::new() };
+        let aliases = spec.closed_names(mirror);
         for host in std::iter::once(host).chain(&aliases) {
             let base = if path.is_all() { host.to_string() } else { format!("{host}/{path}") };
             names.insert(format!("{base}/nodeprep/probe"));
@@ -198,7 +197,7 @@ pub fn shadowed(spec: &Spec, part: &Part, tree: &Tree, after: &Tree, ledger: &Le
             for file in deciding {
                 let after = then.resolve(&image);
                 let still = after.files.iter().any(|other| other.path == file.path && other.verdict == Verdict::Used);
-                if still || before.same(&after) || !told.insert(file.path.clone()) {
+                if still || before.same(&after) || before.settled() == after.settled() || !told.insert(file.path.clone()) {
                     continue;
                 }
                 problems.push(
@@ -234,7 +233,8 @@ pub fn same_meaning(spec: &Spec, part: &Part, tree: &Tree, readers: &[&FoundRunt
                 let after = then.resolve(&image);
                 if after.files.iter().any(|file| &file.path == path) {
                     seen = true;
-                    if !now.resolve(&image).same(&after) {
+                    let now = now.resolve(&image);
+                    if !now.same(&after) && now.settled() != after.settled() {
                         return false;
                     }
                 }

@@ -56,6 +56,7 @@ pub fn plan(spec: &Spec, desired: Desired, found: &[FoundRuntime], now: Now<'_>)
                 whole.retire.append(&mut steps.retire);
                 whole.owned.append(&mut steps.owned);
                 whole.notes.append(&mut steps.notes);
+                whole.adopted.append(&mut steps.adopted);
                 whole.activate.extend(activations.iter().filter(|activation| activation.how != How::Nothing).cloned());
                 parts.push(PlannedPart { part, refused: None, activations });
             }
@@ -76,25 +77,36 @@ pub fn plan(spec: &Spec, desired: Desired, found: &[FoundRuntime], now: Now<'_>)
 pub(super) fn keep(plan: &mut Plan, now: Now<'_>, of: impl Fn(&Target) -> bool) {
     let kept = now.ledger.owned.iter().filter(|(_, owned)| of(&owned.target));
     plan.owned.extend(kept.filter_map(|(path, owned)| Some((path.clone(), left_alone(now, path, owned)?))));
+    let adopted = now.ledger.adopted.iter().filter(|(config, _)| of(&Target::Containerd((*config).clone())));
+    plan.adopted.extend(adopted.map(|(config, adopted)| (config.clone(), adopted.clone())));
 }
 
 fn plan_part(spec: &Spec, part: &Part, readers: &[&FoundRuntime], now: Now<'_>) -> Result<(Plan, Vec<Activation>), Refusal> {
+    let spec = part.spec.as_deref().unwrap_or(spec);
+    let was = part.was.as_ref().unwrap_or(now.tree);
     if let Some(refusal) = &part.refused {
         return Err(refusal.clone());
     }
     let mut steps = Plan { dirs: now.ledger.dirs.clone(), ..Plan::default() };
-    add_part(&mut steps, part, now, |path, _, _| same_meaning(spec, part, now.tree, readers, path))?;
+    add_part(&mut steps, part, now, |path, _, _| same_meaning(spec, part, was, readers, path))?;
     let changes = !(steps.stage.is_empty() && steps.switch.is_empty() && steps.retire.is_empty());
     let after = overlay_plan(now.tree, &steps);
     if changes && now.foreign == Foreign::Refuse {
-        let lost = shadowed(spec, part, now.tree, &after, now.ledger, readers);
+        let lost = shadowed(spec, part, was, &after, now.ledger, readers);
         if !lost.is_empty() {
             return Err(Refusal::Conflict(lost));
         }
     }
+    // a containerd without CRI is left as it is: nobody pulls through it
+    let idle = matches!(part.target, Target::Containerd(_)) && part.wants.is_empty();
     // only these two kinds of target say what is pulled from where
-    if matches!(part.target, Target::Containerd(_) | Target::Containers) {
+    if matches!(part.target, Target::Containerd(_) | Target::Containers) && !idle {
         prove(spec, part, &after, now.ledger, readers)?;
+    }
+    if let Target::Containerd(config) = &part.target
+        && !part.adopted.is_empty()
+    {
+        steps.adopted.insert(config.clone(), part.adopted.clone());
     }
     let mut activations = super::activation::activations(part, &steps, readers);
     if part.target == Target::Trust {

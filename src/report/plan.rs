@@ -22,7 +22,9 @@ pub fn parts(planned: &Planned, tree: &Tree, secrets: &[Secret]) -> Vec<PartRepo
 
 fn part_report(planned: &PlannedPart, plan: &Plan, tree: &Tree, secrets: &[Secret]) -> PartReport {
     let target = planned.part.target.clone();
-    let changes = changes(&target, plan, tree, secrets);
+    let mut known = secrets.to_vec();
+    known.extend(planned.part.secrets.iter().cloned());
+    let changes = changes(&target, plan, tree, &known);
     let mut problems = planned.refused.as_ref().map(refusal_problems).unwrap_or_default();
     problems.extend(planned.part.notes.iter().cloned());
     let state = match &planned.refused {

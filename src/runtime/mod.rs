@@ -148,6 +148,16 @@ impl FoundRuntime {
         }
     }
 
+    /// Whether anybody pulls through it: a containerd without its CRI plugin is not kubelet's.
+    #[must_use]
+    pub fn is_pulled_through(&self, tree: &Tree) -> bool {
+        let dialects = self.dialects(tree);
+        let off = |dialect: &containerd::Dialect| {
+            crate::format::config_toml::Chain::read(tree, &self.config, *dialect).is_ok_and(|chain| chain.disabled.is_some())
+        };
+        !dialects.into_iter().filter_map(Dialect::containerd).any(|dialect| off(&dialect))
+    }
+
     /// What has to be in the tree before a [`View`] can be made of it, as far as it is known from what was read already.
     #[must_use]
     pub fn wishes(&self, tree: &Tree) -> Vec<Wish> {

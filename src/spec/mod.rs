@@ -2,12 +2,14 @@
 //!
 //! What lives here: the document with the place of every value ([`document`], [`text`]), the table that decodes it ([`table`],
 //! [`decode`]), closing it over the files that it references ([`load`], [`mod@reference`]), what is wrong with it
-//! ([`validate`], [`problems`]), its meaning ([`mod@intent`]), what a runtime can express of it ([`express`]).
+//! ([`validate`], [`problems`]), its meaning ([`mod@intent`]), what a runtime can express of it ([`express`]), what a node adds
+//! to it for one target ([`mod@adopt`]).
 //! What must not: effects (referenced files arrive as bytes), any runtime's or file format's words.
 //!
 //! A [`Spec`] is closed and resolved: every referenced file is inside, every default filled in, every value valid. What is
 //! not valid never becomes a `Spec`.
 
+pub mod adopt;
 pub mod decode;
 pub mod document;
 pub mod domains;
@@ -80,6 +82,10 @@ pub struct Spec {
     pub mirrors: Vec<Mirror>,
     /// The pause image of the CRI runtimes.
     pub pause: Option<Pause>,
+    /// Where every registry that is not named is mirrored: only adopted ([`mod@adopt`]), a document cannot say it.
+    pub rest: Option<Rest>,
+    /// Sources whose `never` is for this one name of the registry: only adopted, too.
+    pub exact: std::collections::BTreeSet<Host>,
     /// Which mirrors a host name leads to; made when first asked.
     pub names: Names,
 }
@@ -88,6 +94,19 @@ pub struct Spec {
 /// many times.
 #[derive(Clone, Debug, Default)]
 pub struct Names(OnceLock<BTreeMap<Host, Vec<usize>>>);
+
+/// A mirror for every registry that has no other.
+#[derive(Clone, Debug)]
+pub struct Rest {
+    /// Where everything is kept.
+    pub endpoints: Vec<Endpoint>,
+    /// Whether the registries themselves are asked last.
+    pub fallback: Fallback,
+    /// Hosts that it is not for: they are asked directly.
+    pub except: std::collections::BTreeSet<Host>,
+    /// Where it is written.
+    pub at: Place,
+}
 
 /// A `[[ca]]`.
 #[derive(Clone, Debug)]
@@ -217,15 +236,20 @@ impl Spec {
         let names = self.names.0.get_or_init(|| {
             let mut names: BTreeMap<Host, Vec<usize>> = BTreeMap::new();
             for (at, mirror) in self.mirrors.iter().enumerate() {
-                let closed = mirror.fallback == Fallback::Never;
-                let aliases = if closed { mirror.source.host.aliases() } else { Vec::new() };
-                for name in std::iter::once(mirror.source.host.clone()).chain(aliases) {
+                for name in std::iter::once(mirror.source.host.clone()).chain(self.closed_names(mirror)) {
                     names.entry(name).or_default().push(at);
                 }
             }
             names
         });
         names.get(host).into_iter().flatten().filter_map(|at| self.mirrors.get(*at))
+    }
+
+    /// The other names under which a mirror's source is closed too.
+    #[must_use]
+    pub fn closed_names(&self, mirror: &Mirror) -> Vec<Host> {
+        let closed = mirror.fallback == Fallback::Never && !self.exact.contains(&mirror.source.host);
+        if closed { mirror.source.host.aliases() } else { Vec::new() }
     }
 
     /// Whether the host is that of a source, as the spec writes it.
@@ -248,6 +272,12 @@ impl Spec {
             image.repo.below(path).is_some_and(|rest| !rest.is_all() || !path.is_all())
         };
         self.mirrors_named(&image.host).filter(covers).max_by_key(|mirror| mirror.source.path.as_str().len())
+    }
+
+    /// The mirror of all registries, where it is for this host.
+    #[must_use]
+    pub fn rest_of(&self, host: &Host) -> Option<&Rest> {
+        self.rest.as_ref().filter(|rest| !rest.except.contains(host) && self.mirrors_named(host).next().is_none())
     }
 
     /// Every host that has a configuration of its own because images are pulled from it directly: endpoints,

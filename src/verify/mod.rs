@@ -13,7 +13,8 @@ use crate::model::path::NodePath;
 use crate::model::resolution::{End, Resolution, Verdict};
 use crate::model::tree::Tree;
 use crate::plan::proof::{asked, probe_images};
-use crate::runtime::{Dialect, FoundRuntime, View};
+use crate::runtime::{Dialect, FoundRuntime, Runtime, View};
+use crate::spec::adopt::{Adopted, adopt};
 use crate::spec::{Fallback, Spec, express, intent::intent};
 
 /// One thing that was looked at.
@@ -60,9 +61,13 @@ pub fn images(spec: Option<&Spec>, view: &View) -> Vec<ImageRef> {
 /// is asked is what the spec means, and every file that is ignored, hidden or broken, whoever wrote it. Registries that fail
 /// alike are told together, with the first as example.
 #[must_use]
-pub fn checks(spec: Option<&Spec>, tree: &Tree, found: &[FoundRuntime]) -> Vec<Check> {
+pub fn checks(spec: Option<&Spec>, tree: &Tree, found: &[FoundRuntime], adopted: &BTreeMap<NodePath, Adopted>) -> Vec<Check> {
     let mut checks = BTreeSet::new();
-    for reader in found {
+    for reader in found.iter().filter(|reader| reader.is_pulled_through(tree)) {
+        // what was carried over counts for the one that it was found with
+        let own = adopted.get(&reader.config).filter(|_| reader.runtime == Runtime::Containerd);
+        let whole = own.zip(spec).map(|(adopted, spec)| adopt(spec, adopted));
+        let spec = whole.as_ref().or(spec);
         for dialect in reader.dialects(tree) {
             let view = reader.view(tree, dialect);
             let mut used: BTreeSet<NodePath> = BTreeSet::new();

@@ -54,6 +54,8 @@ pub struct LegacyTls {
     pub ca: Option<NodePath>,
     /// `cert_file` and `key_file`.
     pub client: Option<(NodePath, NodePath)>,
+    /// Only one of the two is set: every pull fails.
+    pub half: bool,
     /// Its table.
     pub at: Place,
 }
@@ -231,6 +233,10 @@ fn read_files<'a>(tree: &'a Tree, path: &NodePath, dialect: Dialect) -> Result<V
             Found::Unread => return Err(Broken { why: format!("{path} was not looked at"), at }),
         };
         let text = String::from_utf8_lossy(bytes);
+        if dialect.is_v2() && text.starts_with('\u{feff}') {
+            let why = format!("TOML syntax: {path} begins with a byte order mark, {} does not start", dialect.name());
+            return Err(Broken { why, at });
+        }
         let number = files.len();
         let (version, top, imports) = parse(&text, &path, number, dialect)?;
         for import in imports {
@@ -323,6 +329,7 @@ fn settings(node: &Node, dialect: Dialect, place: &impl Fn(Spot) -> Place) -> Ho
         skip_verify: table.get(&["insecure_skip_verify"]).and_then(Node::boolean).unwrap_or(false),
         ca: file("ca_file"),
         client: file("cert_file").zip(file("key_file")),
+        half: file("cert_file").is_some() != file("key_file").is_some(),
         at: place(table.spot()),
     });
     let coded = text(&["auth", "auth"]).and_then(|coded| crate::model::cert::base64_decode(&coded));

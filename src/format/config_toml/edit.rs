@@ -29,9 +29,9 @@ pub struct Refused {
     pub offset: usize,
 }
 
-type Edited<T> = Result<T, Refused>;
+pub(super) type Edited<T> = Result<T, Refused>;
 
-fn refused<T>(why: impl Into<String>, offset: usize) -> Edited<T> {
+pub(super) fn refused<T>(why: impl Into<String>, offset: usize) -> Edited<T> {
     Err(Refused { why: why.into(), offset })
 }
 
@@ -61,7 +61,7 @@ pub fn set(text: &str, settings: &[Setting<'_>]) -> Edited<(String, Vec<KeyEdit>
 }
 
 /// How a table is written.
-enum Form {
+pub(super) enum Form {
     /// The document itself.
     Top,
     /// `[header]`, at these bytes.
@@ -76,15 +76,15 @@ enum Form {
     InlineDotted,
 }
 
-struct Level<'a> {
-    form: Form,
-    table: &'a dyn TableLike,
+pub(super) struct Level<'a> {
+    pub(super) form: Form,
+    pub(super) table: &'a dyn TableLike,
     /// Its name as it is written in the file.
     name: String,
 }
 
 /// The tables on the way to a key, as far as they are there.
-fn descend<'a>(text: &str, document: &'a Document<&str>, tables: &[&str]) -> Edited<Vec<Level<'a>>> {
+pub(super) fn descend<'a>(text: &str, document: &'a Document<&str>, tables: &[&str]) -> Edited<Vec<Level<'a>>> {
     let mut levels = vec![Level { form: Form::Top, table: document.as_table(), name: String::new() }];
     for part in tables {
         let table = levels.last().map_or_else(|| document.as_table() as &dyn TableLike, |level| level.table);
@@ -111,7 +111,7 @@ fn descend<'a>(text: &str, document: &'a Document<&str>, tables: &[&str]) -> Edi
     Ok(levels)
 }
 
-fn parse(text: &str) -> Edited<Document<&str>> {
+pub(super) fn parse(text: &str) -> Edited<Document<&str>> {
     Document::parse(text).map_err(|error| Refused {
         why: format!("TOML syntax: {}", error.message().lines().next().unwrap_or_default()),
         offset: error.span().map_or(0, |span| span.start),
@@ -249,7 +249,7 @@ fn undo_one(text: &str, edit: &KeyEdit) -> Edited<String> {
     })
 }
 
-fn remove_inline(text: &str, table: &dyn TableLike, leaf: &str, from: usize, to: usize, braces: &Range<usize>) -> String {
+pub(super) fn remove_inline(text: &str, table: &dyn TableLike, leaf: &str, from: usize, to: usize, braces: &Range<usize>) -> String {
     let ends = table.iter().filter(|(key, _)| *key != leaf).filter_map(|(_, item)| inline_end(item)).filter(|end| *end < from);
     if let Some(end) = ends.max() {
         return splice(text, end..to, "");
@@ -313,8 +313,21 @@ fn insert_line(text: &str, behind: usize, line: &str) -> String {
     }
 }
 
+/// The text without these bytes.
+pub(super) fn without(text: &str, mut cuts: Vec<Range<usize>>) -> String {
+    cuts.sort_by_key(|cut| cut.start);
+    let mut kept = String::with_capacity(text.len());
+    let mut at = 0;
+    for cut in cuts {
+        kept.push_str(text.get(at..cut.start).unwrap_or_default());
+        at = at.max(cut.end);
+    }
+    kept.push_str(text.get(at..).unwrap_or_default());
+    kept
+}
+
 /// Behind the byte order mark.
-fn start(text: &str) -> usize {
+pub(super) fn start(text: &str) -> usize {
     if text.starts_with('\u{feff}') { '\u{feff}'.len_utf8() } else { 0 }
 }
 
@@ -346,7 +359,7 @@ fn key_text(key: &str, text: &str) -> String {
 }
 
 /// Start of the last key that is written directly in a table (also as a dotted one), and the end of its value.
-fn own_end(table: &dyn TableLike) -> Option<(usize, usize)> {
+pub(super) fn own_end(table: &dyn TableLike) -> Option<(usize, usize)> {
     let entry = |(key, item): (&str, &Item)| match item {
         Item::Value(value) => Some((table.key(key)?.span()?.start, value.span()?.end)),
         Item::Table(table) if table.is_dotted() => own_end(table),
@@ -367,10 +380,10 @@ fn inline_end(item: &Item) -> Option<usize> {
     }
 }
 
-type Flat = BTreeMap<Vec<String>, String>;
+pub(super) type Flat = BTreeMap<Vec<String>, String>;
 
 /// Every value by its key: what the file means, without how it is written.
-fn flat(text: &str) -> Edited<Flat> {
+pub(super) fn flat(text: &str) -> Edited<Flat> {
     let document = parse(text)?;
     let mut found = Flat::new();
     flatten(document.as_table(), &mut Vec::new(), &mut found);

@@ -87,6 +87,45 @@ fn undo_leaves_others_edits_alone() {
     assert!(undo("a = ", &edits).is_err());
 }
 
+/// What is taken out goes with its lines, in every form; everything else stays, and comes back by its value.
+#[test]
+fn removes_in_every_form() {
+    let key = ["plugins", CRI_V2, "registry", "mirrors", "docker.io"];
+    let mirror = TABLE.replace(']', ".mirrors.\"docker.io\"]");
+    for (before, after) in [
+        (
+            format!("a = 1\n\n{mirror} # x\n  # inside\n  endpoint = [\n   'x', # y\n  ] # z\n# behind\n[z]\n"),
+            "a = 1\n\n# behind\n[z]\n".to_owned(),
+        ),
+        (format!("\u{feff}{mirror}\r\nendpoint = ['x']\r\n[z]\r\n"), "\u{feff}[z]\r\n".into()),
+        (format!("{TABLE}\nmirrors.\"docker.io\".endpoint = ['x']\nb = 1\n"), format!("{TABLE}\nb = 1\n")),
+        (
+            format!("{TABLE}\n[{}.mirrors]\n'docker.io' = {{ endpoint = ['x'] }} # c\nquay = {{}}\n", &TABLE[1..TABLE.len() - 1]),
+            format!("{TABLE}\n[{}.mirrors]\nquay = {{}}\n", &TABLE[1..TABLE.len() - 1]),
+        ),
+        (
+            format!("{TABLE}\nmirrors = {{ \"docker.io\" = {{ endpoint = ['x'] }}, q = {{ endpoint = [] }} }}\n"),
+            format!("{TABLE}\nmirrors = {{ q = {{ endpoint = [] }} }}\n"),
+        ),
+        (format!("{TABLE}\nmirrors = {{ \"docker.io\" = {{ endpoint = ['x'] }} }}\n"), format!("{TABLE}\nmirrors = {{}}\n")),
+        (format!("{mirror}\n[{}.more]\nx = 1\n[z]\nendpoint = ['x']", &mirror[1..mirror.len() - 1]), "[z]\nendpoint = ['x']".into()),
+        (format!("[z]\n{mirror}\nendpoint = ['x']"), "[z]\n".into()),
+        ("[z]\n".into(), "[z]\n".into()),
+    ] {
+        let (got, edits) = remove(&before, &key, "a test", false).unwrap_or_else(|refused| panic!("{refused}: {before:?}"));
+        assert_eq!(got, after, "{before:?}");
+        assert!(edits.iter().all(|edit| edit.to.is_none() && edit.from.is_some() && edit.key.starts_with(&key.map(String::from))));
+        let back = undo(&got, &edits).unwrap();
+        let value = |text: &str| {
+            text.trim_start_matches('\u{feff}').parse::<toml_edit::DocumentMut>().unwrap()["plugins"][CRI_V2]["registry"]["mirrors"]["docker.io"]["endpoint"].to_string()
+        };
+        if before.contains("endpoint = [") && !before.contains(".more]") && before.contains("docker.io") {
+            assert_eq!(value(&back).matches('x').count(), 1, "{back:?}");
+        }
+    }
+    assert!(remove("x = ", &key, "", false).is_err());
+}
+
 fn chain(files: &[(&'static str, &str)], dialect: Dialect) -> Result<Chain, Broken> {
     let mut tree = Tree::default();
     tree.put(&NodePath::fixed("/etc/containerd/other"), *b"", 0o644);

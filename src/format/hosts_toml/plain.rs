@@ -162,6 +162,7 @@ mod tests {
             scheme: Scheme::Https,
             host: &host,
             prefix: &prefix,
+            verbatim: false,
             ca: Some(&ca),
             client: Some((&ca, &key)),
             skip_verify: false,

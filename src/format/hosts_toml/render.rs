@@ -34,6 +34,8 @@ pub struct WrittenHost<'a> {
     pub host: &'a Host,
     /// In front of the repositories.
     pub prefix: &'a RepoPath,
+    /// `prefix` is the whole path of the API, without `/v2`.
+    pub verbatim: bool,
     /// CA file; not written for plain HTTP and unverified hosts (rule 7).
     pub ca: Option<&'a NodePath>,
     /// Certificate and key file; not written for plain HTTP (rule 7).
@@ -61,16 +63,30 @@ pub fn render(written: &Written<'_>) -> Content {
         // rule 5: required before 1.7.32, where a file without it is passed over and the pull goes to the registry
         text.push_str("\n[host]\n");
     }
-    for mirror in &written.mirrors {
+    hosts(&mut text, &written.mirrors, &mut secrets);
+    Content::secret(text, secrets)
+}
+
+/// The file in `_default`: mirrors in front of every registry that has no folder of its own. It names no `server`: each
+/// registry is asked itself last, and keys of its own would be for all of them.
+#[must_use]
+pub fn render_open_default(mirrors: &[WrittenHost<'_>]) -> Content {
+    let mut text = format!("# {HEADER}\n");
+    let mut secrets = Vec::new();
+    hosts(&mut text, mirrors, &mut secrets);
+    Content::secret(text, secrets)
+}
+
+fn hosts(text: &mut String, mirrors: &[WrittenHost<'_>], secrets: &mut Vec<Secret>) {
+    for mirror in mirrors {
         let mut key = String::new();
         url(&mut key, mirror);
         let key = key.lines().next().unwrap_or_default();
         let _ = writeln!(text, "\n[host.{key}]");
-        mirror_keys(&mut text, "  ");
-        keys(&mut text, "  ", mirror);
-        header(&mut text, "  ", &format!("host.{key}.header"), mirror.login, &mut secrets);
+        mirror_keys(text, "  ");
+        keys(text, "  ", mirror);
+        header(text, "  ", &format!("host.{key}.header"), mirror.login, secrets);
     }
-    Content::secret(text, secrets)
 }
 
 /// `"https://host/v2/prefix"` and a line end: always with scheme (rule 2), the path `/v2/…` only together with `override_path`
@@ -78,7 +94,7 @@ pub fn render(written: &Written<'_>) -> Content {
 fn url(text: &mut String, host: &WrittenHost<'_>) {
     let mut address = format!("{}://{}", host.scheme, host.host.api());
     if !host.prefix.is_all() {
-        let _ = write!(address, "/v2/{}", host.prefix);
+        let _ = write!(address, "{}/{}", if host.verbatim { "" } else { "/v2" }, host.prefix);
     }
     string(text, &address);
     text.push('\n');
@@ -90,7 +106,7 @@ fn mirror_keys(text: &mut String, indent: &str) {
 }
 
 fn keys(text: &mut String, indent: &str, host: &WrittenHost<'_>) {
-    if !host.prefix.is_all() {
+    if host.verbatim || !host.prefix.is_all() {
         let _ = writeln!(text, "{indent}override_path = true");
     }
     if host.scheme == Scheme::Http {
@@ -162,6 +178,18 @@ pub fn quoted(value: &str) -> String {
 /// # Errors
 /// Which rule it breaks.
 pub fn check(text: &str) -> Result<(), String> {
+    check_as(text, false)
+}
+
+/// The same for the file in `_default`, which may do without `server`.
+///
+/// # Errors
+/// Which rule it breaks.
+pub fn check_default(text: &str) -> Result<(), String> {
+    check_as(text, true)
+}
+
+fn check_as(text: &str, is_default: bool) -> Result<(), String> {
     if text.starts_with('\u{feff}') {
         return Err("begins with a byte order mark".into());
     }
@@ -173,7 +201,8 @@ pub fn check(text: &str) -> Result<(), String> {
         return Err("has no [host] table".into());
     }
     let scheme = |text: &str| text.starts_with("https://") || text.starts_with("http://");
-    let server = top.get("server").and_then(toml_edit::Item::as_str).ok_or("has no server")?;
+    let server = top.get("server").and_then(toml_edit::Item::as_str);
+    let server = if is_default { server.unwrap_or("https://") } else { server.ok_or("has no server")? };
     if !scheme(server) {
         return Err("server has no scheme".into());
     }
@@ -216,7 +245,7 @@ mod tests {
     use super::*;
 
     fn host<'a>(host: &'a Host, prefix: &'a RepoPath) -> WrittenHost<'a> {
-        WrittenHost { scheme: Scheme::Https, host, prefix, ca: None, client: None, skip_verify: false, login: None }
+        WrittenHost { scheme: Scheme::Https, host, prefix, verbatim: false, ca: None, client: None, skip_verify: false, login: None }
     }
 
     fn text(written: &Written<'_>) -> String {

@@ -16,7 +16,8 @@ pub(super) fn hosts(chain: &Chain, host: &Host) -> Vec<HostConfig> {
     for endpoint in mirror.into_iter().flat_map(|mirror| &mirror.endpoints) {
         let with_scheme = if endpoint.contains("://") { endpoint.clone() } else { format!("{}://{endpoint}", default_scheme(endpoint)) };
         let Ok(mut url) = Url::parse(&with_scheme, true) else { continue };
-        if url.api_root.is_empty() {
+        // `https://m/` has a path, `https://m` has none
+        if url.api_root.is_empty() && !with_scheme.split_once("://").is_some_and(|(_, rest)| rest.contains('/')) {
             "/v2".clone_into(&mut url.api_root);
         }
         named |= url.host == host.as_str();
@@ -32,7 +33,7 @@ pub(super) fn hosts(chain: &Chain, host: &Host) -> Vec<HostConfig> {
 }
 
 /// Plain HTTP for localhost with a port other than 443.
-fn default_scheme(endpoint: &str) -> &'static str {
+pub(super) fn default_scheme(endpoint: &str) -> &'static str {
     let host = Host::from_reference(endpoint.split('/').next().unwrap_or_default());
     match host {
         Ok(host) if host.is_loopback() && host.port().is_some_and(|port| port != 443) => "http",

@@ -5,17 +5,20 @@
 //! the grammar of the files (`format/hosts_toml`, `format/config_toml`), the meaning of a spec beyond laying it out.
 
 mod activation;
+mod adopt;
 mod hosts;
 mod legacy;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_adopt;
 mod view;
 mod want;
 mod wishes;
 
 pub use activation::activation;
 pub use view::View;
-pub use want::{folder_name, want};
+pub use want::{Known, folder_name, want, want_knowing};
 pub use wishes::wishes;
 
 use crate::format::config_toml::Chain;

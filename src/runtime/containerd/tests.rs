@@ -76,6 +76,8 @@ fn spec(mirrors: Vec<Mirror>, access_of: BTreeMap<Host, Access>) -> Spec {
         default_access: Access { ca: Arc::from([CERTS[2].0.clone()]), ..access(Scheme::Https) },
         mirrors,
         pause: None,
+        rest: None,
+        exact: std::collections::BTreeSet::new(),
         names: crate::spec::Names::default(),
     }
 }
@@ -85,6 +87,7 @@ fn mirror(source: &str, endpoints: &[(&str, &str)], fallback: Fallback) -> Mirro
         scheme: Scheme::Https,
         host: Host::new(host).unwrap(),
         prefix: RepoPath::new(prefix).unwrap(),
+        verbatim: false,
     };
     Mirror {
         source: Source { host: Host::new(source).unwrap(), path: RepoPath::all() },
@@ -237,10 +240,19 @@ fn refusals() {
     };
     let (old, new) = ([Dialect::V1_7_32], [Dialect::V2_1]);
     assert_eq!(refused("version = 2\nx = ", &old), ["config-toml"]);
-    assert_eq!(refused("[plugins.cri.registry]\n", &old), ["config-toml-version"]);
-    assert_eq!(refused("version = 1\n[debug]\n", &old), ["config-toml-version"]);
+    for one in ["[plugins.cri.registry]\n", "version = 1\n[debug]\n"] {
+        assert_eq!(refused(one, &old), [""; 0], "version 1 is read by 1.x");
+        assert_eq!(refused(one, &new), ["config-toml-version"]);
+        assert_eq!(refused(one, &[old[0], new[0]]), ["config-toml-version"]);
+    }
+    assert_eq!(refused("\u{feff}version = 2\n", &old), [""; 0]);
+    assert_eq!(refused("\u{feff}version = 2\n", &new), ["config-toml"]);
     assert_eq!(refused("[debug]\n", &old), [""; 0]);
-    assert_eq!(refused(&format!("version = 2\n{table}.mirrors.\"docker.io\"]\nendpoint = [\"https://m\"]\n"), &new), ["legacy-registry"]);
+    let mirrors = |endpoint: &str| format!("version = 2\n{table}.mirrors.\"quay.io\"]\nendpoint = [\"{endpoint}\"]\n");
+    assert_eq!(refused(&mirrors("https://m"), &new), [""; 0]);
+    for bad in ["ftp://m", "https://m y", "https://"] {
+        assert_eq!(refused(&mirrors(bad), &new), ["legacy-registry"], "{bad}");
+    }
     let tls = format!("version = 2\n{table}.configs.\"m\".tls]\nca_file = \"/x\"\n");
     assert_eq!(refused(&tls, &old), ["legacy-registry"]);
     assert_eq!(refused(&tls, &new), [""; 0]);

@@ -99,6 +99,17 @@ impl View {
         resolution
     }
 
+    /// The same if only `registry.mirrors` counted, whether `config_path` is set or not; `None` without any.
+    pub(super) fn resolve_by_mirrors(&self, image: &ImageRef) -> Option<Resolution> {
+        let chain = self.chain.as_ref().ok().filter(|chain| !chain.mirrors.is_empty())?;
+        let mut resolution = Resolution { image: image.clone(), attempts: Vec::new(), end: End::Exhausted, files: Vec::new() };
+        match self.attempts(image, &legacy::hosts(chain, &image.host), &mut resolution.files) {
+            Ok(attempts) => resolution.attempts = attempts,
+            Err(why) => resolution.end = End::Broken(why),
+        }
+        Some(resolution)
+    }
+
     fn hosts(&self, image: &ImageRef, files: &mut Vec<FileVerdict>) -> Result<Rc<[HostConfig]>, String> {
         let mut verdict = |path: &NodePath, verdict| files.push(FileVerdict { path: path.clone(), verdict });
         let broken = |broken: &Broken| format!("{}: {}", broken.at, broken.why);

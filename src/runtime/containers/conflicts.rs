@@ -73,6 +73,10 @@ pub fn registries(against: &mut Against, after: &Tree, places: &Places, entries:
         }
         for ours in &entries.registries {
             let Some(theirs) = conf.registries.get(&ours.prefix).filter(|theirs| !theirs.means(ours)) else { continue };
+            // version 1 can block a registry, but not name mirrors for it: it stays as closed as it was
+            if conf.version_1 && theirs.blocked && ours.blocked && !behind_ours {
+                continue;
+            }
             let mirrors: Vec<&str> = theirs.mirrors.iter().map(|mirror| mirror.location.as_str()).collect();
             let has = if mirrors.is_empty() { "no mirrors".to_owned() } else { format!("mirrors {}", mirrors.join(", ")) };
             let (what, help) = if behind_ours {

@@ -61,7 +61,7 @@ fn source(text: &str) -> Source {
 
 fn endpoint(text: &str) -> Endpoint {
     let place = source(text);
-    Endpoint { scheme: Scheme::Https, host: place.host, prefix: place.path }
+    Endpoint { scheme: Scheme::Https, host: place.host, prefix: place.path, verbatim: false }
 }
 
 fn spec(mirrors: &[(&str, &[&str], Fallback)]) -> Spec {
@@ -85,6 +85,8 @@ fn spec(mirrors: &[(&str, &[&str], Fallback)]) -> Spec {
         default_access: access(),
         mirrors,
         pause: None,
+        rest: None,
+        exact: std::collections::BTreeSet::new(),
         names: crate::spec::Names::default(),
     }
 }
@@ -182,6 +184,15 @@ fn rule_15_the_merged_result_is_validated() {
     // the same meaning is adopted in silence
     let same = format!("{entry}[[registry.mirror]]\nlocation = \"m.local\"\n");
     assert_eq!(refused(&[(&format!("{d}/10-a.conf"), &same)]).0, "none");
+    // version 1: what is blocked there may be closed by us, what is insecure there is not ours to verify
+    let v1 = |table: &str| refused(&[("/etc/containers/registries.conf", &format!("[registries.{table}]\nregistries = [\"quay.io\"]\n"))]);
+    assert_eq!(
+        [v1("search"), v1("block"), v1("insecure")],
+        [("none", ""), ("conflict", "foreign-registry"), ("conflict", "foreign-registry")]
+    );
+    let closed = self::spec(&[("quay.io", &["m.local"], Fallback::Never)]);
+    let block = tree(&[("/etc/containers/registries.conf", "[registries.block]\nregistries = [\"quay.io\"]\n")]);
+    assert_eq!(problems(&want(&closed, &[&on(Runtime::Podman)], &block)[0]).0, "none");
     // a broken earlier file of our own is replaced, not complained about
     assert_eq!(refused(&[(&format!("{d}/zz-nodeprep.conf"), "[[")]).0, "none");
     let mut linked = tree(&[]);

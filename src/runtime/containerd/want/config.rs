@@ -2,11 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use super::super::Dialect;
-use super::{DEFAULT_ROOT, STAGE};
+use super::super::{Dialect, adopt};
+use super::{DEFAULT_ROOT, Known, STAGE, no_folder};
 use crate::desired::{Keys, Part, Want};
 use crate::format::KeyFormat;
-use crate::format::config_toml::{Chain, Setting, config_path_key, sandbox_key, set};
+use crate::format::config_toml::{Chain, Refused, Setting, config_path_key, remove, sandbox_key, set};
 use crate::format::hosts_toml::render::quoted;
 use crate::model::content::Content;
 use crate::model::path::NodePath;
@@ -18,6 +18,14 @@ use crate::spec::Spec;
 
 type Problems = Vec<Problem>;
 
+/// What [`prepare`] decides.
+pub(super) struct Prepared {
+    /// The folder that holds the registries' folders.
+    pub root: NodePath,
+    /// The spec with what is carried over.
+    pub whole: Spec,
+}
+
 /// Decides where the registry folders go and wants the keys of config.toml that this needs. `None`: this containerd serves no
 /// CRI, there is nothing to do.
 ///
@@ -28,8 +36,9 @@ pub(super) fn prepare(
     found: &FoundRuntime,
     tree: &Tree,
     dialects: &[Dialect],
+    known: Known<'_>,
     part: &mut Part,
-) -> Result<Option<NodePath>, Problems> {
+) -> Result<Option<Prepared>, Problems> {
     let chains = read_all(tree, &found.config, dialects)?;
     if let Some(at) = chains.iter().find_map(|(_, chain)| chain.disabled.clone()) {
         let what = "disabled_plugins names the CRI plugin: no kubelet pulls through this containerd, it is left as it is";
@@ -37,8 +46,17 @@ pub(super) fn prepare(
             .push(Problem::note("cri-disabled", what, "take it out of disabled_plugins if Kubernetes is to use this containerd").at(at));
         return Ok(None);
     }
-    refuse_legacy(&chains)?;
+    let legacy = adopt::found(spec, tree, &found.config, &chains)?;
+    let adopted = known.adopted.cloned().unwrap_or_default().with(legacy.adopted.clone());
+    let whole = crate::spec::adopt::adopt(spec, &adopted);
+    let starting: Vec<Dialect> = chains.iter().map(|(dialect, _)| *dialect).collect();
+    adopt::prove(spec, &whole, &legacy, tree, found, &starting)?;
+    part.notes.extend(legacy.notes.iter().cloned());
+    part.adopted = adopted;
     let root = root(&chains);
+    if let Found::File(..) = tree.find(&root) {
+        return Err(vec![no_folder(&root, "no registry's folder can stand in it")]);
+    }
     let path_ok = |chain: &Chain, dialect: Dialect| chain.roots(dialect).0.first() == Some(&root);
     let edit_path = chains.iter().any(|(dialect, chain)| !path_ok(chain, *dialect));
     if edit_path {
@@ -53,15 +71,16 @@ pub(super) fn prepare(
         _ => None,
     };
     if bytes.is_none() && !edit_path && !edit_pause {
-        return Ok(Some(root));
+        return Ok(Some(Prepared { root, whole }));
     }
     let before = std::str::from_utf8(bytes.map_or(b"", |bytes| bytes)).map_err(|_| {
         let help = "make the file valid UTF-8";
         vec![Problem::error("config-toml", format!("{} is not UTF-8", found.config), help).at(Place::file(found.config.as_str()))]
     })?;
     let declared = chains.first().and_then(|(_, chain)| chain.declared);
-    let start = versioned(before, declared, &found.config, edit_path || edit_pause)?;
-    let version = declared.unwrap_or(2);
+    let edits = edit_path || edit_pause || !legacy.cuts.is_empty();
+    let only_1 = starting.iter().all(|dialect| !dialect.is_v2());
+    let (start, version) = versioned(before, declared, &found.config, edits, only_1)?;
     let mut settings = Vec::new();
     if edit_path {
         let why = format!("containerd reads registry folders only from a single config_path; {root} becomes it");
@@ -77,18 +96,35 @@ pub(super) fn prepare(
         why: "without a version containerd 1.x looks for other tables".into(),
     }));
     all.extend(settings);
-    let (after, edits) = set(before, &all).map_err(|refused| {
+    let unusable = |refused: Refused| {
         let at = Place::at(found.config.as_str(), before, refused.offset);
         vec![Problem::error("config-toml", refused.why.clone(), "write the table in the standard form, `[plugins.…]`").at(at)]
-    })?;
+    };
+    let (without, mut edits) = take_out(before, legacy.cuts.iter().filter(|cut| cut.conflicts)).map_err(unusable)?;
+    if let Some(broken) = chains.iter().find_map(|(dialect, chain)| chain.unloadable(*dialect)) {
+        let what = format!("{} does not work as it is ({}), and `revert` would bring that back", found.config, broken.why);
+        let help = "keep what is carried over, or repair the file by hand after a revert";
+        part.notes.push(Problem::warning("no-working-state", what, help).at(broken.at));
+        // nothing is pulled as it is: what counts as before is what the file would mean without what contradicts itself
+        let mut was = tree.clone();
+        was.put(&tree.real(&found.config).unwrap_or_else(|| found.config.clone()), without.as_bytes(), 0o644);
+        part.was = Some(was);
+    }
+    let (without, more) = take_out(&without, legacy.cuts.iter().filter(|cut| !cut.conflicts)).map_err(unusable)?;
+    edits.extend(more);
+    let (after, more) = set(&without, &all).map_err(unusable)?;
+    edits.extend(more);
     prove(tree, found, dialects, &after, &root, pause)?;
     let why = if edits.is_empty() { "as it should be".to_owned() } else { join(&edits) };
     let stage = found.config.parent().unwrap_or_else(NodePath::root).join(STAGE);
     let mut wanted = vec![words(&["version"]), words(&config_path_key(version))];
     wanted.extend(pause.map(|_| words(&sandbox_key(version))));
+    // what is carried over stays out
+    let taken = known.config.into_iter().flat_map(|owned| &owned.keys).chain(&edits).filter(|edit| edit.to.is_none());
+    wanted.extend(taken.map(|edit| edit.key.clone()).collect::<Vec<_>>());
     let keys = Keys { format: KeyFormat::Toml, wanted, edits, content: Content::public(after), mode: 0o644, stage, why };
     part.wants.insert(found.config.clone(), Want::Keys(keys));
-    Ok(Some(root))
+    Ok(Some(Prepared { root, whole }))
 }
 
 fn words(key: &[&str]) -> Vec<String> {
@@ -117,24 +153,17 @@ fn read_all(tree: &Tree, config: &NodePath, dialects: &[Dialect]) -> Result<Vec<
     }
 }
 
-/// 8.4, rule 13. Moving legacy settings over comes with a later version.
-fn refuse_legacy(chains: &[(Dialect, Chain)]) -> Result<(), Problems> {
-    let help = "move these settings to hosts.toml files and remove them from config.toml (this version of nodeprep does not do it for you)";
-    let mut found = BTreeSet::new();
-    for (_, chain) in chains {
-        let mirrors = chain.mirrors.iter().map(|(host, mirror)| (mirror.at.clone(), format!("registry.mirrors.{host:?}")));
-        // 2.x has no such key: the chain leaves it out there
-        let tls = chain
-            .configs
-            .iter()
-            .filter_map(|(host, config)| Some((config.tls.as_ref()?.at.clone(), format!("registry.configs.{host:?}.tls"))));
-        found.extend(mirrors.chain(tls));
+/// 8.4, rule 13.
+fn take_out<'a>(text: &str, cuts: impl Iterator<Item = &'a adopt::Cut>) -> Result<(String, Vec<crate::format::KeyEdit>), Refused> {
+    let mut now = text.to_owned();
+    let mut edits = Vec::new();
+    for cut in cuts {
+        let key: Vec<&str> = cut.key.iter().map(String::as_str).collect();
+        let (next, more) = remove(&now, &key, &cut.why, cut.secret)?;
+        now = next;
+        edits.extend(more);
     }
-    let problem = |(at, what): (Place, String)| {
-        let what = format!("{what} is set: together with config_path the CRI plugin would not load");
-        Problem::error("legacy-registry", what, help).at(at)
-    };
-    if found.is_empty() { Ok(()) } else { Err(found.into_iter().map(problem).collect()) }
+    Ok((now, edits))
 }
 
 /// Where the folders go: the first entry of a value that a file sets, else the usual place.
@@ -160,15 +189,19 @@ fn dropped_roots(chains: &[(Dialect, Chain)], tree: &Tree, root: &NodePath) -> P
     held.collect()
 }
 
-/// 8.4, rule 11: the `version` that has to be added to a file without one, if it can be.
-fn versioned(text: &str, declared: Option<i64>, config: &NodePath, edits: bool) -> Result<Option<String>, Problems> {
-    if !edits || declared.is_some_and(|version| version >= 2) {
-        return Ok(None);
+/// 8.4, rule 11: the `version` that has to be added to a file without one, if it can be, and the version whose tables are
+/// edited. A file of version 1 stays one as long as only containerd 1.x reads it (1.8: `plugins.cri`).
+fn versioned(text: &str, declared: Option<i64>, config: &NodePath, edits: bool, only_1: bool) -> Result<(Option<String>, i64), Problems> {
+    if let Some(version) = declared.filter(|version| *version >= 2) {
+        return Ok((None, version));
     }
     let document = toml_edit::Document::parse(text).ok();
-    let speaks_of_plugins = |key: &str| document.as_ref().is_some_and(|document| document.get(key).is_some());
-    if !["plugins", "disabled_plugins", "required_plugins", "version"].iter().any(|key| speaks_of_plugins(key)) {
-        return Ok(Some("2".to_owned()));
+    let says = |key: &str| document.as_ref().is_some_and(|document| document.get(key).is_some());
+    if !["plugins", "disabled_plugins", "required_plugins", "version"].iter().any(|key| says(key)) {
+        return Ok((edits.then(|| "2".to_owned()), 2));
+    }
+    if only_1 || !edits {
+        return Ok((None, 1));
     }
     let what = format!("{config} is a file of version 1 with plugin settings, which mean something else in every later version");
     let help = "convert it with `containerd config migrate`, or write `version = 2` with the long plugin names";

@@ -8,19 +8,22 @@ mod pki;
 
 use std::collections::BTreeMap;
 
-use super::Dialect;
+use super::{Dialect, adopt};
 use crate::desired::{Part, Refusal, Target, Want, Whole};
-use crate::format::HEADER;
-use crate::format::hosts_toml::render::{Written, WrittenHost, check, render};
+use crate::format::hosts_toml::render::{Written, WrittenHost, check, check_default, render, render_open_default};
+use crate::format::{HEADER, auth_json};
 use crate::model::content::Content;
-use crate::model::endpoint::Scheme;
+use crate::model::endpoint::{Endpoint, Scheme};
 use crate::model::host::Host;
 use crate::model::path::NodePath;
+use crate::model::place::Place;
 use crate::model::problem::Problem;
 use crate::model::repo::RepoPath;
-use crate::model::tree::Tree;
+use crate::model::secret::Secret;
+use crate::model::tree::{Found, Tree};
 use crate::runtime::FoundRuntime;
-use crate::spec::{Access, Fallback, Mirror, Spec, Unlisted};
+use crate::spec::adopt::{ALL, Adopted};
+use crate::spec::{Access, Fallback, Mirror, Rest, Spec, Unlisted};
 
 /// Where registry folders go when nothing says otherwise.
 pub(super) const DEFAULT_ROOT: &str = "/etc/containerd/certs.d";
@@ -45,12 +48,30 @@ pub fn folder_name(host: &Host) -> String {
 /// The part is refused, with what to do, when the configuration on the node does not let it be done safely.
 #[must_use]
 pub fn want(spec: &Spec, found: &FoundRuntime, tree: &Tree, dialects: &[Dialect]) -> Part {
+    want_knowing(spec, found, tree, dialects, Known::default())
+}
+
+/// What is known of an earlier run.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Known<'a> {
+    /// What was carried over from settings that are gone.
+    pub adopted: Option<&'a Adopted>,
+    /// Our part in config.toml.
+    pub config: Option<&'a crate::ledger::Owned>,
+}
+
+/// The same after an earlier run: what was carried over then still counts.
+#[must_use]
+pub fn want_knowing(spec: &Spec, found: &FoundRuntime, tree: &Tree, dialects: &[Dialect], known: Known<'_>) -> Part {
     let mut part = Part::new(Target::Containerd(found.config.clone()));
-    let root = match config::prepare(spec, found, tree, dialects, &mut part) {
-        Ok(Some(root)) => root,
+    let prepared = match config::prepare(spec, found, tree, dialects, known, &mut part) {
+        Ok(Some(prepared)) => prepared,
         Ok(None) => return part,
         Err(problems) => return part.refuse(Refusal::Cannot(problems)),
     };
+    let config::Prepared { root, whole } = prepared;
+    let adopted = std::mem::take(&mut part.adopted);
+    let spec = &whole;
     let mut problems = Vec::new();
     for mirror in spec.mirrors.iter().filter(|mirror| !mirror.source.path.is_all()) {
         let what = format!("containerd cannot mirror {}: it knows whole registries only", mirror.source);
@@ -66,9 +87,13 @@ pub fn want(spec: &Spec, found: &FoundRuntime, tree: &Tree, dialects: &[Dialect]
         let (content, why) = {
             let written = written(spec, &host, mirror, &mut pki);
             let content = render(&written.borrow());
-            (content, why(&host, mirror))
+            (content, format!("{}{}", why(&host, mirror), came_from(&adopted, &host, mirror)))
         };
         let file = folder.join("hosts.toml");
+        if let Found::File(..) = tree.find(&folder) {
+            problems.push(no_folder(&folder, &format!("every pull from {host} fails as it is")));
+            continue;
+        }
         // rule 1 of 8.4; what stands there already was read again when it was written
         let known = tree.bytes(&file) == Some(&*content.bytes);
         if !known && let Err(broken) = check(&String::from_utf8_lossy(&content.bytes)) {
@@ -82,6 +107,21 @@ pub fn want(spec: &Spec, found: &FoundRuntime, tree: &Tree, dialects: &[Dialect]
         let whole = Whole { content, mode, addressed: false, unit: Some(folder.clone()), stage: stage.clone(), why };
         part.wants.insert(file, Want::Whole(whole));
     }
+    if let Some(rest) = &spec.rest {
+        let content = default_file(spec, rest, &mut pki);
+        if let Err(broken) = check_default(&String::from_utf8_lossy(&content.bytes)) {
+            let what = format!("the hosts.toml for all other registries would not be read as meant: {broken}");
+            problems.push(Problem::error("hosts-toml-rule", what, "write each endpoint only once").at(rest.at.clone()));
+        }
+        let folder = root.join("_default");
+        let mode = if content.secrets.is_empty() { 0o644 } else { 0o600 };
+        let endpoints: Vec<String> = rest.endpoints.iter().map(ToString::to_string).collect();
+        let then = if rest.fallback == Fallback::Never { "nothing else" } else { "then the registry itself" };
+        let from = endpoints.join(", ");
+        let why = format!("images of all other registries come from {from}, {then} (from registry.mirrors.\"*\" in {})", rest.at);
+        let whole = Whole { content, mode, addressed: false, unit: Some(folder.clone()), stage: stage.clone(), why };
+        part.wants.insert(folder.join("hosts.toml"), Want::Whole(whole));
+    }
     if spec.unlisted == Unlisted::Deny {
         let folder = root.join("_default");
         let why = "registries that the spec does not name are denied".to_owned();
@@ -90,7 +130,17 @@ pub fn want(spec: &Spec, found: &FoundRuntime, tree: &Tree, dialects: &[Dialect]
         part.wants.insert(folder.join("hosts.toml"), Want::Whole(whole));
     }
     part.wants.extend(pki.into_wants());
-    if problems.is_empty() { part } else { part.refuse(Refusal::Cannot(problems)) }
+    part.secrets = secrets(&adopted);
+    if !adopted.is_empty() {
+        part.spec = Some(std::sync::Arc::new(whole.clone()));
+    }
+    part.adopted = adopted;
+    if !problems.is_empty() {
+        return part.refuse(Refusal::Cannot(problems));
+    }
+    let (conflicts, notes) = adopt::awakened(&part, &root, tree, found, dialects);
+    part.notes.extend(notes);
+    if conflicts.is_empty() { part } else { part.refuse(Refusal::Conflict(conflicts)) }
 }
 
 /// Every host name with a folder of its own, and the mirror that is responsible for it: as [`Spec::mirror_of`] says, of
@@ -99,9 +149,7 @@ fn registries(spec: &Spec) -> BTreeMap<Host, Option<&Mirror>> {
     let mut found: BTreeMap<Host, Option<&Mirror>> = spec.own_hosts().map(|(host, _)| (host.clone(), None)).collect();
     for mirror in spec.mirrors.iter().filter(|mirror| mirror.source.path.is_all()) {
         found.insert(mirror.source.host.clone(), Some(mirror));
-        if mirror.fallback == Fallback::Never {
-            found.extend(mirror.source.host.aliases().into_iter().map(|alias| (alias, Some(mirror))));
-        }
+        found.extend(spec.closed_names(mirror).into_iter().map(|alias| (alias, Some(mirror))));
     }
     found
 }
@@ -117,6 +165,44 @@ fn why(host: &Host, mirror: Option<&Mirror>) -> String {
     }
 }
 
+/// Where what is carried over was written.
+fn came_from(adopted: &Adopted, host: &Host, mirror: Option<&Mirror>) -> String {
+    let mut origins = Vec::new();
+    if let Some(mirror) = mirror {
+        let known = [mirror.source.host.as_str(), ALL].into_iter().find_map(|source| adopted.mirrors.get(source));
+        origins.extend(known.map(|known| &known.from).filter(|from| *from.file == *mirror.at.file && from.line == mirror.at.line));
+    }
+    origins
+        .extend(adopted.mirrors.get(host.as_str()).filter(|known| mirror.is_none() && known.endpoints.is_empty()).map(|known| &known.from));
+    origins.extend(adopted.hosts.get(host.api().as_str()).map(|how| &how.from));
+    let all: Vec<String> = origins.iter().map(ToString::to_string).collect();
+    if all.is_empty() { String::new() } else { format!(" (from {})", all.join(", ")) }
+}
+
+/// Everything in what is carried over that must not be seen.
+fn secrets(adopted: &Adopted) -> Vec<Secret> {
+    let logins = adopted.hosts.values().filter_map(|how| how.login.as_ref()).flat_map(auth_json::forms);
+    logins.chain(adopted.hosts.values().filter_map(|how| how.key.clone())).collect()
+}
+
+/// The file for registries without a folder of their own.
+fn default_file(spec: &Spec, rest: &Rest, pki: &mut pki::Pki) -> Content {
+    let mut mirrors: Vec<OwnedHost<'_>> = rest.endpoints.iter().map(|endpoint| at_endpoint(spec, endpoint, pki)).collect();
+    match rest.fallback {
+        Fallback::Never if !mirrors.is_empty() => {
+            let server = mirrors.remove(mirrors.len() - 1);
+            render(&Owned { mirrors, server, closed: true }.borrow())
+        }
+        _ => render_open_default(&mirrors.iter().map(OwnedHost::borrow).collect::<Vec<_>>()),
+    }
+}
+
+/// A file where a folder belongs (T25).
+pub(super) fn no_folder(path: &NodePath, why: &str) -> Problem {
+    let what = format!("{path} is a file where a folder belongs: {why}");
+    Problem::error("hosts-folder", what, format!("move {path} away")).at(Place::file(path.as_str()))
+}
+
 /// What [`Written`] borrows from.
 struct Owned<'a> {
     mirrors: Vec<OwnedHost<'a>>,
@@ -127,6 +213,7 @@ struct Owned<'a> {
 struct OwnedHost<'a> {
     host: Host,
     prefix: RepoPath,
+    verbatim: bool,
     access: &'a Access,
     ca: Option<NodePath>,
     client: Option<(NodePath, NodePath)>,
@@ -144,6 +231,7 @@ impl OwnedHost<'_> {
             scheme: self.access.scheme,
             host: &self.host,
             prefix: &self.prefix,
+            verbatim: self.verbatim,
             ca: self.ca.as_ref(),
             client: self.client.as_ref().map(|(cert, key)| (cert, key)),
             skip_verify: self.access.insecure,
@@ -152,20 +240,26 @@ impl OwnedHost<'_> {
     }
 }
 
+fn at_endpoint<'a>(spec: &'a Spec, endpoint: &Endpoint, pki: &mut pki::Pki) -> OwnedHost<'a> {
+    let host = reached(spec, &endpoint.host, &endpoint.host, pki);
+    OwnedHost { prefix: endpoint.prefix.clone(), verbatim: endpoint.verbatim, ..host }
+}
+
+fn reached<'a>(spec: &'a Spec, host: &Host, named: &Host, pki: &mut pki::Pki) -> OwnedHost<'a> {
+    let access = spec.access(named);
+    let plain = access.scheme == Scheme::Http;
+    let ca = if plain || access.insecure { None } else { pki.ca(&access.ca) };
+    let client = access.client.as_ref().filter(|_| !plain).map(|client| pki.client(client));
+    OwnedHost { host: host.clone(), prefix: RepoPath::all(), verbatim: false, access, ca, client }
+}
+
 fn written<'a>(spec: &'a Spec, host: &Host, mirror: Option<&Mirror>, pki: &mut pki::Pki) -> Owned<'a> {
-    let mut owned = |host: &Host, named: &Host, prefix: &RepoPath| {
-        let access = spec.access(named);
-        let plain = access.scheme == Scheme::Http;
-        let ca = if plain || access.insecure { None } else { pki.ca(&access.ca) };
-        let client = access.client.as_ref().filter(|_| !plain).map(|client| pki.client(client));
-        OwnedHost { host: host.clone(), prefix: prefix.clone(), access, ca, client }
-    };
     let endpoints = mirror.iter().flat_map(|mirror| &mirror.endpoints);
-    let mut mirrors: Vec<OwnedHost<'_>> = endpoints.map(|endpoint| owned(&endpoint.host, &endpoint.host, &endpoint.prefix)).collect();
+    let mut mirrors: Vec<OwnedHost<'_>> = endpoints.map(|endpoint| at_endpoint(spec, endpoint, pki)).collect();
     if mirror.is_some_and(|mirror| mirror.fallback == Fallback::Never)
         && let Some(server) = mirrors.pop()
     {
         return Owned { mirrors, server, closed: true };
     }
-    Owned { mirrors, server: owned(&host.api(), host, &RepoPath::all()), closed: false }
+    Owned { mirrors, server: reached(spec, &host.api(), host, pki), closed: false }
 }
