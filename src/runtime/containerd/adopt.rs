@@ -344,7 +344,7 @@ pub(super) fn awakened(part: &Part, root: &NodePath, tree: &Tree, on: &FoundRunt
     for name in names {
         let folder = root.join(&name);
         let host = match name.strip_suffix('_').and_then(|name| name.rsplit_once('_')) {
-            Some((registry, number)) => format!("{registry}:{number}"),
+            Some((registry, digits)) => format!("{registry}:{digits}"),
             None if name == "_default" => "registry.nodeprep.invalid".to_owned(),
             None => name,
         };
