@@ -1,6 +1,6 @@
 # Recipes are what CI runs. `make` alone shows them.
 CARGO ?= cargo
-.PHONY: help demo test fmt lint unit real bench build deny size ci
+.PHONY: help demo test fmt lint unit real e2e bench build deny size ci
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -9,7 +9,7 @@ demo: ## the main job on a scratch node: plan, apply, explain, a manifest fetche
 	$(CARGO) build --quiet --locked --bin nodeprep --example demo
 	target/debug/examples/demo target/debug/nodeprep
 
-test: fmt lint unit real ## everything that can run on this machine; says what it skipped and why
+test: fmt lint unit e2e ## everything that can run on this machine; says what it skipped and why
 
 fmt: ## formatting
 	$(CARGO) fmt --all --check
@@ -23,8 +23,10 @@ TESTS := $(filter-out real,$(shell sed -n '/^\[\[test\]\]/{n;s/^name = "\(.*\)"/
 unit: ## unit tests, golden folders, vectors, properties, crash tests
 	$(CARGO) test --quiet --locked --lib --bins $(addprefix --test ,$(TESTS))
 
-real: ## real containerd, Podman, skopeo and registry on loopback, unpacked from the distribution's packages below target/
+e2e: ## cases and vectors against real containerd, Podman, skopeo and registry on loopback, from the distribution's packages below target/
 	tests/real/run
+
+real: e2e
 
 bench: build ## numbers for docs/benchmarks.md: medians of paired runs
 	$(CARGO) build --quiet --release --locked --example bench

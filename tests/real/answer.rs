@@ -20,6 +20,13 @@ fn answer(demand: &Demand, what: case::Answer, layout: Option<&Path>, ask: &Ask)
     match what {
         case::Answer::Html => Answer::status(200).body("text/html", "<!DOCTYPE html><title>Sign in</title>\n"),
         case::Answer::Status(status) if ask.path().len() > "/v2/".len() => Answer::status(status),
+        case::Answer::NoDigest if ask.path().contains("/manifests/") => {
+            if ask.method == "HEAD" {
+                Answer::status(200).with("Content-Type", image::MANIFEST)
+            } else {
+                Answer::status(500)
+            }
+        }
         case::Answer::Token if ask.path() == "/token" => {
             let paid = demand.login.as_ref().is_none_or(|login| {
                 ask.header("authorization").is_some_and(|value| value == format!("Basic {}", image::base64(login.as_bytes())))

@@ -23,6 +23,7 @@
 //! answer = "500"                              # a program of our own that answers so: any status, or
 //!                                             #   "html"      a page, with 200
 //!                                             #   "no blobs"  the manifest, but none of its blobs
+//!                                             #   "no digest" that the manifest is there, but not its digest; then 500
 //!                                             #   "token"     the image, for a token that it issues itself
 //! login = "user:password"                     # with "token": what the token costs; default nothing
 //! ```
@@ -82,6 +83,7 @@ pub enum Answer {
     Status(u16),
     Html,
     NoBlobs,
+    NoDigest,
     Token,
 }
 
@@ -175,6 +177,7 @@ fn answer(text: &str) -> Result<Answer> {
     Ok(match text {
         "html" => Answer::Html,
         "no blobs" => Answer::NoBlobs,
+        "no digest" => Answer::NoDigest,
         "token" => Answer::Token,
         status => Answer::Status(status.parse().with_context(|| format!("answer = {status:?}"))?),
     })

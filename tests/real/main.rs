@@ -159,6 +159,11 @@ fn enclosed(case: &Path, programs: &Programs) -> Result<(), Failed> {
         .output()
         .map_err(|error| format!("setpriv: {error}"))?;
     if output.status.success() {
+        // What was left out is said.
+        let said = String::from_utf8_lossy(&output.stdout);
+        if !said.is_empty() {
+            println!("{}: {}", scratch_name(case, programs), said.trim_end());
+        }
         scratch.remove();
         return Ok(());
     }

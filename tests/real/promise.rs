@@ -7,6 +7,7 @@ use serde_json::Value;
 use crate::case::{Answer, Demand};
 use crate::image::TAG;
 use crate::registry::{self, Request};
+use crate::upstream;
 
 /// What one runtime will ask for one image, as `explain` says: URLs of the manifest, in order.
 pub type Attempts = Vec<String>;
@@ -50,7 +51,7 @@ pub fn expect(attempts: &[String], registries: &[Demand], asker: Asker, filled: 
     for (number, url) in attempts.iter().enumerate() {
         let (scheme, authority, path) = split(url)?;
         let Some(registry) = registries.iter().find(|registry| registry.is(authority)) else {
-            expected.upstream = true;
+            expected.upstream |= !upstream::nowhere(authority.split(':').next().unwrap_or_default());
             continue;
         };
         // A greeting in the wrong protocol does not reach the log either.
@@ -66,7 +67,7 @@ pub fn expect(attempts: &[String], registries: &[Demand], asker: Asker, filled: 
             filled && registry.holds.iter().any(|held| held == repository) && (reference == TAG || reference.starts_with("sha256:"));
         match registry.answer {
             Some(Answer::Html) => break,
-            Some(Answer::Status(304)) if asker.layers_elsewhere => break,
+            Some(Answer::Status(304) | Answer::NoDigest) if asker.layers_elsewhere => break,
             Some(Answer::Token) if registry.login.is_some() && !asker.tokens => {}
             Some(Answer::NoBlobs) if holds => {
                 expected.served = asker.layers_elsewhere && expect(&attempts[number + 1..], registries, asker, filled)?.served;

@@ -22,6 +22,9 @@ use crate::{image, tree};
 /// Longer than any case takes; a case that hangs ends with all its programs, because this process is number 1 of its namespace.
 const DEADLINE: Duration = Duration::from_secs(110);
 
+/// How often containerd asks a registry that has enough for now (429; T38): seen on 1.6.20, 1.7.24 and 2.1.9.
+const TRIES: usize = 6;
+
 /// nodeprep under test; another build of it can be named instead (a release, a static one).
 pub const OTHER_BINARY: &str = "NODEPREP_REAL_BINARY";
 
@@ -110,6 +113,13 @@ impl World<'_> {
                     Ok(seen) if seen == expected.requests => {}
                     Ok(seen) => self.wrong.push(format!("{what}: explain promised {:#?}, seen were {seen:#?}; {said}", expected.requests)),
                     Err(error) => self.wrong.push(format!("{what}: {error}")),
+                }
+                for busy in demands.iter().filter(|demand| puller == Puller::Containerd && demand.answer == Some(case::Answer::Status(429)))
+                {
+                    let tries = requests.iter().filter(|request| busy.is(&request.host) && request.path.ends_with("/manifests/1")).count();
+                    if tries != TRIES {
+                        self.wrong.push(format!("{what}: {} was asked {tries} times, not {TRIES}", busy.listen));
+                    }
                 }
                 if outcome.is_ok() != expected.served {
                     self.wrong.push(format!("{what}: should {}, but {said}", if expected.served { "succeed" } else { "fail" }));

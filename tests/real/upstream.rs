@@ -48,12 +48,19 @@ pub fn name_server(asked: impl Fn(String) + Send + 'static) -> Result<()> {
         let mut packet = [0u8; 512];
         while let Ok((length, peer)) = socket.recv_from(&mut packet) {
             if let Some((name, answer)) = answer(&packet[..length]) {
-                asked(name);
+                if !nowhere(&name) {
+                    asked(name);
+                }
                 let _ = socket.send_to(&answer, peer);
             }
         }
     });
     Ok(())
+}
+
+/// Under `.invalid` there is nothing by definition (RFC 6761): who asks there asks nobody.
+pub fn nowhere(name: &str) -> bool {
+    name.trim_end_matches('.').rsplit('.').next() == Some("invalid")
 }
 
 /// The name asked for and the answer: our address for type A, nothing for all others.
@@ -71,10 +78,12 @@ fn answer(question: &[u8]) -> Option<(String, Vec<u8>)> {
         at += length;
     }
     let kind = question.get(at..at + 4)?;
-    let address = kind == [0, 1, 0, 1];
+    let address = kind == [0, 1, 0, 1] && !nowhere(&name);
+    // "no such name", or no error
+    let code = if nowhere(&name) { 0x83 } else { 0x80 };
     let mut answer = Vec::new();
     answer.extend_from_slice(question.get(..2)?);
-    answer.extend_from_slice(&[0x85, 0x80, 0, 1, 0, u8::from(address), 0, 0, 0, 0]);
+    answer.extend_from_slice(&[0x85, code, 0, 1, 0, u8::from(address), 0, 0, 0, 0]);
     answer.extend_from_slice(question.get(12..at + 4)?);
     if address {
         answer.extend_from_slice(&[0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 0, 0, 4]);
