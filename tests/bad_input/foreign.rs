@@ -86,7 +86,7 @@ fn neither_file_nor_folder() {
 fn in_the_way_of_a_folder() {
     let node = Node::new();
     node.put("/etc/containerd/certs.d", "not a folder");
-    containerd_untouched(&node, 4, &["/etc/containerd/certs.d cannot be used: a file stands where a folder is needed"]);
+    containerd_untouched(&node, 4, &["/etc/containerd/certs.d is a file where a folder belongs", "move /etc/containerd/certs.d away"]);
     fs::remove_file(node.at("/etc/containerd/certs.d")).unwrap();
     node.link("/etc/containerd/certs.d/docker.io", "/proc/self");
     containerd_untouched(&node, 4, &["/etc/containerd/certs.d/docker.io cannot be used: it is a symbolic link that leads nowhere"]);
