@@ -41,6 +41,9 @@ pub struct Ledger {
     /// What was carried over from settings that we took out, by the file in which they stood.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub adopted: BTreeMap<NodePath, Adopted>,
+    /// What the proof of each target rested on when the ledger was written, by the target's name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub proved: BTreeMap<String, Digest>,
     /// The run that has not been proved complete.
     #[serde(default)]
     pub open: Option<Open>,
@@ -174,6 +177,7 @@ impl Ledger {
             dirs: BTreeSet::new(),
             due: Vec::new(),
             adopted: BTreeMap::new(),
+            proved: BTreeMap::new(),
             open: None,
         }
     }

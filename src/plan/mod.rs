@@ -5,6 +5,7 @@
 
 pub mod activation;
 pub mod back;
+mod basis;
 pub mod build;
 pub mod diff;
 mod owned;
@@ -46,6 +47,8 @@ pub struct Plan {
     pub owned: BTreeMap<NodePath, Owned>,
     /// Folders that are ours afterwards, as far as they were so before; the executor adds those that it makes.
     pub dirs: BTreeSet<NodePath>,
+    /// What the proof of each target rests on, by the target's name.
+    pub proved: BTreeMap<String, Digest>,
     /// What is carried over, by the file in which it stood.
     pub adopted: BTreeMap<NodePath, Adopted>,
     /// Warnings and notes.

@@ -1,10 +1,12 @@
 //! All parts together: each is planned, proved and, if need be, left untouched on its own. Pure.
 
+use super::basis::{basis, files};
 use super::build::{Foreign, Now, add_part, overlay_plan};
 use super::owned::left_alone;
 use super::proof::{prove, same_meaning, shadowed};
 use super::{Activation, How, Plan};
 use crate::desired::{Desired, Part, Refusal, Target};
+use crate::model::digest::Digest;
 use crate::model::problem::{Problem, Severity};
 use crate::runtime::{FoundRuntime, Runtime};
 use crate::spec::Spec;
@@ -46,10 +48,21 @@ pub fn readers<'a>(target: &Target, found: &'a [FoundRuntime]) -> Vec<&'a FoundR
 pub fn plan(spec: &Spec, desired: Desired, found: &[FoundRuntime], now: Now<'_>) -> Planned {
     let mut whole = Plan { dirs: now.ledger.dirs.clone(), ..Plan::default() };
     let mut parts = Vec::new();
+    let mut unproved = Vec::new();
+    let there = files(now.tree);
+    let rests_on = |part: &Part, files: Digest| basis(spec, &part.target, files, now.ledger, &readers(&part.target, found));
+    // what is carried over is part of the meaning, too: it is proved every time
+    let proved = |part: &Part| {
+        let before = now.ledger.proved.get(&part.target.to_string()).filter(|_| now.ledger.open.is_none() && part.adopted.is_empty());
+        before.is_some_and(|before| *before == rests_on(part, there))
+    };
     for part in desired.parts {
         let readers = readers(&part.target, found);
-        match plan_part(spec, &part, &readers, now) {
-            Ok((mut steps, activations)) => {
+        match plan_part(spec, &part, &readers, now, proved(&part)) {
+            Ok(PartPlan { mut steps, activations, known }) => {
+                if known {
+                    unproved.push(parts.len());
+                }
                 whole.dirs.append(&mut steps.dirs);
                 whole.stage.append(&mut steps.stage);
                 whole.switch.append(&mut steps.switch);
@@ -66,6 +79,19 @@ pub fn plan(spec: &Spec, desired: Desired, found: &[FoundRuntime], now: Now<'_>)
             }
         }
     }
+    let changes = !(whole.stage.is_empty() && whole.switch.is_empty() && whole.retire.is_empty());
+    let after = if changes { overlay_plan(now.tree, &whole) } else { now.tree.clone() };
+    // another target changes files: what was proved before is proved once more with them
+    for at in unproved.into_iter().filter(|_| changes) {
+        let planned: &mut PlannedPart = &mut parts[at];
+        let spec = planned.part.spec.as_deref().unwrap_or(spec);
+        planned.refused = prove(spec, &planned.part, &after, now.ledger, &readers(&planned.part.target, found)).err();
+    }
+    let there = if changes { files(&after) } else { there };
+    let is_proved = |target: &Target| matches!(target, Target::Containerd(_) | Target::Containers);
+    let sound =
+        parts.iter().filter(|planned| planned.refused.is_none() && planned.part.adopted.is_empty() && is_proved(&planned.part.target));
+    whole.proved = sound.map(|planned| (planned.part.target.to_string(), rests_on(&planned.part, there))).collect();
     // targets that are not on the node any more keep what they have: the ledger still knows it for revert
     let planned = |target: &Target| parts.iter().any(|planned: &PlannedPart| &planned.part.target == target);
     keep(&mut whole, now, |target| !planned(target));
@@ -81,7 +107,7 @@ pub(super) fn keep(plan: &mut Plan, now: Now<'_>, of: impl Fn(&Target) -> bool) 
     plan.adopted.extend(adopted.map(|(config, adopted)| (config.clone(), adopted.clone())));
 }
 
-fn plan_part(spec: &Spec, part: &Part, readers: &[&FoundRuntime], now: Now<'_>) -> Result<(Plan, Vec<Activation>), Refusal> {
+fn plan_part(spec: &Spec, part: &Part, readers: &[&FoundRuntime], now: Now<'_>, proved: bool) -> Result<PartPlan, Refusal> {
     let spec = part.spec.as_deref().unwrap_or(spec);
     let was = part.was.as_ref().unwrap_or(now.tree);
     if let Some(refusal) = &part.refused {
@@ -97,11 +123,15 @@ fn plan_part(spec: &Spec, part: &Part, readers: &[&FoundRuntime], now: Now<'_>) 
             return Err(Refusal::Conflict(lost));
         }
     }
+    let mut known = false;
     // a containerd without CRI is left as it is: nobody pulls through it
     let idle = matches!(part.target, Target::Containerd(_)) && part.wants.is_empty();
     // only these two kinds of target say what is pulled from where
     if matches!(part.target, Target::Containerd(_) | Target::Containers) && !idle {
-        prove(spec, part, &after, now.ledger, readers)?;
+        known = proved && !changes;
+        if !known {
+            prove(spec, part, &after, now.ledger, readers)?;
+        }
     }
     if let Target::Containerd(config) = &part.target
         && !part.adopted.is_empty()
@@ -112,7 +142,15 @@ fn plan_part(spec: &Spec, part: &Part, readers: &[&FoundRuntime], now: Now<'_>) 
     if part.target == Target::Trust {
         activations.extend(super::activation::refresh(spec, now.tree, &steps, super::activation::cut_off(now.ledger)));
     }
-    Ok((steps, activations))
+    Ok(PartPlan { steps, activations, known })
+}
+
+/// The steps of one part.
+struct PartPlan {
+    steps: Plan,
+    activations: Vec<Activation>,
+    /// The proof was not made, because an earlier run made it.
+    known: bool,
 }
 
 impl Planned {

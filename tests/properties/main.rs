@@ -21,6 +21,7 @@ use std::sync::OnceLock;
 use generate::{Draft, What};
 use nodeprep::ledger::Ledger;
 use nodeprep::model::image::ImageRef;
+use nodeprep::model::path::NodePath;
 use nodeprep::model::problem::Severity;
 use nodeprep::model::snapshot::{Probes, Snapshot};
 use nodeprep::model::time::Time;
@@ -165,6 +166,21 @@ fn nodeprep(folder: &Path, words: &[&str]) -> (i32, String) {
     (output.status.code().unwrap_or(-1), text)
 }
 
+/// What the proof rested on is what the next run finds, so that it need not be made again.
+fn proof_is_remembered(root: &Path, draft: &Draft) -> Result<(), TestCaseError> {
+    let node = Root::open(root).expect("root");
+    let ledger = nodeprep::apply::load_ledger(&node, &NodePath::fixed(flow::STATE)).expect("a ledger").expect("a ledger");
+    let spec = load(draft).expect("a spec");
+    let probes = Probes::default();
+    let limits = read::Limits { bundles: flow::large_files(), ..read::Limits::default() };
+    let tree = read::read_within(&node, &limits, |tree| flow::wishes(tree, &probes, &ledger, &[]));
+    let found = flow::configured(facts::found(&tree, &probes), &spec, &[]);
+    let planned = flow::prepare(&spec, &Snapshot { tree, probes }, &found, &ledger, &BTreeMap::new(), Foreign::Refuse, &[]);
+    prop_assert!(!ledger.proved.is_empty());
+    prop_assert_eq!(&planned.plan.proved, &ledger.proved);
+    Ok(())
+}
+
 /// Whether somebody else speaks of a registry that no spec names.
 fn foreign(node: &BTreeMap<&'static str, What>) -> bool {
     node.keys().any(|path| path.contains("elsewhere") || path.contains("10-theirs"))
@@ -222,6 +238,9 @@ fn apply_is_idempotent_and_revert_gives_everything_back() {
             let expected = code == 0 || code == 4 || code == 5 && draft.deny && foreign(&node);
             prop_assert!(expected, "apply ended with {code}:\n{text}\n{}", draft.text());
             applied.set(applied.get() + u32::from(code == 0));
+            if code == 0 {
+                proof_is_remembered(&root, draft)?;
+            }
             let once = listing(&root);
             let (again, text) = nodeprep(scratch.path(), &words);
             prop_assert_eq!(again, code, "{}", text);

@@ -203,7 +203,15 @@ impl Hands<'_> {
         let new = units.chain(&self.left).filter(|one| !known(one)).map(|one| Due { what: one.clone(), since: self.when });
         let kept = self.plan.due.iter().filter(|due| !(is_command(&due.what) && self.ran.contains(&due.what.who)));
         let due = kept.cloned().chain(new).collect();
-        Ok(Ledger { owned, dirs, due, adopted: self.plan.adopted.clone(), open: None, ..self.old.clone() })
+        Ok(Ledger {
+            owned,
+            dirs,
+            due,
+            adopted: self.plan.adopted.clone(),
+            proved: self.plan.proved.clone(),
+            open: None,
+            ..self.old.clone()
+        })
     }
 
     /// Whether nothing is in a folder but `empty` ones. A folder of ours from which somebody took our file is of no use any

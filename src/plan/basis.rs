@@ -1,0 +1,105 @@
+//! What a proof rests on, as one digest: while it stays the same, the proof need not be made again. Pure.
+//!
+//! The proof costs more than everything else in a run that changes nothing. It depends on this program, the spec, the runtimes
+//! and their versions, and the files that they may read; the ledger keeps the keyed digest of all that from the last run that
+//! changed something. Whatever differs, even in a file that turns out not to matter, makes the proof anew.
+
+use crate::desired::Target;
+use crate::ledger::Ledger;
+use crate::model::digest::Digest;
+use crate::model::path::NodePath;
+use crate::model::tree::{Entry, Tree};
+use crate::runtime::{FoundRuntime, facts};
+use crate::spec::Spec;
+use crate::trust::family::FAMILIES;
+
+/// The digest of everything that [`super::proof::prove`] looks at for `target`; `files` is that of the files.
+#[must_use]
+pub fn basis(spec: &Spec, target: &Target, files: Digest, ledger: &Ledger, readers: &[&FoundRuntime]) -> Digest {
+    let mut all = format!("{} {} {target} {files}\n", env!("CARGO_PKG_VERSION"), spec.digest).into_bytes();
+    for reader in readers {
+        let running = reader.running.as_ref().map(|process| process.version);
+        let said = format!("{:?} {:?} {running:?} {} {:?}\n", reader.runtime, reader.installed, reader.config, reader.env);
+        all.extend_from_slice(said.as_bytes());
+    }
+    Digest::keyed(&ledger.key, &all)
+}
+
+/// The digest of all files that were read, or will be there: their names and content.
+#[must_use]
+pub fn files(tree: &Tree) -> Digest {
+    let mut all = Vec::new();
+    // the package database gives versions, which the basis has; bundles are the OS's own trust, which every attempt has anyway
+    let mut left_out: Vec<NodePath> = FAMILIES.iter().map(|family| NodePath::fixed(family.bundle)).collect();
+    left_out.push(NodePath::fixed(facts::DPKG_STATUS));
+    for (path, entry) in tree.iter().filter(|(path, _)| !left_out.contains(path)) {
+        let (kind, content): (u8, &[u8]) = match entry {
+            Entry::File { bytes, .. } => (b'f', bytes),
+            Entry::Link { to, .. } => (b'l', to.as_bytes()),
+            Entry::Unreadable(why) => (b'u', why.as_bytes()),
+            // an empty folder already decides what is pulled (vector T23)
+            Entry::Dir { .. } if tree.below(path).next().is_none() => (b'd', b""),
+            Entry::Dir { .. } | Entry::Absent => continue,
+        };
+        all.push(kind);
+        all.extend_from_slice(path.as_str().as_bytes());
+        all.push(0);
+        all.extend_from_slice(&content.len().to_le_bytes());
+        all.extend_from_slice(content);
+    }
+    Digest::of(&all)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::tree::Meta;
+    use crate::runtime::{Presence, Runtime};
+
+    #[test]
+    fn whatever_a_proof_looks_at_makes_another_basis() {
+        let document = "version = 1\nfallback = \"never\"\n[[mirror]]\nsource = \"quay.io\"\nendpoints = [\"m.example\"]\n";
+        let spec = |text: &str| {
+            let draft = crate::spec::load::Draft::open("spec.toml", text.as_bytes()).unwrap();
+            draft.close(&std::collections::BTreeMap::new(), None).spec.unwrap()
+        };
+        let reader = |version| FoundRuntime {
+            runtime: Runtime::Containerd,
+            presence: Presence::There,
+            because: NodePath::root(),
+            installed: Some(version),
+            running: None,
+            config: NodePath::fixed("/c.toml"),
+            unit: None,
+            env: Vec::new(),
+        };
+        let tree = |file: &'static str, text: &str| {
+            let mut tree = Tree::default();
+            tree.put(&NodePath::fixed(file), text.as_bytes(), 0o644);
+            tree
+        };
+        let of = |spec: &Spec, tree: &Tree, key: u8, version| {
+            let target = Target::Containerd(NodePath::fixed("/c.toml"));
+            basis(spec, &target, files(tree), &Ledger::new([key; 32]), &[&reader(version)])
+        };
+        let (one, version) = (spec(document), crate::model::version::Version(1, 7, 24));
+        let first = of(&one, &tree("/etc/x", "a"), 7, version);
+        assert_eq!(first, of(&spec(document), &tree("/etc/x", "a"), 7, version));
+        let mut empty = tree("/etc/x", "a");
+        empty.insert(NodePath::fixed("/etc/empty"), Entry::Dir { meta: Meta::new(0o755), listed: true });
+        for other in [
+            of(&spec(&document.replace("never", "upstream")), &tree("/etc/x", "a"), 7, version),
+            of(&one, &tree("/etc/x", "b"), 7, version),
+            of(&one, &tree("/etc/y", "a"), 7, version),
+            of(&one, &empty, 7, version),
+            of(&one, &tree("/etc/x", "a"), 8, version),
+            of(&one, &tree("/etc/x", "a"), 7, crate::model::version::Version(2, 1, 9)),
+        ] {
+            assert_ne!(first, other);
+        }
+        let bundle = NodePath::fixed(FAMILIES[0].bundle);
+        let mut more = tree("/etc/x", "a");
+        more.put(&bundle, *b"certificates", 0o644);
+        assert_eq!(first, of(&one, &more, 7, version));
+    }
+}
