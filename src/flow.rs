@@ -40,7 +40,8 @@ pub fn wishes(tree: &Tree, probes: &Probes, ledger: &Ledger, named: &[Runtime]) 
     }
     // once the folders that they stand in are known, most of these have been read with them
     if tree.iter().next().is_some() {
-        wishes.extend(ledger.owned.keys().map(|path| Wish::path(path.clone())));
+        let unread = ledger.owned.keys().filter(|path| tree.entry(path).is_none());
+        wishes.extend(unread.map(|path| Wish::path(path.clone())));
     }
     wishes
 }
