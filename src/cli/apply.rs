@@ -81,7 +81,7 @@ impl Apply {
 
 /// Whether the anchors are in the bundle: the exit code of the store's command proves nothing.
 fn arrived(session: &Session, spec: &Spec, report: &mut Report) {
-    let tree = session.look_again(|_| trust::wishes());
+    let tree = session.look_again(trust::wishes);
     let Ok(family) = trust::family(&tree) else { return };
     let missing = trust::missing(spec, family, &tree);
     if missing.is_empty() {
