@@ -131,7 +131,7 @@ pub static FAMILIES: [Family; 7] = [
         source: Source::Anchors,
         stage_dir: "/etc/ssl/.nodeprep-stage",
         keeps_non_ca: true,
-        tested: Tested::Inside("c_rehash"),
+        tested: Tested::Inside("openssl rehash"),
     },
     Family {
         name: "RHEL",
@@ -209,7 +209,7 @@ pub static FAMILIES: [Family; 7] = [
         source: Source::Anchors,
         stage_dir: "/etc/ssl/.nodeprep-stage",
         keeps_non_ca: true,
-        tested: Tested::Inside("c_rehash"),
+        tested: Tested::Inside("openssl rehash"),
     },
     Family {
         name: "Alpine",
