@@ -267,7 +267,7 @@ impl Family {
     /// Whether the store's bundle takes the certificate up.
     #[must_use]
     pub fn exports(&self, cert: &Cert) -> bool {
-        self.keeps_non_ca || cert.is_ca
+        self.keeps_non_ca || cert.is_anchor()
     }
 
     /// Whether a file of this name in the anchor folder is taken for an anchor.
