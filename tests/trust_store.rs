@@ -1,6 +1,7 @@
 //! nodeprep and the trust stores' real tools, each on a throw-away overlay of this machine's root in a mount namespace of its
 //! own: Debian's update-ca-certificates as it is; p11-kit's `trust` laid out as on RHEL, SUSE and Arch; OpenSSL's `rehash` as on
-//! Flatcar and Photon; for Alpine a stand-in that follows its rules. Skipped, with the reason, where this is not possible: not
+//! Flatcar and Photon; for Alpine a stand-in that follows its rules; and the
+//! root of an image that is built without tools and booted. Skipped, with the reason, where this is not possible: not
 //! root, no namespaces, no overlay, tools that cannot be had.
 #![allow(clippy::disallowed_methods, clippy::unwrap_used, clippy::print_stdout, reason = "tests look, panic and talk")]
 
@@ -84,4 +85,9 @@ fn photon() {
 #[test]
 fn alpine() {
     steps("alpine", &[]);
+}
+
+#[test]
+fn image() {
+    steps("image", &[]);
 }

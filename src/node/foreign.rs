@@ -69,7 +69,7 @@ fn machine(head: &[u8]) -> Option<String> {
         183 => "aarch64",
         243 => "riscv64",
         258 => "loongarch64",
-        other => return Some(format!("another one (ELF machine {other})")),
+        other => return Some(format!("another kind of machine (ELF number {other})")),
     };
     Some(name.to_owned())
 }
@@ -98,7 +98,7 @@ mod tests {
         put("usr/sbin/tool", b"#! /bin/sh -e\n");
         assert_eq!(said("tool"), "/usr/sbin/tool needs /bin/sh, which is not there");
         put("bin/sh", &elf(1, [50, 0]));
-        assert!(said("tool").starts_with("/bin/sh is made for another one (ELF machine 50), and this machine is "), "{}", said("tool"));
+        assert!(said("tool").starts_with("/bin/sh is made for another kind of machine (ELF number 50), and this machine is "), "{}", said("tool"));
         put("bin/sh", &elf(2, [0, 22]));
         assert!(said("/usr/sbin/tool").starts_with("/bin/sh is made for s390x") || std::env::consts::ARCH == "s390x");
         put("bin/sh", b"#!/bin/sh\n");
