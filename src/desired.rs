@@ -70,6 +70,9 @@ pub fn desired(spec: &Spec, tree: &Tree, found: &[FoundRuntime], ledger: &Ledger
     for part in &mut parts {
         express(spec, found, part);
     }
+    if let Some(problem) = trust::by_api(tree) {
+        parts = parts.into_iter().map(|part| part.refuse(Refusal::Cannot(vec![problem.clone()]))).collect();
+    }
     Desired { parts }
 }
 
