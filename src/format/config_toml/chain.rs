@@ -241,7 +241,7 @@ fn read_files<'a>(tree: &'a Tree, path: &NodePath, dialect: Dialect) -> Result<V
         let (version, top, imports) = parse(&text, &path, number, dialect)?;
         for import in imports {
             // 1.6 takes a relative pattern from its working directory, where nothing lies (seen on 1.6.20)
-            if dialect == Dialect::V1_6 && import.relative && import.is_pattern() {
+            if dialect.is_v1_6() && import.relative && import.is_pattern() {
                 continue;
             }
             let place = Place::at(path.as_str(), &text, import.offset);
@@ -275,7 +275,7 @@ fn version(files: &[Read<'_>], dialect: Dialect) -> Result<i64, Broken> {
     for file in files {
         let Some(version) = file.version else { continue };
         // 1.6 takes whatever is higher for 2 (seen on 1.6.20)
-        let version = if dialect == Dialect::V1_6 { version.min(dialect.newest_config()) } else { version };
+        let version = if dialect.is_v1_6() { version.min(dialect.newest_config()) } else { version };
         if version > dialect.newest_config() {
             return broken(file, format!("version = {version} is too new for {}, it does not start", dialect.name()));
         }
