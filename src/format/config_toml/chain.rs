@@ -7,7 +7,7 @@ use toml_edit::Document;
 use super::imports::{Import, imported};
 use super::merged::{Node, Spot};
 use super::{CRI_V2, CRI_V3};
-use crate::format::hosts_toml::toml10::newer_than_toml_1_0;
+use crate::format::hosts_toml::toml10::{newer_than_toml_1_0, unread};
 use crate::model::path::NodePath;
 use crate::model::place::Place;
 use crate::model::secret::Secret;
@@ -259,7 +259,8 @@ fn parse(text: &str, path: &NodePath, number: usize, dialect: Dialect) -> Result
     })?;
     if let Some((what, offset)) = newer_than_toml_1_0(&document, !dialect.is_v2()) {
         let at = Place::at(path.as_str(), text, offset);
-        return Err(Broken { why: format!("TOML syntax: {what}, containerd does not start"), at });
+        let start = if dialect.is_v2() { "may not start" } else { "does not start" };
+        return Err(Broken { why: format!("TOML syntax: {}: {} {start}", unread(what, dialect), dialect.name()), at });
     }
     // 0 is "not set" when files are merged
     let version = document.get("version").and_then(toml_edit::Item::as_integer).filter(|version| *version != 0);

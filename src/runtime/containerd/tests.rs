@@ -247,6 +247,15 @@ fn refusals() {
     }
     assert_eq!(refused("\u{feff}version = 2\n", &old), [""; 0]);
     assert_eq!(refused("\u{feff}version = 2\n", &new), ["config-toml"]);
+    // what only one of the two can read is refused, whichever runs, and taken where the other is not there
+    let lines = "version = 2\n[debug]\nx = {\n  a = 1\n}\n";
+    assert_eq!(refused(lines, &old), [""; 0]);
+    for both in [&new[..], &[old[0], new[0]], &[new[0], old[0]]] {
+        assert_eq!(refused(lines, both), ["config-toml"]);
+    }
+    for newer in ["version = 2\n[debug]\nx = { a = 1, }\n", "version = 2\n[debug]\nx = \"\\e\"\n"] {
+        assert_eq!((refused(newer, &old), refused(newer, &new)), (vec!["config-toml"], vec!["config-toml"]));
+    }
     assert_eq!(refused("[debug]\n", &old), [""; 0]);
     let mirrors = |endpoint: &str| format!("version = 2\n{table}.mirrors.\"quay.io\"]\nendpoint = [\"{endpoint}\"]\n");
     assert_eq!(refused(&mirrors("https://m"), &new), [""; 0]);
