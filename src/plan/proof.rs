@@ -34,7 +34,7 @@ fn probes(spec: &Spec, extra: &[String]) -> Vec<Resolution> {
     let digest = format!("sha256:{}", "0".repeat(64));
     let mut names = BTreeSet::new();
     for mirror in &spec.mirrors {
-        let Source { host, path } = &mirror.source;
+        let Source::Prefix { host, path } = &mirror.source else { continue };
         let aliases = spec.closed_names(mirror);
         for host in std::iter::once(host).chain(&aliases) {
             let base = if path.is_all() { host.to_string() } else { format!("{host}/{path}") };

@@ -15,6 +15,7 @@ use crate::model::host::Host;
 use crate::model::image::ImageRef;
 use crate::model::place::Place;
 use crate::model::problem::{Problem, Severity};
+use crate::model::repo::RepoPath;
 use crate::model::resolution::{Attempt, End, Resolution, Trust};
 use crate::model::version::Version;
 use crate::runtime::{Dialect, Runtime, containerd};
@@ -310,7 +311,8 @@ fn occurrences(spec: &Spec, subject: Subject) -> Vec<(String, Option<Place>)> {
         // nothing to say about these
         Subject::HostSource | Subject::Prefix | Subject::ClientCertificate => Vec::new(),
         Subject::PortlessSource => {
-            let mut sources = spec.mirrors.iter().filter(|mirror| mirror.source.path.is_all() && mirror.source.host.port().is_none());
+            let portless = |mirror: &&super::Mirror| mirror.source.whole().is_some_and(|host| host.port().is_none());
+            let mut sources = spec.mirrors.iter().filter(portless);
             let first = sources.next();
             let more = sources.count();
             let name = |first: &super::Mirror| match more {
@@ -320,11 +322,11 @@ fn occurrences(spec: &Spec, subject: Subject) -> Vec<(String, Option<Place>)> {
             first.map(|first| (name(first), Some(first.at.clone()))).into_iter().collect()
         }
         Subject::SubHostSource => {
-            let below = spec.mirrors.iter().filter(|mirror| !mirror.source.path.is_all());
+            let below = spec.mirrors.iter().filter(|mirror| mirror.source.below_host().is_some());
             below.map(|mirror| (format!("source {}", mirror.source), Some(mirror.at.clone()))).collect()
         }
         Subject::Ipv6Source => {
-            let found = spec.mirrors.iter().filter(|mirror| mirror.source.host.is_ipv6());
+            let found = spec.mirrors.iter().filter(|mirror| mirror.source.host().is_some_and(Host::is_ipv6));
             found.map(|mirror| (format!("source {}", mirror.source), Some(mirror.at.clone()))).collect()
         }
         Subject::Ipv6 => {
@@ -350,7 +352,7 @@ fn occurrences(spec: &Spec, subject: Subject) -> Vec<(String, Option<Place>)> {
         }
         Subject::DenyShort => {
             let denies = spec.unlisted == Unlisted::Deny;
-            let sources = spec.mirrors.iter().map(|mirror| (&mirror.source.host, Some(&mirror.at)));
+            let sources = spec.mirrors.iter().filter_map(|mirror| Some((mirror.source.host()?, Some(&mirror.at))));
             let hosts = spec.access.iter().map(|(host, access)| (host, access.at.as_ref()));
             let found: BTreeMap<_, _> = hosts.chain(sources).filter(|(host, _)| denies && loses_to_its_domain(host)).collect();
             found.into_iter().map(|(host, at)| (format!("{host} beside unlisted = \"deny\""), at.cloned())).collect()
@@ -360,20 +362,21 @@ fn occurrences(spec: &Spec, subject: Subject) -> Vec<(String, Option<Place>)> {
 
 /// Endpoints that lie, wholly or partly, under the block of a `never` source; a longer source that is open lifts it.
 fn closed_endpoints(spec: &Spec) -> Vec<(String, Option<Place>)> {
-    let mut sources: BTreeMap<&str, Vec<&super::Mirror>> = BTreeMap::new();
+    let mut sources: BTreeMap<&str, Vec<(&RepoPath, &super::Mirror)>> = BTreeMap::new();
     for mirror in &spec.mirrors {
-        sources.entry(canonical(&mirror.source.host)).or_default().push(mirror);
+        if let Some((host, path)) = mirror.source.prefix() {
+            sources.entry(canonical(host)).or_default().push((path, mirror));
+        }
     }
     let mut found = Vec::new();
     for mirror in &spec.mirrors {
         for endpoint in &mirror.endpoints {
             let Some(there) = sources.get(canonical(&endpoint.host)) else { continue };
-            let covers = |other: &&&super::Mirror| endpoint.prefix.below(&other.source.path).is_some();
-            let decides = there.iter().filter(covers).max_by_key(|other| other.source.path.as_str().len());
-            let inside =
-                |other: &&&super::Mirror| other.source.path != endpoint.prefix && other.source.path.below(&endpoint.prefix).is_some();
-            let mut blocks = decides.into_iter().chain(there.iter().filter(inside)).filter(|other| other.fallback == Fallback::Never);
-            if let Some(block) = blocks.next() {
+            let covers = |(path, _): &&(&RepoPath, &super::Mirror)| endpoint.prefix.below(path).is_some();
+            let decides = there.iter().filter(covers).max_by_key(|(path, _)| path.as_str().len());
+            let inside = |(path, _): &&(&RepoPath, &super::Mirror)| **path != endpoint.prefix && path.below(&endpoint.prefix).is_some();
+            let mut blocks = decides.into_iter().chain(there.iter().filter(inside)).filter(|(_, other)| other.fallback == Fallback::Never);
+            if let Some((_, block)) = blocks.next() {
                 let thing = format!("endpoint {endpoint} of {} beside the closed source {}", mirror.source, block.source);
                 found.push((thing, Some(mirror.at.clone())));
             }

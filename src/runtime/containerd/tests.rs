@@ -76,7 +76,7 @@ fn spec(mirrors: Vec<Mirror>, access_of: BTreeMap<Host, Access>) -> Spec {
         default_access: Access { ca: Arc::from([CERTS[2].0.clone()]), ..access(Scheme::Https) },
         mirrors,
         pause: None,
-        rest: None,
+        passing: std::collections::BTreeSet::new(),
         exact: std::collections::BTreeSet::new(),
         names: crate::spec::Names::default(),
     }
@@ -90,9 +90,11 @@ fn mirror(source: &str, endpoints: &[(&str, &str)], fallback: Fallback) -> Mirro
         verbatim: false,
     };
     Mirror {
-        source: Source { host: Host::new(source).unwrap(), path: RepoPath::all() },
+        source: Source::registry(Host::new(source).unwrap()),
         endpoints: endpoints.iter().map(endpoint).collect(),
         fallback,
+        widen: false,
+        runtimes: None,
         at: Place::file("spec.toml"),
     }
 }
@@ -275,7 +277,7 @@ fn refusals() {
     assert_eq!(codes(&want(&with_pause, &on(), &tree, &old)), ["config-toml-overridden"]);
     assert_eq!(codes(&want(&with_pause, &on(), &tree, &new)), [""; 0]);
     let mut below = simple();
-    below.mirrors[0].source.path = RepoPath::new("library").unwrap();
+    below.mirrors[0].source = Source::Prefix { host: Host::fixed("docker.io"), path: RepoPath::new("library").unwrap() };
     assert_eq!(codes(&want(&below, &on(), &self::tree(&[]), &new)), ["subhost-source"]);
 }
 
@@ -427,10 +429,8 @@ proptest! {
         }
         let mut hosts: Vec<Host> = spec.own_hosts().map(|(host, _)| host.clone()).collect();
         for mirror in &spec.mirrors {
-            hosts.push(mirror.source.host.clone());
-            if mirror.fallback == Fallback::Never {
-                hosts.extend(mirror.source.host.aliases());
-            }
+            hosts.extend(mirror.source.host().cloned());
+            hosts.extend(spec.closed_names(mirror));
         }
         let tail = if digest { format!("@sha256:{}", "a".repeat(64)) } else { ":1".to_owned() };
         for dialect in Dialect::ALL {
