@@ -68,7 +68,7 @@ pub fn desired(spec: &Spec, tree: &Tree, found: &[FoundRuntime], ledger: &Ledger
         parts.push(containerd::want_knowing(spec, on, tree, &dialects, known));
     }
     for part in &mut parts {
-        express(spec, found, part);
+        express(spec, found, tree, part);
     }
     if let Some(problem) = trust::by_api(tree) {
         parts = parts.into_iter().map(|part| part.refuse(Refusal::Cannot(vec![problem.clone()]))).collect();
@@ -77,7 +77,7 @@ pub fn desired(spec: &Spec, tree: &Tree, found: &[FoundRuntime], ledger: &Ledger
 }
 
 /// Adds what the expressibility table says of a part's runtimes: refusals stop it, approximations are noted.
-fn express(spec: &Spec, found: &[FoundRuntime], part: &mut Part) {
+fn express(spec: &Spec, found: &[FoundRuntime], tree: &Tree, part: &mut Part) {
     let mut refused = Vec::new();
     for reader in crate::plan::whole::readers(&part.target, found) {
         // CRI-O's own configuration holds no mirrors
@@ -85,7 +85,7 @@ fn express(spec: &Spec, found: &[FoundRuntime], part: &mut Part) {
             continue;
         }
         // containers/image's room tells more of ports than the table does
-        for gap in gaps(spec, reader.runtime).into_iter().filter(|gap| gap.row.subject != Subject::PortlessSource) {
+        for gap in gaps(spec, reader.runtime, &reader.dialects(tree)).into_iter().filter(|gap| gap.row.subject != Subject::PortlessSource) {
             let list = if gap.problem.severity == Severity::Error { &mut refused } else { &mut part.notes };
             if !list.contains(&gap.problem) {
                 list.push(gap.problem);

@@ -76,7 +76,7 @@ fn spec(folder: &Path) -> Spec {
         default_access: Access { scheme: Scheme::Https, ca: [].into(), client: None, login: None, insecure: false, at: None },
         mirrors: Vec::new(),
         pause: None,
-        rest: None,
+        passing: std::collections::BTreeSet::new(),
         exact: std::collections::BTreeSet::new(),
         names: nodeprep::spec::Names::default(),
     }

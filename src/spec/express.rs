@@ -12,10 +12,13 @@ use super::validate::canonical;
 use super::{Fallback, Spec, Unlisted};
 use crate::model::endpoint::Scheme;
 use crate::model::host::Host;
+use crate::model::image::ImageRef;
 use crate::model::place::Place;
 use crate::model::problem::{Problem, Severity};
+use crate::model::repo::RepoPath;
 use crate::model::resolution::{Attempt, End, Resolution, Trust};
-use crate::runtime::Runtime;
+use crate::model::version::Version;
+use crate::runtime::{Dialect, Runtime, containerd};
 
 /// Runtimes that read the same files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -35,7 +38,9 @@ pub enum Subject {
     PortlessSource,
     /// A source below host level.
     SubHostSource,
-    /// An IPv6 address as host.
+    /// An IPv6 address as source.
+    Ipv6Source,
+    /// An IPv6 address as endpoint, or as host of its own.
     Ipv6,
     /// An endpoint's host without dot and port.
     BareEndpoint,
@@ -82,6 +87,13 @@ pub enum Verdict {
         /// What to write instead.
         instead: &'static str,
     },
+    /// It can, from one version on.
+    Since {
+        /// The version.
+        version: Version,
+        /// How it is before.
+        before: &'static Verdict,
+    },
     /// Nearly.
     Approximated {
         /// What is different.
@@ -103,6 +115,12 @@ const fn nearly(subject: Subject, family: Family, note: &'static str) -> Row {
 
 const HTTPS_FIRST: &str = "HTTPS without verification is tried first, then plain HTTP: registries.conf has one word for both";
 
+const NO_IPV6: &str = "references to IPv6 addresses cannot be parsed";
+const DNS_NAME: &str = "give the registry a DNS name and write that";
+
+/// Since when containerd reads references to IPv6 addresses (`reference/docker/reference.go`; seen on 1.7.24 and 2.1.9; 1.6.20 does not).
+const IPV6_REFERENCES: Version = Version(1, 7, 0);
+
 /// The table.
 pub const ROWS: &[Row] = &[
     Row { fallback: Some(Fallback::Never), ..yes(Subject::HostSource, Family::Containerd) },
@@ -122,13 +140,25 @@ pub const ROWS: &[Row] = &[
         "write the registry itself as source, or run what needs it on CRI-O or Podman",
     ),
     yes(Subject::SubHostSource, Family::Containers),
-    yes(Subject::Ipv6, Family::Containerd),
-    refused(
-        Subject::Ipv6,
-        Family::Containers,
-        "references to IPv6 addresses cannot be parsed",
-        "give the registry a DNS name and write that",
-    ),
+    Row {
+        subject: Subject::Ipv6Source,
+        fallback: None,
+        family: Family::Containerd,
+        verdict: Verdict::Since { version: IPV6_REFERENCES, before: &Verdict::Refused { reason: NO_IPV6, instead: DNS_NAME } },
+    },
+    refused(Subject::Ipv6Source, Family::Containers, NO_IPV6, DNS_NAME),
+    Row {
+        subject: Subject::Ipv6,
+        fallback: None,
+        family: Family::Containerd,
+        verdict: Verdict::Since {
+            version: IPV6_REFERENCES,
+            before: &Verdict::Approximated {
+                note: "it is used as an endpoint, but references to it cannot be parsed: no image is pulled from there by that name",
+            },
+        },
+    },
+    refused(Subject::Ipv6, Family::Containers, NO_IPV6, DNS_NAME),
     yes(Subject::BareEndpoint, Family::Containerd),
     refused(
         Subject::BareEndpoint,
@@ -212,7 +242,8 @@ impl Subject {
             Self::HostSource => "source `host[:port]`",
             Self::PortlessSource => "source without port",
             Self::SubHostSource => "source `host/repository/prefix`",
-            Self::Ipv6 => "IPv6 address as host",
+            Self::Ipv6Source => "IPv6 address as source",
+            Self::Ipv6 => "IPv6 address as endpoint or host of its own",
             Self::BareEndpoint => "endpoint host without dot and port",
             Self::Prefix => "endpoint with prefix",
             Self::ClosedEndpoint => "source on which another mirror's endpoint lies",
@@ -226,17 +257,31 @@ impl Subject {
     }
 }
 
-/// What of `spec` this runtime cannot express as it is meant.
+/// What of `spec` this runtime cannot express as it is meant. Where that depends on the version, it is refused when one of
+/// `dialects`, of which the files must be right for each, cannot; without any it is a note, for a fleet may have either.
 #[must_use]
-pub fn gaps(spec: &Spec, runtime: Runtime) -> Vec<Gap> {
+pub fn gaps(spec: &Spec, runtime: Runtime, dialects: &[Dialect]) -> Vec<Gap> {
     let family = Family::of(runtime);
     let mut gaps = Vec::new();
     for row in ROWS.iter().filter(|row| row.family == family) {
-        let (severity, code, why, help) = match &row.verdict {
-            Verdict::Yes => continue,
+        let (verdict, since) = match &row.verdict {
+            Verdict::Since { version, before } => {
+                let class = containerd::Dialect::of_version(*version);
+                let can = |dialect: &Dialect| dialect.containerd().is_none_or(|dialect| dialect >= class);
+                if !dialects.is_empty() && dialects.iter().all(can) {
+                    continue;
+                }
+                (*before, Some(version))
+            }
+            verdict => (verdict, None),
+        };
+        let (severity, code, why, help) = match verdict {
+            Verdict::Yes | Verdict::Since { .. } => continue,
+            Verdict::Refused { reason, .. } if since.is_some() && dialects.is_empty() => (Severity::Note, "approximated", reason, ""),
             Verdict::Refused { reason, instead } => (Severity::Error, "not-expressible", reason, *instead),
             Verdict::Approximated { note } => (Severity::Note, "approximated", note, ""),
         };
+        let why = since.map_or_else(|| (*why).to_owned(), |version| format!("before {}.{} {why}", version.0, version.1));
         for (thing, at) in occurrences(spec, row.subject) {
             let what = format!("{thing} on {}: {why}", family.name());
             gaps.push(Gap { problem: Problem { severity, at, ..Problem::note(code, what, help) }, row });
@@ -251,7 +296,7 @@ pub fn gaps(spec: &Spec, runtime: Runtime) -> Vec<Gap> {
 pub fn proof(spec: &Spec) -> Vec<Problem> {
     let mut seen: BTreeSet<String> = BTreeSet::new();
     let named = spec.runtimes.as_deref();
-    let all = named.unwrap_or(&Runtime::ALL).iter().flat_map(|runtime| gaps(spec, *runtime)).map(|gap| gap.problem);
+    let all = named.unwrap_or(&Runtime::ALL).iter().flat_map(|runtime| gaps(spec, *runtime, &[])).map(|gap| gap.problem);
     let fresh = all.filter(|problem| seen.insert(problem.what.clone()));
     fresh.map(|problem| if named.is_some() { problem } else { Problem { severity: Severity::Note, ..problem } }).collect()
 }
@@ -266,7 +311,8 @@ fn occurrences(spec: &Spec, subject: Subject) -> Vec<(String, Option<Place>)> {
         // nothing to say about these
         Subject::HostSource | Subject::Prefix | Subject::ClientCertificate => Vec::new(),
         Subject::PortlessSource => {
-            let mut sources = spec.mirrors.iter().filter(|mirror| mirror.source.path.is_all() && mirror.source.host.port().is_none());
+            let portless = |mirror: &&super::Mirror| mirror.source.whole().is_some_and(|host| host.port().is_none());
+            let mut sources = spec.mirrors.iter().filter(portless);
             let first = sources.next();
             let more = sources.count();
             let name = |first: &super::Mirror| match more {
@@ -276,14 +322,16 @@ fn occurrences(spec: &Spec, subject: Subject) -> Vec<(String, Option<Place>)> {
             first.map(|first| (name(first), Some(first.at.clone()))).into_iter().collect()
         }
         Subject::SubHostSource => {
-            let below = spec.mirrors.iter().filter(|mirror| !mirror.source.path.is_all());
+            let below = spec.mirrors.iter().filter(|mirror| mirror.source.below_host().is_some());
             below.map(|mirror| (format!("source {}", mirror.source), Some(mirror.at.clone()))).collect()
         }
+        Subject::Ipv6Source => {
+            let found = spec.mirrors.iter().filter(|mirror| mirror.source.host().is_some_and(Host::is_ipv6));
+            found.map(|mirror| (format!("source {}", mirror.source), Some(mirror.at.clone()))).collect()
+        }
         Subject::Ipv6 => {
-            let sources = spec.mirrors.iter().map(|mirror| (&mirror.source.host, Some(&mirror.at)));
-            let hosts = spec.access.iter().map(|(host, access)| (host, access.at.as_ref()));
-            let found: BTreeMap<_, _> = hosts.chain(sources).filter(|(host, _)| host.is_ipv6()).collect();
-            found.into_iter().map(|(host, at)| (format!("host {host}"), at.cloned())).collect()
+            let found = spec.access.iter().filter(|(host, _)| host.is_ipv6());
+            found.map(|(host, access)| (format!("host {host}"), access.at.clone())).collect()
         }
         Subject::BareEndpoint => {
             let mut found = BTreeMap::new();
@@ -304,7 +352,7 @@ fn occurrences(spec: &Spec, subject: Subject) -> Vec<(String, Option<Place>)> {
         }
         Subject::DenyShort => {
             let denies = spec.unlisted == Unlisted::Deny;
-            let sources = spec.mirrors.iter().map(|mirror| (&mirror.source.host, Some(&mirror.at)));
+            let sources = spec.mirrors.iter().filter_map(|mirror| Some((mirror.source.host()?, Some(&mirror.at))));
             let hosts = spec.access.iter().map(|(host, access)| (host, access.at.as_ref()));
             let found: BTreeMap<_, _> = hosts.chain(sources).filter(|(host, _)| denies && loses_to_its_domain(host)).collect();
             found.into_iter().map(|(host, at)| (format!("{host} beside unlisted = \"deny\""), at.cloned())).collect()
@@ -314,20 +362,21 @@ fn occurrences(spec: &Spec, subject: Subject) -> Vec<(String, Option<Place>)> {
 
 /// Endpoints that lie, wholly or partly, under the block of a `never` source; a longer source that is open lifts it.
 fn closed_endpoints(spec: &Spec) -> Vec<(String, Option<Place>)> {
-    let mut sources: BTreeMap<&str, Vec<&super::Mirror>> = BTreeMap::new();
+    let mut sources: BTreeMap<&str, Vec<(&RepoPath, &super::Mirror)>> = BTreeMap::new();
     for mirror in &spec.mirrors {
-        sources.entry(canonical(&mirror.source.host)).or_default().push(mirror);
+        if let Some((host, path)) = mirror.source.prefix() {
+            sources.entry(canonical(host)).or_default().push((path, mirror));
+        }
     }
     let mut found = Vec::new();
     for mirror in &spec.mirrors {
         for endpoint in &mirror.endpoints {
             let Some(there) = sources.get(canonical(&endpoint.host)) else { continue };
-            let covers = |other: &&&super::Mirror| endpoint.prefix.below(&other.source.path).is_some();
-            let decides = there.iter().filter(covers).max_by_key(|other| other.source.path.as_str().len());
-            let inside =
-                |other: &&&super::Mirror| other.source.path != endpoint.prefix && other.source.path.below(&endpoint.prefix).is_some();
-            let mut blocks = decides.into_iter().chain(there.iter().filter(inside)).filter(|other| other.fallback == Fallback::Never);
-            if let Some(block) = blocks.next() {
+            let covers = |(path, _): &&(&RepoPath, &super::Mirror)| endpoint.prefix.below(path).is_some();
+            let decides = there.iter().filter(covers).max_by_key(|(path, _)| path.as_str().len());
+            let inside = |(path, _): &&(&RepoPath, &super::Mirror)| **path != endpoint.prefix && path.below(&endpoint.prefix).is_some();
+            let mut blocks = decides.into_iter().chain(there.iter().filter(inside)).filter(|(_, other)| other.fallback == Fallback::Never);
+            if let Some((_, block)) = blocks.next() {
                 let thing = format!("endpoint {endpoint} of {} beside the closed source {}", mirror.source, block.source);
                 found.push((thing, Some(mirror.at.clone())));
             }
@@ -336,10 +385,14 @@ fn closed_endpoints(spec: &Spec) -> Vec<(String, Option<Place>)> {
     found
 }
 
-/// An intent as this runtime can express it: where [`ROWS`] says "approximated", what it will really ask.
+/// An intent as this version of a runtime can express it: where [`ROWS`] says "approximated", what it will really ask.
 #[must_use]
-pub fn adapt(spec: &Spec, resolution: Resolution, runtime: Runtime) -> Resolution {
-    match Family::of(runtime) {
+pub fn adapt(spec: &Spec, resolution: Resolution, dialect: Dialect) -> Resolution {
+    match family_of(dialect) {
+        Family::Containerd if unreadable(&resolution.image, dialect) => {
+            let why = format!("{}: {NO_IPV6}", resolution.image);
+            Resolution { attempts: Vec::new(), end: End::Broken(why), ..resolution }
+        }
         Family::Containerd => resolution,
         // what registries.conf has no name for stays open
         Family::Containers if matches!(resolution.end, End::Blocked(_)) && stays_open(spec, &resolution.image.host) => {
@@ -366,15 +419,30 @@ fn stays_open(spec: &Spec, host: &Host) -> bool {
     !denied(host) && !named(host) && !host.aliases().iter().any(named)
 }
 
+const fn family_of(dialect: Dialect) -> Family {
+    match dialect {
+        Dialect::Containerd(_) => Family::Containerd,
+        Dialect::Containers => Family::Containers,
+    }
+}
+
+/// Whether the image is one whose reference this version cannot even read: the table says so.
+#[must_use]
+pub fn unreadable(image: &ImageRef, dialect: Dialect) -> bool {
+    let old = |dialect: containerd::Dialect| dialect < containerd::Dialect::of_version(IPV6_REFERENCES);
+    image.host.is_ipv6() && dialect.containerd().is_some_and(old)
+}
+
 /// The same without a copy where there is nothing to adapt.
 #[must_use]
-pub fn adapted<'a>(spec: &Spec, resolution: &'a Resolution, runtime: Runtime) -> Cow<'a, Resolution> {
+pub fn adapted<'a>(spec: &Spec, resolution: &'a Resolution, dialect: Dialect) -> Cow<'a, Resolution> {
     let bent = |attempt: &Attempt| matches!(attempt.trust, Trust::Plain | Trust::Unverified);
     let denied = matches!(resolution.end, End::Blocked(_));
-    match Family::of(runtime) {
-        Family::Containers if denied || resolution.attempts.iter().any(bent) => Cow::Owned(adapt(spec, resolution.clone(), runtime)),
-        Family::Containerd | Family::Containers => Cow::Borrowed(resolution),
-    }
+    let adapt = match family_of(dialect) {
+        Family::Containers => denied || resolution.attempts.iter().any(bent),
+        Family::Containerd => unreadable(&resolution.image, dialect),
+    };
+    if adapt { Cow::Owned(self::adapt(spec, resolution.clone(), dialect)) } else { Cow::Borrowed(resolution) }
 }
 
 /// The table as Markdown, for the documentation.
@@ -388,8 +456,11 @@ pub fn markdown() -> String {
             continue;
         }
         done.push(key);
-        let cell =
-            |family| ROWS.iter().find(|row| row.family == family && (row.subject, row.fallback) == key).map_or_else(String::new, cell);
+        let cell = |family| {
+            ROWS.iter()
+                .find(|row| row.family == family && (row.subject, row.fallback) == key)
+                .map_or_else(String::new, |row| cell(&row.verdict))
+        };
         let fallback = match row.fallback {
             None => "any",
             Some(Fallback::Never) => "never",
@@ -401,10 +472,11 @@ pub fn markdown() -> String {
     text
 }
 
-fn cell(row: &Row) -> String {
-    match &row.verdict {
+fn cell(verdict: &Verdict) -> String {
+    match verdict {
         Verdict::Yes => "yes".to_owned(),
         Verdict::Refused { reason, instead } => format!("**refused**: {reason}; {instead}"),
+        Verdict::Since { version, before } => format!("yes, since {}.{}; before that {}", version.0, version.1, cell(before)),
         Verdict::Approximated { note } => format!("nearly: {note}"),
     }
 }
@@ -412,7 +484,6 @@ fn cell(row: &Row) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::image::ImageRef;
     use crate::spec::intent::intent;
     use crate::spec::load::Draft;
 
@@ -427,7 +498,7 @@ mod tests {
     }
 
     fn refusals(text: &str, runtime: Runtime) -> Vec<Subject> {
-        let gaps = gaps(&spec(text), runtime).into_iter().filter(|gap| gap.problem.severity == Severity::Error);
+        let gaps = gaps(&spec(text), runtime, &[]).into_iter().filter(|gap| gap.problem.severity == Severity::Error);
         gaps.map(|gap| gap.row.subject).collect()
     }
 
@@ -448,6 +519,7 @@ mod tests {
             (mirror("quay.io", "m.corp/quay"), vec![], vec![]),
             (mirror("quay.io/team", "m.corp/quay"), vec![Subject::SubHostSource], vec![]),
             (mirror("quay.io", "[2001:db8::1]:5000"), vec![], vec![Subject::Ipv6]),
+            (mirror("[2001:db8::1]:5000", "m.corp"), vec![], vec![Subject::Ipv6Source]),
             (mirror("quay.io", "mirror"), vec![], vec![Subject::BareEndpoint]),
             (mirror("quay.io", "m.corp") + &mirror("m.corp", "x.corp"), vec![], vec![Subject::ClosedEndpoint]),
         ] {
@@ -478,10 +550,34 @@ mod tests {
     fn one_word_for_two_meanings_becomes_two_attempts() {
         let spec = spec(&mirror("quay.io", "http://m.corp:5000"));
         let meant = intent(&spec, &ImageRef::parse("quay.io/a/b:1").unwrap());
-        assert_eq!(adapt(&spec, meant.clone(), Runtime::Containerd), meant);
-        let asked = adapt(&spec, meant, Runtime::Podman);
+        assert_eq!(adapt(&spec, meant.clone(), Dialect::Containerd(containerd::Dialect::V1_6)), meant);
+        let asked = adapt(&spec, meant, Dialect::Containers);
         let asked: Vec<_> = asked.attempts.iter().map(|attempt| (attempt.scheme, &attempt.trust)).collect();
         assert_eq!(asked, [(Scheme::Https, &Trust::Unverified), (Scheme::Http, &Trust::Plain)]);
+    }
+
+    /// A source at an IPv6 address: refused where a version that must be right cannot read such references, a note where no
+    /// version is known, nothing else.
+    #[test]
+    fn what_depends_on_the_version() {
+        use containerd::Dialect as Class;
+        let spec = spec(&mirror("[2001:db8::1]:5000", "m.corp"));
+        let found = |dialects: &[Class]| {
+            let dialects: Vec<Dialect> = dialects.iter().copied().map(Dialect::Containerd).collect();
+            let gaps = gaps(&spec, Runtime::Containerd, &dialects).into_iter();
+            gaps.filter(|gap| gap.row.subject == Subject::Ipv6Source).map(|gap| gap.problem.severity).collect::<Vec<_>>()
+        };
+        assert_eq!(found(&[Class::V1_6_32]), [Severity::Error]);
+        assert_eq!(found(&[Class::V2_1, Class::V1_6]), [Severity::Error]);
+        assert_eq!(found(&Class::ALL), [Severity::Error]);
+        assert_eq!(found(&[Class::V1_7_0, Class::V2_3]), []);
+        assert_eq!(found(&[]), [Severity::Note]);
+        let meant = intent(&spec, &ImageRef::parse("[2001:db8::1]:5000/a/b:1").unwrap());
+        for class in Class::ALL {
+            let asked = adapted(&spec, &meant, Dialect::Containerd(class));
+            assert_eq!(matches!(asked.end, End::Broken(_)), class.is_v1_6(), "{class:?}");
+            assert_eq!(asked.same(&meant), !class.is_v1_6(), "{class:?}");
+        }
     }
 
     #[test]

@@ -113,7 +113,8 @@ fn resolve_equals_intent_or_the_table_says_why() {
                     continue;
                 }
                 all = false;
-                let rows: Vec<_> = readers.iter().flat_map(|reader| express::gaps(&spec, reader.runtime)).collect();
+                let rows: Vec<_> =
+                    readers.iter().flat_map(|reader| express::gaps(&spec, reader.runtime, &reader.dialects(&snapshot.tree))).collect();
                 let confirmed = rows.iter().any(|gap| gap.problem.severity == Severity::Error);
                 prop_assert!(confirmed, "{} is refused, but no row says so: {refusal:?}\n{}", part.part.target, draft.text());
                 continue;
@@ -137,7 +138,7 @@ fn resolve_equals_intent_or_the_table_says_why() {
                         if intent(&spec, &image).attempts.iter().any(|attempt| attempt.repo.is_all()) {
                             continue;
                         }
-                        let want = express::adapt(&spec, intent(&spec, &image), reader.runtime);
+                        let want = express::adapt(&spec, intent(&spec, &image), dialect);
                         let got = view.resolve(&image);
                         compared.set(compared.get() + 1);
                         prop_assert_eq!(got.key(), want.key(), "{} {} {}\n{}\n{:#?}", reader.runtime, dialect, image, draft.text(), got);

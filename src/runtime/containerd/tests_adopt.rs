@@ -32,7 +32,7 @@ fn spec(fallback: Fallback, hosts: &[&str]) -> Spec {
         mirrors: vec![],
         pause: None,
         unlisted: crate::spec::Unlisted::Allow,
-        rest: None,
+        passing: std::collections::BTreeSet::new(),
         exact: std::collections::BTreeSet::new(),
         names: crate::spec::Names::default(),
     }

@@ -21,7 +21,7 @@ pub struct Checked {
 
 /// Checks every `[[mirror]]`.
 pub fn check(raw: &Raw, problems: &mut Problems<'_>) -> Vec<Checked> {
-    let mut sources: HashMap<(String, String), (String, u32)> = HashMap::new();
+    let mut sources: HashMap<String, (String, u32)> = HashMap::new();
     let mut found = Vec::with_capacity(raw.mirrors.len());
     for written in &raw.mirrors {
         let source = written.source.as_ref().and_then(|at| Some((name::source(at, problems)?, at)));
@@ -43,8 +43,9 @@ pub fn check(raw: &Raw, problems: &mut Problems<'_>) -> Vec<Checked> {
                 continue;
             }
             if let Some((source, _)) = &source
-                && canonical(&source.host) == canonical(&endpoint.host)
-                && endpoint.prefix.below(&source.path).is_some()
+                && let Some((host, path)) = source.prefix()
+                && canonical(host) == canonical(&endpoint.host)
+                && endpoint.prefix.below(path).is_some()
             {
                 let what = format!("endpoint {endpoint} lies inside its own source {source}");
                 problems.error("mirror-of-itself", &at.span, what, "name the place where the copies are kept, or take it out");
@@ -55,14 +56,17 @@ pub fn check(raw: &Raw, problems: &mut Problems<'_>) -> Vec<Checked> {
         }
         let Some((source, _)) = source else { continue };
         let fallback = written.fallback.or(raw.fallback.as_ref().map(|word| word.value)).unwrap_or(Fallback::Never);
-        let mirror = Mirror { source, endpoints, fallback, at: problems.text().place(written.at.start) };
+        let mirror = Mirror { source, endpoints, fallback, widen: false, runtimes: None, at: problems.text().place(written.at.start) };
         found.push(Checked { mirror, at: written.at.clone(), spans });
     }
     found
 }
 
-fn twice(source: &Source, span: &Range<usize>, sources: &mut HashMap<(String, String), (String, u32)>, problems: &mut Problems<'_>) {
-    let key = (canonical(&source.host).to_owned(), source.path.as_str().to_owned());
+fn twice(source: &Source, span: &Range<usize>, sources: &mut HashMap<String, (String, u32)>, problems: &mut Problems<'_>) {
+    let key = match source {
+        Source::Prefix { host, path } => format!("{}/{path}", canonical(host)),
+        Source::All | Source::Domain(_) => source.to_string(),
+    };
     if let Some((first, line)) = sources.get(&key) {
         let what = if *first == source.to_string() {
             format!("source {source} is mirrored twice, first on line {line}")

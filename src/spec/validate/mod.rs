@@ -107,8 +107,8 @@ pub fn validate(raw: &Raw, materials: &mut Materials<'_>, now: Option<Time>, pro
         default_access: access.default,
         mirrors: mirrors.into_iter().map(|checked| checked.mirror).collect(),
         pause,
-        rest: None,
-        exact: std::collections::BTreeSet::new(),
+        passing: access.passing,
+        exact: BTreeSet::new(),
         names: crate::spec::Names::default(),
     }
 }

@@ -111,7 +111,7 @@ pub fn source(written: &At<String>, problems: &mut Problems<'_>) -> Option<Sourc
             format!("source {text:?} never matches: without dot or port, no runtime takes {host:?} in an image reference as a registry");
         return wrong(what, "write the registry's full name, or its port".to_owned());
     }
-    Some(Source { host, path })
+    Some(Source::Prefix { host, path })
 }
 
 /// Reads an endpoint.
