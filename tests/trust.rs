@@ -67,6 +67,7 @@ fn spec(folder: &Path) -> Spec {
     };
     Spec {
         file: "spec.toml".into(),
+        name: nodeprep::spec::DEFAULT_NAME.to_owned(),
         digest: Digest::of(b""),
         fallback: Fallback::Never,
         unlisted: nodeprep::spec::Unlisted::Allow,

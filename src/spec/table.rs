@@ -158,7 +158,20 @@ pub const DOCUMENT: TableDef = TableDef {
             "What the fleet runs, of containerd, crio and podman: `check` proves the spec against these.",
         )
         .elsewhere(&["runtime_names", "container_runtimes", "targets"]),
-        later("requires", "requires = \">=0.4\"", "The oldest nodeprep that understands the document."),
+        key(
+            "requires",
+            Kind::Text,
+            "requires = \">=0.1\"",
+            "The nodeprep that understands the document: `>=0.4`, or several of `>=`, `>`, `<=`, `<` and `=` with commas between.",
+        )
+        .elsewhere(&["min_version", "minimum_version", "nodeprep_version"]),
+        key(
+            "name",
+            Kind::Text,
+            "name = \"edge-sites\"",
+            "Which spec this is, for nodes that may be given another one (default \"default\").",
+        )
+        .elsewhere(&["spec_name", "metadata"]),
         later(
             "deny_domains",
             "deny_domains = [\"com\"]",

@@ -68,6 +68,7 @@ fn spec(mirrors: Vec<Mirror>, access_of: BTreeMap<Host, Access>) -> Spec {
     Spec {
         file: "spec.toml".into(),
         digest: Digest::of(b""),
+        name: crate::spec::DEFAULT_NAME.to_owned(),
         fallback: Fallback::Never,
         unlisted: crate::spec::Unlisted::Allow,
         runtimes: None,

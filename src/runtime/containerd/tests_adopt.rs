@@ -24,6 +24,7 @@ fn spec(fallback: Fallback, hosts: &[&str]) -> Spec {
     Spec {
         file: "spec.toml".into(),
         digest: Digest::of(b""),
+        name: crate::spec::DEFAULT_NAME.to_owned(),
         fallback,
         runtimes: None,
         cas: vec![],

@@ -84,6 +84,7 @@ fn spec(mirrors: &[(&str, &[&str], Fallback)]) -> Spec {
     Spec {
         file: "spec.toml".into(),
         digest: Digest::of(b""),
+        name: crate::spec::DEFAULT_NAME.to_owned(),
         fallback: Fallback::Never,
         unlisted: crate::spec::Unlisted::Allow,
         runtimes: None,

@@ -73,7 +73,8 @@ fn name(written: &RawCa, cas: &Cas, problems: &mut Problems<'_>) -> Option<At<St
         return None;
     }
     if let Some(first) = cas.by_name.get(&name.value) {
-        let what = format!("[[ca]] {} is there twice, first on line {}", name.value, cas.list[*first].at.line);
+        let first = problems.text().seen_from(&cas.list[*first].at, name.span.start);
+        let what = format!("[[ca]] {} is there twice, first {first}", name.value);
         problems.error("duplicate", &name.span, what, "rename one, or put both certificates into one file");
         return None;
     }

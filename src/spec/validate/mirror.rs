@@ -7,6 +7,7 @@ use super::super::decode::Raw;
 use super::super::problems::Problems;
 use super::name::{self, canonical};
 use crate::model::endpoint::Endpoint;
+use crate::model::place::Place;
 use crate::spec::{Fallback, Mirror, Source};
 
 /// A `[[mirror]]` that makes sense by itself.
@@ -21,7 +22,7 @@ pub struct Checked {
 
 /// Checks every `[[mirror]]`.
 pub fn check(raw: &Raw, problems: &mut Problems<'_>) -> Vec<Checked> {
-    let mut sources: HashMap<String, (String, u32)> = HashMap::new();
+    let mut sources: HashMap<String, (String, Place)> = HashMap::new();
     let mut found = Vec::with_capacity(raw.mirrors.len());
     for written in &raw.mirrors {
         let source = written.source.as_ref().and_then(|at| Some((name::source(at, problems)?, at)));
@@ -62,20 +63,20 @@ pub fn check(raw: &Raw, problems: &mut Problems<'_>) -> Vec<Checked> {
     found
 }
 
-fn twice(source: &Source, span: &Range<usize>, sources: &mut HashMap<String, (String, u32)>, problems: &mut Problems<'_>) {
+fn twice(source: &Source, span: &Range<usize>, sources: &mut HashMap<String, (String, Place)>, problems: &mut Problems<'_>) {
     let key = match source {
         Source::Prefix { host, path } => format!("{}/{path}", canonical(host)),
         Source::All | Source::Domain(_) => source.to_string(),
     };
-    if let Some((first, line)) = sources.get(&key) {
+    if let Some((first, place)) = sources.get(&key) {
+        let place = problems.text().seen_from(place, span.start);
         let what = if *first == source.to_string() {
-            format!("source {source} is mirrored twice, first on line {line}")
+            format!("source {source} is mirrored twice, first {place}")
         } else {
-            format!("source {source} is mirrored twice: {first} on line {line} is the same registry")
+            format!("source {source} is mirrored twice: {first} {place} is the same registry")
         };
         problems.error("duplicate", span, what, "put the endpoints of both into one [[mirror]]");
         return;
     }
-    let line = problems.text().place(span.start).line;
-    sources.insert(key, (source.to_string(), line));
+    sources.insert(key, (source.to_string(), problems.text().place(span.start)));
 }
