@@ -58,6 +58,7 @@ fn spec(folder: &Path) -> Spec {
         Ca { name: name.trim_end_matches("+registries").to_owned(), certs, scope, at: Place::file("spec.toml") }
     };
     Spec {
+        name: "default".to_owned(),
         file: "spec.toml".into(),
         digest: Digest::of(b""),
         fallback: Fallback::Never,

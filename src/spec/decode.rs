@@ -27,6 +27,8 @@ pub struct At<T> {
 pub struct Raw {
     /// `version`.
     pub version: Option<At<i64>>,
+    /// `name`.
+    pub name: Option<At<String>>,
     /// `fallback`.
     pub fallback: Option<At<Fallback>>,
     /// `unlisted`.
@@ -101,6 +103,7 @@ pub fn decode(root: &Node, problems: &mut Problems<'_>) -> Raw {
     let row = Row::read(&table::DOCUMENT, root, problems);
     let mut raw = Raw {
         version: row.integer("version"),
+        name: row.text("name"),
         unlisted: row.text("unlisted").map(|word| if word.value == "deny" { Unlisted::Deny } else { Unlisted::Allow }),
         fallback: row.text("fallback").map(|word| At { value: fallback(&word.value), span: word.span }),
         runtimes: row.texts("runtimes", problems),

@@ -59,6 +59,9 @@ pub enum Unlisted {
     Deny,
 }
 
+/// The name of a spec that has none of its own.
+pub const DEFAULT_NAME: &str = "default";
+
 /// A valid, closed spec.
 #[derive(Clone, Debug)]
 pub struct Spec {
@@ -66,6 +69,8 @@ pub struct Spec {
     pub file: Arc<str>,
     /// Digest over the document and everything that it references.
     pub digest: Digest,
+    /// Its `name`, under which it owns a node: [`DEFAULT_NAME`] where it has none.
+    pub name: String,
     /// The document's `fallback`; each mirror carries its own, resolved.
     pub fallback: Fallback,
     /// What happens to registries that it does not name.

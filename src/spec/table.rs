@@ -143,6 +143,12 @@ pub const DOCUMENT: TableDef = TableDef {
     doc: "Which registries are mirrored where and which internal CAs are trusted, for a whole fleet.",
     fields: &[
         key("version", Kind::Integer, "version = 1", "Version of the spec: 1.").required(),
+        key(
+            "name",
+            Kind::Text,
+            "name = \"fleet-a\"",
+            "Name of the spec (default \"default\"): a node that one spec owns is not taken over by one of another name.",
+        ),
         key("fallback", FALLBACK, "fallback = \"never\"", "What happens when no endpoint has an image; a mirror may override it.")
             .required(),
         key(

@@ -66,6 +66,7 @@ fn access(scheme: Scheme) -> Access {
 
 fn spec(mirrors: Vec<Mirror>, access_of: BTreeMap<Host, Access>) -> Spec {
     Spec {
+        name: crate::spec::DEFAULT_NAME.to_owned(),
         file: "spec.toml".into(),
         digest: Digest::of(b""),
         fallback: Fallback::Never,

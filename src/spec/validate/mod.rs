@@ -89,6 +89,7 @@ pub fn validate(raw: &Raw, materials: &mut Materials<'_>, now: Option<Time>, pro
         let what = format!("version {} of the spec is not known to this nodeprep", version.value);
         problems.error("unsupported-version", &version.span, what, "write `version = 1`");
     }
+    let name = spec_name(raw, problems);
     let runtimes = runtimes(raw, problems);
     let cas = ca::check(raw, materials, now, problems);
     let mirrors = mirror::check(raw, problems);
@@ -99,6 +100,7 @@ pub fn validate(raw: &Raw, materials: &mut Materials<'_>, now: Option<Time>, pro
     Spec {
         file: problems.text().file().clone(),
         digest: Digest::of(b""),
+        name,
         fallback: raw.fallback.as_ref().map_or(Fallback::Never, |word| word.value),
         unlisted: raw.unlisted.unwrap_or_default(),
         runtimes,
@@ -111,6 +113,17 @@ pub fn validate(raw: &Raw, materials: &mut Materials<'_>, now: Option<Time>, pro
         exact: std::collections::BTreeSet::new(),
         names: crate::spec::Names::default(),
     }
+}
+
+/// As a DNS label: it stands in messages, and may come to stand in file names.
+fn spec_name(raw: &Raw, problems: &mut Problems<'_>) -> String {
+    let Some(name) = &raw.name else { return crate::spec::DEFAULT_NAME.to_owned() };
+    let fits = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    if name.value.is_empty() || name.value.len() > 63 || !name.value.bytes().all(fits) {
+        let what = format!("\"{}\" is no name for a spec", super::decode::short(&name.value));
+        problems.error("bad-name", &name.span, what, "write 1 to 63 lower-case letters, digits and `-`");
+    }
+    name.value.clone()
 }
 
 fn runtimes(raw: &Raw, problems: &mut Problems<'_>) -> Option<Vec<Runtime>> {
