@@ -147,6 +147,15 @@ pub fn tidy(root: &Root, state: &NodePath) -> Result<bool, NodeError> {
     crate::node::write::tidy(root, state)
 }
 
+/// Removes copies of what was there before that `ledger`, the one on the node, does not name any more: a run that was killed at
+/// its very end leaves them, and they may hold secrets. Call it under the lock.
+///
+/// # Errors
+/// When one of them cannot be removed.
+pub fn sweep(root: &Root, state: &NodePath, ledger: &Ledger) -> Result<(), NodeError> {
+    crate::node::write::sweep(root, state, ledger)
+}
+
 /// Carries a plan out. The caller holds the lock of `state`; `ledger` is what [`load_ledger`] gave, or a new one.
 pub fn execute(
     root: &Root,

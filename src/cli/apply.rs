@@ -66,6 +66,8 @@ impl Apply {
         let _lock = Lock::take(&root, &state)?;
         tidy(&root, &state)?;
         let mut session = Session::open(root, &self.choices.runtimes)?;
+        session.sweep()?;
+        session.guard(&spec, &self.choices)?;
         session.configure(&spec, &self.choices);
         let planned = session.plan(&spec, &self.choices);
         let mut report = report(&session, &spec, &planned, problems, refused(&planned).unwrap_or(Outcome::Converged));

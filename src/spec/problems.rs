@@ -10,7 +10,7 @@ use crate::model::problem::{Problem, Severity};
 /// Every code that reading a spec can give, with what it is about. Scripts rely on them: they are not renamed.
 pub const CODES: &[(&str, &str)] = &[
     ("approximated", "a runtime does nearly what is meant"),
-    ("bad-name", "a [[ca]] has a name that is no file name"),
+    ("bad-name", "a [[ca]] has a name that is no file name, or the spec one that is none"),
     ("bad-runtimes", "`runtimes` is empty, names one twice, or one that nodeprep does not know"),
     ("bad-value", "a value is none of those that the key takes"),
     ("ca-expired", "a CA certificate is no longer valid and is left out"),

@@ -234,7 +234,7 @@ fn apply_is_idempotent_and_revert_gives_everything_back() {
         let before = listing(&root);
         for draft in [&first, &second] {
             std::fs::write(scratch.path().join("spec.toml"), draft.text()).expect("spec");
-            let words = ["apply", "--spec", "spec.toml", "--root", "node"];
+            let words = ["apply", "--spec", "spec.toml", "--root", "node", "--allow-shrink"];
             let (code, text) = nodeprep(scratch.path(), &words);
             let expected = code == 0 || code == 4 || code == 5 && draft.deny && foreign(&node);
             prop_assert!(expected, "apply ended with {code}:\n{text}\n{}", draft.text());

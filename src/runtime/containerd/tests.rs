@@ -66,9 +66,9 @@ fn access(scheme: Scheme) -> Access {
 
 fn spec(mirrors: Vec<Mirror>, access_of: BTreeMap<Host, Access>) -> Spec {
     Spec {
+        name: crate::spec::DEFAULT_NAME.to_owned(),
         file: "spec.toml".into(),
         digest: Digest::of(b""),
-        name: crate::spec::DEFAULT_NAME.to_owned(),
         fallback: Fallback::Never,
         unlisted: crate::spec::Unlisted::Allow,
         runtimes: None,

@@ -22,9 +22,9 @@ const CONFIG: &str = "/etc/containerd/config.toml";
 
 fn spec(fallback: Fallback, hosts: &[&str]) -> Spec {
     Spec {
+        name: crate::spec::DEFAULT_NAME.to_owned(),
         file: "spec.toml".into(),
         digest: Digest::of(b""),
-        name: crate::spec::DEFAULT_NAME.to_owned(),
         fallback,
         runtimes: None,
         cas: vec![],

@@ -82,9 +82,9 @@ fn spec(mirrors: &[(&str, &[&str], Fallback)]) -> Spec {
     let mirrors: Vec<Mirror> = mirrors.iter().enumerate().map(mirror).collect();
     let hosts = mirrors.iter().flat_map(|mirror| &mirror.endpoints).map(|endpoint| (endpoint.host.clone(), access()));
     Spec {
+        name: crate::spec::DEFAULT_NAME.to_owned(),
         file: "spec.toml".into(),
         digest: Digest::of(b""),
-        name: crate::spec::DEFAULT_NAME.to_owned(),
         fallback: Fallback::Never,
         unlisted: crate::spec::Unlisted::Allow,
         runtimes: None,
