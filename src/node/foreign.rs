@@ -98,7 +98,11 @@ mod tests {
         put("usr/sbin/tool", b"#! /bin/sh -e\n");
         assert_eq!(said("tool"), "/usr/sbin/tool needs /bin/sh, which is not there");
         put("bin/sh", &elf(1, [50, 0]));
-        assert!(said("tool").starts_with("/bin/sh is made for another kind of machine (ELF number 50), and this machine is "), "{}", said("tool"));
+        assert!(
+            said("tool").starts_with("/bin/sh is made for another kind of machine (ELF number 50), and this machine is "),
+            "{}",
+            said("tool")
+        );
         put("bin/sh", &elf(2, [0, 22]));
         assert!(said("/usr/sbin/tool").starts_with("/bin/sh is made for s390x") || std::env::consts::ARCH == "s390x");
         put("bin/sh", b"#!/bin/sh\n");
