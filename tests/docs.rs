@@ -9,6 +9,7 @@ use std::process::Command;
 use nodeprep::report::exit::Outcome;
 use nodeprep::spec::express;
 use nodeprep::spec::table::{Field, Kind, TABLES, TableDef, When};
+use nodeprep::trust::{family, refused_markdown};
 
 fn project(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
@@ -87,6 +88,35 @@ fn the_spec_reference_is_made_from_the_decoder_table() {
         "\n*refused*: the target is left as it was, with the reason. *nearly*: applied, and said by `check`, `plan` and `explain`.\n",
     );
     generated("docs/spec.md", &text);
+}
+
+#[test]
+fn the_trust_stores_are_those_of_the_table() {
+    let mut text = String::from(
+        "# OS trust stores\n\nCAs of the spec (`[[ca]]`, unless `trust = \"registries\"`) become anchor files of the distribution, and its own \
+         command puts them into the\nbundle that programs read. Whether they arrived is told by the fingerprints in the bundle, never by the \
+         command's exit code. This page is\ngenerated from the table in `src/trust/family.rs`.\n\nThe family is told by `ID` of os-release, \
+         else by `ID_LIKE`, else by what the families leave behind, the most specific first, in the order of\nthe table. A distribution that \
+         is none of these is reported, never guessed: its CAs are used per registry only.\n\n",
+    );
+    text.push_str(&family::markdown());
+    text.push_str(
+        "\nA self-signed certificate without CA flag is *left out* of the bundle where p11-kit makes it (of X.509 version 1, which has no \
+         flags, it is\ntaken): `check` and `plan` warn. In the CA files of single registries it works everywhere.\n\n*Tested with*: scripts \
+         in `tests/trust_store/` run nodeprep on a root that is laid out so, with the real program where there is one; fixtures\nin \
+         `fixtures/trust/` say in `rules.txt` where their rules come from.\n\n## Refused\n\n",
+    );
+    text.push_str(&refused_markdown());
+    text.push_str(
+        "\n## Where the command cannot run\n\n- **A running node without the command**: the trust store is left as it is (exit code 4); \
+         install the package.\n- **The root of an image** (`--root`): it is run there by `chroot` if it can be. Without it, for another \
+         machine, or without the right\n  to change the root, the anchors are written, the refresh is said to be due, and the exit code is 0. \
+         The first run on the node finds it: in\n  the ledger, or where that was not kept, by what the bundle lacks. Restarts are not due \
+         for an image: what does not run reads everything\n  when it starts.\n- **Inside `transactional-update`** (MicroOS, SL Micro): SUSE's \
+         command only leaves a mark there. It is due, and done at the next boot. `/etc` and\n  `/var` can be written outside of a transaction: \
+         nodeprep needs none.\n",
+    );
+    generated("docs/trust-stores.md", &text);
 }
 
 #[test]
