@@ -90,6 +90,13 @@ fn the_spec_reference_is_made_from_the_decoder_table() {
 }
 
 #[test]
+fn the_schema_is_what_the_program_prints() {
+    let output = Command::new(env!("CARGO_BIN_EXE_nodeprep")).arg("schema").output().unwrap();
+    assert!(output.status.success());
+    generated("docs/spec.schema.json", &String::from_utf8(output.stdout).unwrap());
+}
+
+#[test]
 fn the_exit_codes_are_those_of_the_program() {
     let mut text = String::from("# Exit codes\n\nThe same in every subcommand.\n\n| code | means |\n|---|---|\n");
     for outcome in Outcome::ALL {

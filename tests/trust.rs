@@ -60,6 +60,7 @@ fn spec(folder: &Path) -> Spec {
     Spec {
         file: "spec.toml".into(),
         digest: Digest::of(b""),
+        name: nodeprep::spec::DEFAULT_NAME.to_owned(),
         fallback: Fallback::Never,
         unlisted: nodeprep::spec::Unlisted::Allow,
         runtimes: None,

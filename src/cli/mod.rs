@@ -43,12 +43,14 @@ enum Command {
     Verify(verify::VerifyArgs),
     /// Give back what was there before nodeprep.
     Revert(revert::Revert),
+    /// Print the JSON Schema of the spec, for editors.
+    Schema,
 }
 
 /// The spec.
 #[derive(Debug, Args)]
 struct SpecArgs {
-    /// The spec: a file, a folder with one document, or `-`.
+    /// The spec: a file, a folder of documents, or `-` for standard input; TOML or YAML.
     #[arg(long, env = "NODEPREP_SPEC", default_value = "/etc/nodeprep", value_name = "SPEC")]
     spec: PathBuf,
     /// Where files that the spec references are looked for [default: beside the spec].
@@ -137,6 +139,7 @@ pub fn run(cli: Cli) -> anyhow::Result<Outcome> {
         Command::Explain(explain) => explain.run(style.results),
         Command::Verify(verify) => verify.run(style.results),
         Command::Revert(revert) => revert.run(style.results),
+        Command::Schema => Ended { shown: crate::spec::schema::schema(), outcome: Outcome::Converged },
     };
     crate::node::terminal::print(&ended.shown).map_err(|error| {
         let outcome = ended.outcome;
