@@ -3,6 +3,7 @@
 
 mod folder;
 mod notations;
+mod render;
 mod schema;
 
 use std::io::Write as _;
