@@ -52,7 +52,7 @@ fn it_is_what_a_bare_node_gets() {
         let rendered = rendered(&here.join(&to));
         assert!(rendered.len() >= 5, "{rendered:?}");
         assert_eq!(rendered, applied, "{runtimes}");
-        let secret = |path: &str| path.ends_with(".key") || path.ends_with("auth.json");
+        let secret = |path: &str| path.contains("client-") && !path.contains(".crt") || path.ends_with("auth.json");
         assert!(rendered.iter().filter(|(path, _)| secret(path)).all(|(_, (mode, _))| *mode == 0o600));
         for path in rendered.keys() {
             assert!(shown.contains(&format!("/{path}\n")), "{path} is not in\n{shown}");
