@@ -8,7 +8,7 @@ use crate::model::digest::Digest;
 use crate::model::path::NodePath;
 use crate::model::problem::{Problem, Severity};
 use crate::model::snapshot::{Probes, Snapshot};
-use crate::model::tree::Tree;
+use crate::model::tree::{Entry, Meta, Tree};
 use crate::plan::build::{Foreign, Now};
 use crate::plan::whole::{Planned, plan};
 use crate::runtime::{FoundRuntime, Presence, Runtime, Wish, facts};
@@ -59,6 +59,14 @@ pub fn large_files() -> Vec<NodePath> {
 pub fn configured(found: Vec<FoundRuntime>, spec: &Spec, named: &[Runtime]) -> Vec<FoundRuntime> {
     let is_named = |runtime: Runtime| named.contains(&runtime) || spec.runtimes.as_ref().is_some_and(|all| all.contains(&runtime));
     found.into_iter().filter(|found| found.presence == Presence::There || is_named(found.runtime)).collect()
+}
+
+/// What would be read from a node on which there is nothing at all.
+#[must_use]
+pub fn bare() -> Snapshot {
+    let mut tree = Tree::default();
+    tree.insert(NodePath::root(), Entry::Dir { meta: Meta::new(0o755), listed: true });
+    Snapshot { tree, probes: Probes::default() }
 }
 
 /// From what was read to the plan. `orphans`: what a refresh of the trust store would lose, where that was looked at.

@@ -68,10 +68,42 @@ fn example(field: &Field) -> String {
     if field.example.is_empty() { String::new() } else { format!("`{}`", field.example.replace('\n', " ").replace('|', "\\|")) }
 }
 
+const FORMS: &str = "
+## Forms
+
+- **TOML or YAML**, the same keys. This page shows TOML; in YAML `key = value` is `key: value`, and `[[mirror]]` is an entry of the list `mirror`:
+
+  ```yaml
+  version: 1
+  fallback: never
+  mirror:
+  - source: docker.io
+    endpoints: [registry.example.com:5000/docker.io]
+  ```
+
+  Anchors, aliases, tags, merge keys and doubled keys are errors; so are `yes`, `no`, `on` and `off` without quotation marks: write `true` or
+  `false`. JSON is YAML.
+- **A file**: its name says which (`.toml`, `.yaml`, `.yml`). **Standard input** (`--spec -`) and files of other names: the first line that is
+  neither empty nor a comment says it: `---`, `%YAML`, `{`, `- ` or a key with `:` is YAML, everything else TOML.
+- **A folder**, such as a mounted ConfigMap: its `*.toml`, `*.yaml` and `*.yml` in the order of their names are one spec. Exactly one carries the
+  top-level keys, the others carry lists only (`[[mirror]]`, `[[registry]]`, `[[ca]]`). Names that begin with a dot are passed over; other files are there
+  to be referenced.
+- 1 MiB at most, all documents together; YAML at most 16 levels deep. A referenced file has at most 1 MiB.
+
+`nodeprep schema` prints a JSON Schema ([spec.schema.json](spec.schema.json)) for editors: `#:schema spec.schema.json` in the first line of TOML,
+`# yaml-language-server: $schema=spec.schema.json` in that of YAML.
+
+A digest beside a reference (`sha256`, `client_cert_sha256`, …) pins it: a file that is another one is an error. Certificates and keys are PEM: several
+in a file, CRLF, a byte order mark and text around them are fine. Of DER, PKCS#7, PKCS#12 and Java keystores the error names the command that
+converts them.
+
+A spec that needs a certain nodeprep says `requires = \">=0.4\"`; another one then refuses it with that one reason, and changes nothing.
+";
+
 #[test]
 fn the_spec_reference_is_made_from_the_decoder_table() {
     let mut text = String::from(
-        "# The spec\n\nOne TOML document says, for a whole fleet, which registries are mirrored where and which internal CAs are trusted. \
+        "# The spec\n\nOne document says, for a whole fleet, which registries are mirrored where and which internal CAs are trusted. \
          Unknown keys are errors\nthat name the nearest known one; all problems are reported at once, each with its place. This page is \
          generated from the table that decodes\nthe document.\n\nAn endpoint is *where the repository lives*: `harbor.corp/dockerhub` means \
          `harbor.corp/dockerhub/library/nginx`. Each runtime's own way of\nwriting that is worked out. Every host that appears as an \
@@ -79,6 +111,7 @@ fn the_spec_reference_is_made_from_the_decoder_table() {
          (`file`, `client_key`, …) are looked for beside the document or below `--material DIR`, never through a link that leaves\nit; \
          `node:/path` is a path on the node. Secrets never stand in the document itself.\n",
     );
+    text.push_str(FORMS);
     for table in TABLES {
         section(table, &mut text);
     }
@@ -117,6 +150,13 @@ fn the_trust_stores_are_those_of_the_table() {
          nodeprep needs none.\n",
     );
     generated("docs/trust-stores.md", &text);
+}
+
+#[test]
+fn the_schema_is_what_the_program_prints() {
+    let output = Command::new(env!("CARGO_BIN_EXE_nodeprep")).arg("schema").output().unwrap();
+    assert!(output.status.success());
+    generated("docs/spec.schema.json", &String::from_utf8(output.stdout).unwrap());
 }
 
 #[test]
@@ -166,7 +206,7 @@ fn the_readme_can_be_followed() {
     };
     let commands: Vec<String> = blocks(&readme, "sh").join("\n").lines().map(ToOwned::to_owned).collect();
     let ours = commands.iter().filter(|line| line.starts_with("nodeprep "));
-    assert_eq!(ours.clone().count(), 6, "{commands:?}");
+    assert_eq!(ours.clone().count(), 8, "{commands:?}");
     for line in ours {
         if line.starts_with("nodeprep revert") {
             // the example session shows an applied node

@@ -1,7 +1,7 @@
 //! What the user wrote: one document for a whole fleet.
 //!
-//! What lives here: the document with the place of every value ([`document`], [`text`]), the table that decodes it ([`table`],
-//! [`decode`]), closing it over the files that it references ([`load`], [`mod@reference`]), what is wrong with it
+//! What lives here: the documents with the place of every value ([`documents`], [`document`], [`yaml`], [`text`]), the table that
+//! decodes them ([`table`], [`decode`], [`schema`]), closing it over the files that it references ([`load`], [`mod@reference`]), what is wrong with it
 //! ([`validate`], [`problems`]), its meaning ([`mod@intent`]), what a runtime can express of it ([`express`]), what a node adds
 //! to it for one target ([`mod@adopt`]).
 //! What must not: effects (referenced files arrive as bytes), any runtime's or file format's words.
@@ -23,6 +23,7 @@ pub mod notation;
 pub mod problems;
 pub mod reference;
 pub mod requires;
+pub mod schema;
 pub mod table;
 pub mod text;
 pub mod validate;
