@@ -113,7 +113,10 @@ fn resolve_equals_intent_or_the_table_says_why() {
                     continue;
                 }
                 all = false;
-                let rows: Vec<_> = readers.iter().flat_map(|reader| express::gaps(&spec, reader.runtime)).collect();
+                let rows: Vec<_> = readers
+                    .iter()
+                    .flat_map(|reader| express::gaps(&spec, reader.runtime, &[Runtime::Containerd, Runtime::Podman]))
+                    .collect();
                 let confirmed = rows.iter().any(|gap| gap.problem.severity == Severity::Error);
                 prop_assert!(confirmed, "{} is refused, but no row says so: {refusal:?}\n{}", part.part.target, draft.text());
                 continue;
