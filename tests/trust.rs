@@ -69,7 +69,6 @@ fn spec(folder: &Path) -> Spec {
         file: "spec.toml".into(),
         name: nodeprep::spec::DEFAULT_NAME.to_owned(),
         digest: Digest::of(b""),
-        name: nodeprep::spec::DEFAULT_NAME.to_owned(),
         fallback: Fallback::Never,
         unlisted: nodeprep::spec::Unlisted::Allow,
         runtimes: None,
