@@ -11,6 +11,7 @@ use super::nearest::nearest;
 use super::problems::Problems;
 use super::table::{self, Field, Kind, TableDef, When};
 use super::text::{holds_private_key, names_a_secret};
+use crate::model::endpoint::Pull;
 use crate::spec::{Fallback, Unlisted};
 
 /// A value and where it is written.
@@ -39,8 +40,14 @@ pub struct Raw {
     pub registries: Vec<RawRegistry>,
     /// `[[mirror]]`.
     pub mirrors: Vec<RawMirror>,
+    /// `[[blocked]]`.
+    pub blocked: Vec<RawBlocked>,
+    /// `deny_domains`.
+    pub deny_domains: Option<At<Vec<At<String>>>>,
     /// `[runtime] pause_image`.
     pub pause_image: Option<At<String>>,
+    /// `[runtime] search`.
+    pub search: Option<At<Vec<At<String>>>>,
 }
 
 /// A `[[ca]]`.
@@ -89,9 +96,33 @@ pub struct RawMirror {
     /// `source`.
     pub source: Option<At<String>>,
     /// `endpoints`.
-    pub endpoints: Option<At<Vec<At<String>>>>,
+    pub endpoints: Option<At<Vec<RawEndpoint>>>,
     /// `fallback`.
     pub fallback: Option<Fallback>,
+}
+
+/// One of `endpoints`.
+#[derive(Clone, Debug)]
+pub struct RawEndpoint {
+    /// All of it.
+    pub at: Range<usize>,
+    /// `location`, or the text alone.
+    pub location: Option<At<String>>,
+    /// `pull`.
+    pub pull: Pull,
+    /// `timeout`.
+    pub timeout: Option<At<String>>,
+    /// `header`: names and values.
+    pub header: Vec<(At<String>, At<String>)>,
+}
+
+/// A `[[blocked]]`.
+#[derive(Clone, Debug)]
+pub struct RawBlocked {
+    /// Its header.
+    pub at: Range<usize>,
+    /// `source`.
+    pub source: Option<At<String>>,
 }
 
 /// Fills the structs.
@@ -104,6 +135,7 @@ pub fn decode(root: &Node, problems: &mut Problems<'_>) -> Raw {
         unlisted: row.text("unlisted").map(|word| if word.value == "deny" { Unlisted::Deny } else { Unlisted::Allow }),
         fallback: row.text("fallback").map(|word| At { value: fallback(&word.value), span: word.span }),
         runtimes: row.texts("runtimes", problems),
+        deny_domains: row.texts("deny_domains", problems),
         ..Raw::default()
     };
     for node in row.tables("ca") {
@@ -135,13 +167,18 @@ pub fn decode(root: &Node, problems: &mut Problems<'_>) -> Raw {
         raw.mirrors.push(RawMirror {
             at: node.span.clone(),
             source: row.text("source"),
-            endpoints: row.texts("endpoints", problems),
+            endpoints: row.endpoints(problems),
             fallback: row.text("fallback").map(|word| fallback(&word.value)),
         });
+    }
+    for node in row.tables("blocked") {
+        let row = Row::read(&table::BLOCKED, node, problems);
+        raw.blocked.push(RawBlocked { at: node.span.clone(), source: row.text("source") });
     }
     if let Some(node) = row.value("runtime") {
         let row = Row::read(&table::RUNTIME, node, problems);
         raw.pause_image = row.text("pause_image");
+        raw.search = row.texts("search", problems);
     }
     raw
 }
@@ -244,6 +281,56 @@ impl<'n> Row<'n> {
         (!wrong || !value.is_empty()).then(|| At { value, span: node.span.clone() })
     }
 
+    /// `endpoints`: texts, and tables where they have options; what is neither is reported here.
+    fn endpoints(&self, problems: &mut Problems<'_>) -> Option<At<Vec<RawEndpoint>>> {
+        let node = self.value("endpoints")?;
+        let Tree::List(nodes) = &node.value else { return None };
+        let mut value = Vec::with_capacity(nodes.len());
+        let mut wrong = false;
+        for node in nodes {
+            let at = node.span.clone();
+            match &node.value {
+                Tree::Scalar(Scalar::Text(text)) => {
+                    let location = Some(At { value: text.clone(), span: at.clone() });
+                    value.push(RawEndpoint { at, location, pull: Pull::All, timeout: None, header: Vec::new() });
+                }
+                Tree::Table(_) => {
+                    let row = Row::read(&table::ENDPOINT, node, problems);
+                    let pull = match row.text("pull").as_ref().map(|word| word.value.as_str()) {
+                        Some("digest") => Pull::Digest,
+                        Some("tag") => Pull::Tag,
+                        _ => Pull::All,
+                    };
+                    wrong |= row.reported;
+                    let header = row.named("header", problems);
+                    value.push(RawEndpoint { at, location: row.text("location"), pull, timeout: row.text("timeout"), header });
+                }
+                Tree::Scalar(_) | Tree::List(_) => {
+                    wrong = true;
+                    let what = format!("`endpoints` takes texts or tables; there is {} in it", node.kind());
+                    problems.error("wrong-type", &node.span, what, "put each entry in quotation marks, or write `{ location = \"…\" }`");
+                }
+            }
+        }
+        (!wrong || !value.is_empty()).then(|| At { value, span: node.span.clone() })
+    }
+
+    /// Texts by name; what is no text in it is reported here.
+    fn named(&self, name: &str, problems: &mut Problems<'_>) -> Vec<(At<String>, At<String>)> {
+        let Some(Tree::Table(entries)) = self.value(name).map(|node| &node.value) else { return Vec::new() };
+        let mut found = Vec::with_capacity(entries.len());
+        for entry in entries {
+            if let Some(text) = entry.node.text() {
+                let key = At { value: entry.key.clone(), span: entry.key_span.clone() };
+                found.push((key, At { value: text.to_owned(), span: entry.node.span.clone() }));
+            } else {
+                let what = format!("`{name}` takes texts; `{}` is {}", short(&entry.key), entry.node.kind());
+                problems.error("wrong-type", &entry.key_span, what, "put the value in quotation marks");
+            }
+        }
+        found
+    }
+
     fn tables(&self, name: &str) -> &'n [Node] {
         match self.value(name).map(|node| &node.value) {
             Some(Tree::List(nodes)) => nodes,
@@ -263,7 +350,8 @@ fn fits(def: &TableDef, field: &'static Field, key: &Range<usize>, node: &Node, 
         (Kind::Integer, Tree::Scalar(Scalar::Integer(_)))
         | (Kind::Flag, Tree::Scalar(Scalar::Flag(_)))
         | (Kind::Text, Tree::Scalar(Scalar::Text(_)))
-        | (Kind::Texts, Tree::List(_))
+        | (Kind::Texts | Kind::TextsOrTables(_), Tree::List(_))
+        | (Kind::Named, Tree::Table(_))
         | (Kind::Table(_), Tree::Table(_))
         | (Kind::Any, _) => true,
         (Kind::Tables(inner), Tree::List(nodes)) => {
@@ -297,7 +385,9 @@ fn fits(def: &TableDef, field: &'static Field, key: &Range<usize>, node: &Node, 
     if !right {
         let help = match (&field.kind, &node.value) {
             (Kind::Tables(inner) | Kind::Table(inner), _) => format!("write {} above its keys", inner.header),
-            (Kind::Texts, Tree::Scalar(Scalar::Text(_))) => format!("put it in brackets: `{} = [\"…\"]`", field.name),
+            (Kind::Texts | Kind::TextsOrTables(_), Tree::Scalar(Scalar::Text(_))) => {
+                format!("put it in brackets: `{} = [\"…\"]`", field.name)
+            }
             (Kind::Flag, Tree::Scalar(Scalar::Text(_))) => format!("write it without quotation marks: `{}`", field.example),
             _ => format!("write it like `{}`", field.example),
         };
@@ -334,7 +424,8 @@ fn unknown(def: &'static TableDef, key: &str, span: &Range<usize>, problems: &mu
     let help = if let Some(other) = other {
         belongs(other, key)
     } else if let Some(field) = meant.and_then(|name| def.field(name)) {
-        field.kind.table().map_or_else(|| format!("write `{}`", field.name), |table| format!("write {}", table.header))
+        let table = field.kind.table().filter(|_| !matches!(field.kind, Kind::TextsOrTables(_)));
+        table.map_or_else(|| format!("write `{}`", field.name), |table| format!("write {}", table.header))
     } else if let Some((other, name)) =
         others().find_map(|other| nearest(key, other.fields.iter().map(|field| field.name)).map(|name| (other, name)))
     {

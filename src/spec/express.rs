@@ -10,7 +10,7 @@ use std::fmt::Write as _;
 use super::domains::{denied, loses_to_its_domain};
 use super::validate::canonical;
 use super::{Fallback, Spec, Unlisted};
-use crate::model::endpoint::Scheme;
+use crate::model::endpoint::{Endpoint, Pull, Scheme};
 use crate::model::host::Host;
 use crate::model::image::ImageRef;
 use crate::model::place::Place;
@@ -46,6 +46,14 @@ pub enum Subject {
     BareEndpoint,
     /// An endpoint with a prefix.
     Prefix,
+    /// An endpoint that is asked for references by digest only.
+    PullDigest,
+    /// An endpoint that is asked for references by tag only.
+    PullTag,
+    /// `timeout` of an endpoint.
+    Timeout,
+    /// `header` of an endpoint.
+    Header,
     /// A `never` source on which another mirror's endpoint lies.
     ClosedEndpoint,
     /// `http://`.
@@ -121,6 +129,9 @@ const DNS_NAME: &str = "give the registry a DNS name and write that";
 /// Since when containerd reads references to IPv6 addresses (`reference/docker/reference.go`; seen on 1.7.24 and 2.1.9; 1.6.20 does not).
 const IPV6_REFERENCES: Version = Version(1, 7, 0);
 
+/// Since when containerd 2.0 reads `dial_timeout` (`runtime-semantics.md` 1.3).
+const DIAL_TIMEOUT: Version = Version(2, 0, 7);
+
 /// The table.
 pub const ROWS: &[Row] = &[
     Row { fallback: Some(Fallback::Never), ..yes(Subject::HostSource, Family::Containerd) },
@@ -168,6 +179,36 @@ pub const ROWS: &[Row] = &[
     ),
     yes(Subject::Prefix, Family::Containerd),
     yes(Subject::Prefix, Family::Containers),
+    nearly(
+        Subject::PullDigest,
+        Family::Containerd,
+        "what a tag that was found elsewhere leads to is fetched from there too, by its digest",
+    ),
+    yes(Subject::PullDigest, Family::Containers),
+    refused(
+        Subject::PullTag,
+        Family::Containerd,
+        "whoever resolves tags is also asked for digests",
+        "leave `pull` out, or write \"digest\" for another endpoint that is to come first for digests",
+    ),
+    yes(Subject::PullTag, Family::Containers),
+    Row {
+        subject: Subject::Timeout,
+        fallback: None,
+        family: Family::Containerd,
+        verdict: Verdict::Since {
+            version: DIAL_TIMEOUT,
+            before: &Verdict::Approximated { note: "the key is passed over: a connection is given up after 30 seconds" },
+        },
+    },
+    nearly(Subject::Timeout, Family::Containers, "registries.conf has no such key: a connection is given up after 30 seconds"),
+    yes(Subject::Header, Family::Containerd),
+    refused(
+        Subject::Header,
+        Family::Containers,
+        "registries.conf has no such key",
+        "let the registry do without the header, or limit `runtimes` of the mirror to containerd",
+    ),
     Row { fallback: Some(Fallback::Never), ..yes(Subject::ClosedEndpoint, Family::Containerd) },
     Row {
         fallback: Some(Fallback::Never),
@@ -246,6 +287,10 @@ impl Subject {
             Self::Ipv6 => "IPv6 address as endpoint or host of its own",
             Self::BareEndpoint => "endpoint host without dot and port",
             Self::Prefix => "endpoint with prefix",
+            Self::PullDigest => "endpoint with `pull = \"digest\"`",
+            Self::PullTag => "endpoint with `pull = \"tag\"`",
+            Self::Timeout => "endpoint with `timeout`",
+            Self::Header => "endpoint with `header`",
             Self::ClosedEndpoint => "source on which another mirror's endpoint lies",
             Self::PlainHttp => "`http://` endpoint",
             Self::Unverified => "`insecure`",
@@ -281,7 +326,7 @@ pub fn gaps(spec: &Spec, runtime: Runtime, dialects: &[Dialect]) -> Vec<Gap> {
             Verdict::Refused { reason, instead } => (Severity::Error, "not-expressible", reason, *instead),
             Verdict::Approximated { note } => (Severity::Note, "approximated", note, ""),
         };
-        let why = since.map_or_else(|| (*why).to_owned(), |version| format!("before {}.{} {why}", version.0, version.1));
+        let why = since.map_or_else(|| (*why).to_owned(), |version| format!("before {} {why}", short(*version)));
         for (thing, at) in occurrences(spec, row.subject) {
             let what = format!("{thing} on {}: {why}", family.name());
             gaps.push(Gap { problem: Problem { severity, at, ..Problem::note(code, what, help) }, row });
@@ -342,6 +387,10 @@ fn occurrences(spec: &Spec, subject: Subject) -> Vec<(String, Option<Place>)> {
             }
             found.into_iter().map(|(host, at)| (format!("endpoint host {host}"), Some(at.clone()))).collect()
         }
+        Subject::PullDigest => endpoints(spec, "`pull = \"digest\"` of", |endpoint| endpoint.pull == Pull::Digest),
+        Subject::PullTag => endpoints(spec, "`pull = \"tag\"` of", |endpoint| endpoint.pull == Pull::Tag),
+        Subject::Timeout => endpoints(spec, "`timeout` of", |endpoint| endpoint.timeout.is_some()),
+        Subject::Header => endpoints(spec, "`header` of", |endpoint| !endpoint.header.is_empty()),
         Subject::ClosedEndpoint => closed_endpoints(spec),
         Subject::PlainHttp => access(|access| access.scheme == Scheme::Http, "plain HTTP for"),
         Subject::Unverified => access(|access| access.scheme == Scheme::Https && access.insecure, "`insecure` for"),
@@ -358,6 +407,15 @@ fn occurrences(spec: &Spec, subject: Subject) -> Vec<(String, Option<Place>)> {
             found.into_iter().map(|(host, at)| (format!("{host} beside unlisted = \"deny\""), at.cloned())).collect()
         }
     }
+}
+
+/// Endpoints of a kind, one for each mirror.
+fn endpoints(spec: &Spec, name: &str, wanted: fn(&Endpoint) -> bool) -> Vec<(String, Option<Place>)> {
+    let found = |mirror: &super::Mirror| {
+        let endpoint = mirror.endpoints.iter().find(|endpoint| wanted(endpoint))?;
+        Some((format!("{name} endpoint {endpoint} for {}", mirror.source), Some(mirror.at.clone())))
+    };
+    spec.mirrors.iter().filter_map(found).collect()
 }
 
 /// Endpoints that lie, wholly or partly, under the block of a `never` source; a longer source that is open lifts it.
@@ -393,6 +451,11 @@ pub fn adapt(spec: &Spec, resolution: Resolution, dialect: Dialect) -> Resolutio
             let why = format!("{}: {NO_IPV6}", resolution.image);
             Resolution { attempts: Vec::new(), end: End::Broken(why), ..resolution }
         }
+        // nobody may be asked what the tag is: then nobody is asked at all (vector T45)
+        Family::Containerd if unresolved(&resolution) => {
+            let why = format!("no endpoint may be asked for {}: all are for references by digest", resolution.image);
+            Resolution { attempts: Vec::new(), end: End::Broken(why), ..resolution }
+        }
         Family::Containerd => resolution,
         // what registries.conf has no name for stays open
         Family::Containers if matches!(resolution.end, End::Blocked(_)) && stays_open(spec, &resolution.image.host) => {
@@ -400,7 +463,9 @@ pub fn adapt(spec: &Spec, resolution: Resolution, dialect: Dialect) -> Resolutio
             Resolution { attempts: vec![open], end: End::Exhausted, ..resolution }
         }
         Family::Containers => {
-            let attempts = resolution.attempts.into_iter().flat_map(|attempt| match attempt.trust {
+            // who is not asked for the manifest is not asked for layers either
+            let asked = resolution.attempts.into_iter().filter(|attempt| attempt.ops.resolve);
+            let attempts = asked.flat_map(|attempt| match attempt.trust {
                 Trust::Plain | Trust::Unverified => {
                     let secure = Attempt { scheme: Scheme::Https, trust: Trust::Unverified, ..attempt.clone() };
                     vec![secure, Attempt { scheme: Scheme::Http, trust: Trust::Plain, ..attempt }]
@@ -433,14 +498,19 @@ pub fn unreadable(image: &ImageRef, dialect: Dialect) -> bool {
     image.host.is_ipv6() && dialect.containerd().is_some_and(old)
 }
 
+/// Whether there is somebody to be asked, but nobody for the reference itself.
+fn unresolved(resolution: &Resolution) -> bool {
+    !resolution.attempts.is_empty() && !resolution.attempts.iter().any(|attempt| attempt.ops.resolve)
+}
+
 /// The same without a copy where there is nothing to adapt.
 #[must_use]
 pub fn adapted<'a>(spec: &Spec, resolution: &'a Resolution, dialect: Dialect) -> Cow<'a, Resolution> {
-    let bent = |attempt: &Attempt| matches!(attempt.trust, Trust::Plain | Trust::Unverified);
+    let bent = |attempt: &Attempt| matches!(attempt.trust, Trust::Plain | Trust::Unverified) || !attempt.ops.resolve;
     let denied = matches!(resolution.end, End::Blocked(_));
     let adapt = match family_of(dialect) {
         Family::Containers => denied || resolution.attempts.iter().any(bent),
-        Family::Containerd => unreadable(&resolution.image, dialect),
+        Family::Containerd => unreadable(&resolution.image, dialect) || unresolved(resolution),
     };
     if adapt { Cow::Owned(self::adapt(spec, resolution.clone(), dialect)) } else { Cow::Borrowed(resolution) }
 }
@@ -472,11 +542,16 @@ pub fn markdown() -> String {
     text
 }
 
+/// `1.7` for 1.7.0.
+fn short(version: Version) -> String {
+    if version.2 == 0 { format!("{}.{}", version.0, version.1) } else { version.to_string() }
+}
+
 fn cell(verdict: &Verdict) -> String {
     match verdict {
         Verdict::Yes => "yes".to_owned(),
         Verdict::Refused { reason, instead } => format!("**refused**: {reason}; {instead}"),
-        Verdict::Since { version, before } => format!("yes, since {}.{}; before that {}", version.0, version.1, cell(before)),
+        Verdict::Since { version, before } => format!("yes, since {}; before that {}", short(*version), cell(before)),
         Verdict::Approximated { note } => format!("nearly: {note}"),
     }
 }

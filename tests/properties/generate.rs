@@ -38,6 +38,8 @@ pub struct Mirror {
     pub source: &'static str,
     pub path: &'static str,
     pub endpoints: Vec<(usize, &'static str)>,
+    /// What the first endpoint has of its own.
+    pub options: &'static str,
     pub fallback: Option<bool>,
 }
 
@@ -66,8 +68,21 @@ pub enum Access {
 fn mirror() -> impl Strategy<Value = Mirror> {
     let endpoints = subsequence((0..MIRRORS.len()).collect::<Vec<_>>(), 1..=3).prop_shuffle();
     let path = select(&PATHS[..]);
-    (select(&SOURCES[..]), path, endpoints, vec(select(&PREFIXES[..]), 3), proptest::option::weighted(0.3, any::<bool>())).prop_map(
-        |(source, path, hosts, prefixes, fallback)| Mirror { source, path, endpoints: hosts.into_iter().zip(prefixes).collect(), fallback },
+    // a header and `pull = "tag"` are each refused by one of the families
+    let options = prop_oneof![
+        30 => Just(""),
+        4 => Just("pull = \"digest\""),
+        2 => Just("timeout = \"1500ms\""),
+        2 => Just("pull = \"digest\", timeout = \"1m\""),
+        1 => Just("pull = \"tag\""),
+        1 => Just("header = { X-Team = \"a\", X-Site = \"b\" }"),
+    ];
+    let fallback = proptest::option::weighted(0.3, any::<bool>());
+    (select(&SOURCES[..]), path, endpoints, vec(select(&PREFIXES[..]), 3), fallback, options).prop_map(
+        |(source, path, hosts, prefixes, fallback, options)| {
+            let endpoints = hosts.into_iter().zip(prefixes).collect();
+            Mirror { source, path, endpoints, options, fallback }
+        },
     )
 }
 
@@ -116,10 +131,15 @@ impl Draft {
             let endpoints: Vec<String> = mirror
                 .endpoints
                 .iter()
-                .map(|(host, prefix)| {
+                .enumerate()
+                .map(|(number, (host, prefix))| {
                     let scheme = if self.access[*host] == Access::Plain { "http://" } else { "" };
                     let slash = if prefix.is_empty() { "" } else { "/" };
-                    format!("\"{scheme}{}{slash}{prefix}\"", MIRRORS[*host])
+                    let location = format!("\"{scheme}{}{slash}{prefix}\"", MIRRORS[*host]);
+                    if number > 0 || mirror.options.is_empty() {
+                        return location;
+                    }
+                    format!("{{ location = {location}, {} }}", mirror.options)
                 })
                 .collect();
             let _ = write!(

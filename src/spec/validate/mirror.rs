@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use super::super::decode::Raw;
 use super::super::problems::Problems;
+use super::endpoint;
 use super::name::{self, canonical};
 use crate::model::endpoint::Endpoint;
 use crate::spec::{Fallback, Mirror, Source};
@@ -36,10 +37,11 @@ pub fn check(raw: &Raw, problems: &mut Problems<'_>) -> Vec<Checked> {
         let mut endpoints: Vec<Endpoint> = Vec::with_capacity(list.value.len());
         let mut spans = Vec::with_capacity(list.value.len());
         let mut places = HashSet::new();
-        for at in &list.value {
-            let Some(endpoint) = name::endpoint(at, problems) else { continue };
+        for written in &list.value {
+            let Some(endpoint) = endpoint::read(written, problems) else { continue };
+            let at = written.location.as_ref().map_or(&written.at, |at| &at.span);
             if !places.insert((canonical(&endpoint.host).to_owned(), endpoint.prefix.clone())) {
-                problems.error("duplicate", &at.span, format!("endpoint {endpoint} is there twice"), "take one of them out");
+                problems.error("duplicate", at, format!("endpoint {endpoint} is there twice"), "take one of them out");
                 continue;
             }
             if let Some((source, _)) = &source
@@ -48,18 +50,31 @@ pub fn check(raw: &Raw, problems: &mut Problems<'_>) -> Vec<Checked> {
                 && endpoint.prefix.below(path).is_some()
             {
                 let what = format!("endpoint {endpoint} lies inside its own source {source}");
-                problems.error("mirror-of-itself", &at.span, what, "name the place where the copies are kept, or take it out");
+                problems.error("mirror-of-itself", at, what, "name the place where the copies are kept, or take it out");
                 continue;
             }
             endpoints.push(endpoint);
-            spans.push(at.span.clone());
+            spans.push(at.clone());
         }
         let Some((source, _)) = source else { continue };
         let fallback = written.fallback.or(raw.fallback.as_ref().map(|word| word.value)).unwrap_or(Fallback::Never);
+        if fallback == Fallback::Never {
+            none_left(&source, &endpoints, &list.span, problems);
+        }
         let mirror = Mirror { source, endpoints, fallback, widen: false, runtimes: None, at: problems.text().place(written.at.start) };
         found.push(Checked { mirror, at: written.at.clone(), spans });
     }
     found
+}
+
+/// A closed source of which some references can be pulled from nowhere.
+fn none_left(source: &Source, endpoints: &[Endpoint], span: &Range<usize>, problems: &mut Problems<'_>) {
+    for (by_digest, kind) in [(false, "by tag"), (true, "by digest")] {
+        if !endpoints.is_empty() && !endpoints.iter().any(|endpoint| endpoint.pull.takes(by_digest)) {
+            let what = format!("no endpoint of {source} takes references {kind}, and the source itself is never asked: such pulls fail");
+            problems.warning("no-endpoint-left", span, what, "leave `pull` out for one of them, or write `fallback = \"upstream\"`");
+        }
+    }
 }
 
 fn twice(source: &Source, span: &Range<usize>, sources: &mut HashMap<String, (String, u32)>, problems: &mut Problems<'_>) {

@@ -6,6 +6,7 @@ mod access;
 mod ca;
 mod client;
 mod credentials;
+mod endpoint;
 mod mirror;
 mod name;
 mod pem;

@@ -13,7 +13,7 @@ use crate::desired::{Part, Refusal, Target, Want, Whole};
 use crate::format::hosts_toml::render::{Written, WrittenHost, check, check_default, render, render_open_default};
 use crate::format::{HEADER, auth_json};
 use crate::model::content::Content;
-use crate::model::endpoint::{Endpoint, Scheme};
+use crate::model::endpoint::{Endpoint, Pull, Scheme};
 use crate::model::host::Host;
 use crate::model::path::NodePath;
 use crate::model::place::Place;
@@ -217,6 +217,8 @@ struct OwnedHost<'a> {
     access: &'a Access,
     ca: Option<NodePath>,
     client: Option<(NodePath, NodePath)>,
+    /// The endpoint, where it is one: it may have options.
+    endpoint: Option<&'a Endpoint>,
 }
 
 impl Owned<'_> {
@@ -236,13 +238,16 @@ impl OwnedHost<'_> {
             client: self.client.as_ref().map(|(cert, key)| (cert, key)),
             skip_verify: self.access.insecure,
             login: self.access.login.as_ref().map(|login| &login.basic),
+            by_digest_only: self.endpoint.is_some_and(|endpoint| endpoint.pull == Pull::Digest),
+            timeout: self.endpoint.and_then(|endpoint| endpoint.timeout),
+            header: self.endpoint.map(|endpoint| endpoint.header.as_slice()).unwrap_or_default(),
         }
     }
 }
 
-fn at_endpoint<'a>(spec: &'a Spec, endpoint: &Endpoint, pki: &mut pki::Pki) -> OwnedHost<'a> {
+fn at_endpoint<'a>(spec: &'a Spec, endpoint: &'a Endpoint, pki: &mut pki::Pki) -> OwnedHost<'a> {
     let host = reached(spec, &endpoint.host, &endpoint.host, pki);
-    OwnedHost { prefix: endpoint.prefix.clone(), verbatim: endpoint.verbatim, ..host }
+    OwnedHost { prefix: endpoint.prefix.clone(), verbatim: endpoint.verbatim, endpoint: Some(endpoint), ..host }
 }
 
 fn reached<'a>(spec: &'a Spec, host: &Host, named: &Host, pki: &mut pki::Pki) -> OwnedHost<'a> {
@@ -250,10 +255,10 @@ fn reached<'a>(spec: &'a Spec, host: &Host, named: &Host, pki: &mut pki::Pki) ->
     let plain = access.scheme == Scheme::Http;
     let ca = if plain || access.insecure { None } else { pki.ca(&access.ca) };
     let client = access.client.as_ref().filter(|_| !plain).map(|client| pki.client(client));
-    OwnedHost { host: host.clone(), prefix: RepoPath::all(), verbatim: false, access, ca, client }
+    OwnedHost { host: host.clone(), prefix: RepoPath::all(), verbatim: false, access, ca, client, endpoint: None }
 }
 
-fn written<'a>(spec: &'a Spec, host: &Host, mirror: Option<&Mirror>, pki: &mut pki::Pki) -> Owned<'a> {
+fn written<'a>(spec: &'a Spec, host: &Host, mirror: Option<&'a Mirror>, pki: &mut pki::Pki) -> Owned<'a> {
     let endpoints = mirror.iter().flat_map(|mirror| &mirror.endpoints);
     let mut mirrors: Vec<OwnedHost<'_>> = endpoints.map(|endpoint| at_endpoint(spec, endpoint, pki)).collect();
     if mirror.is_some_and(|mirror| mirror.fallback == Fallback::Never)
