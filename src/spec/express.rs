@@ -64,6 +64,8 @@ pub enum Subject {
     ClientCertificate,
     /// `credentials`.
     Credentials,
+    /// `[[blocked]]`.
+    Blocked,
     /// `unlisted = "deny"`.
     Deny,
     /// `unlisted = "deny"`, and a name with a label of one letter below a domain that is closed.
@@ -231,6 +233,8 @@ pub const ROWS: &[Row] = &[
         "they are sent as a header with every request; before 2.1 that does not reach the token endpoint of registries that want bearer tokens",
     ),
     yes(Subject::Credentials, Family::Containers),
+    yes(Subject::Blocked, Family::Containerd),
+    yes(Subject::Blocked, Family::Containers),
     nearly(
         Subject::Deny,
         Family::Containerd,
@@ -296,6 +300,7 @@ impl Subject {
             Self::Unverified => "`insecure`",
             Self::ClientCertificate => "`client_cert`",
             Self::Credentials => "`credentials`",
+            Self::Blocked => "`[[blocked]]`, of a source that can be expressed",
             Self::Deny => "`unlisted = \"deny\"`",
             Self::DenyShort => "`unlisted = \"deny\"` beside a name such as `x.io`",
         }
@@ -354,7 +359,7 @@ fn occurrences(spec: &Spec, subject: Subject) -> Vec<(String, Option<Place>)> {
     };
     match subject {
         // nothing to say about these
-        Subject::HostSource | Subject::Prefix | Subject::ClientCertificate => Vec::new(),
+        Subject::HostSource | Subject::Prefix | Subject::ClientCertificate | Subject::Blocked => Vec::new(),
         Subject::PortlessSource => {
             let portless = |mirror: &&super::Mirror| mirror.source.whole().is_some_and(|host| host.port().is_none());
             let mut sources = spec.mirrors.iter().filter(portless);
@@ -458,7 +463,11 @@ pub fn adapt(spec: &Spec, resolution: Resolution, dialect: Dialect) -> Resolutio
         }
         Family::Containerd => resolution,
         // what registries.conf has no name for stays open
-        Family::Containers if matches!(resolution.end, End::Blocked(_)) && stays_open(spec, &resolution.image.host) => {
+        Family::Containers
+            if matches!(resolution.end, End::Blocked(_))
+                && spec.mirror_of(&resolution.image).is_none()
+                && stays_open(spec, &resolution.image.host) =>
+        {
             let open = super::intent::own_registry(&resolution.image);
             Resolution { attempts: vec![open], end: End::Exhausted, ..resolution }
         }

@@ -36,6 +36,10 @@ pub fn intent(spec: &Spec, image: &ImageRef) -> Resolution {
         let end = End::Blocked("the spec denies registries that it does not name".to_owned());
         return Resolution { image: image.clone(), attempts, end, files: Vec::new() };
     }
+    if let Some(blocked) = mirror.filter(|mirror| mirror.is_blocked()) {
+        let end = End::Blocked(format!("the spec blocks {}", blocked.source));
+        return Resolution { image: image.clone(), attempts, end, files: Vec::new() };
+    }
     if mirror.is_none_or(|mirror| mirror.fallback != Fallback::Never) {
         let named = spec.access.contains_key(&image.host) || spec.is_source_host(&image.host);
         let access = if named { spec.access(&image.host) } else { &Access::bare() };

@@ -48,6 +48,7 @@ pub const CODES: &[(&str, &str)] = &[
     ("not-available", "known, but this version does not do it yet"),
     ("not-expressible", "a runtime cannot do what is meant"),
     ("not-utf8", "the document is no UTF-8 text"),
+    ("pause-blocked", "the pause image is pulled from a blocked source"),
     ("pause-image-floats", "the pause image has neither tag nor digest"),
     ("pem-binary", "a file is DER or other binary data"),
     ("pem-malformed", "a PEM section cannot be read"),

@@ -30,6 +30,8 @@ pub const MIRRORS: [&str; 6] = [
     "second.corp.example:443",
     "plain.corp.example:8080",
 ];
+/// Sources that may be blocked: none of them is mirrored.
+const BLOCKED: [&str; 4] = ["gcr.io", "evil.example.org:5000", "quay.io/team/evil", "blocked.example.org"];
 const PREFIXES: [&str; 5] = ["", "docker.io", "hub", "hub/proxy", "quay.io"];
 
 /// One mirror of a spec.
@@ -54,6 +56,7 @@ pub struct Draft {
     pub narrow_ca: bool,
     pub pause: bool,
     pub deny: bool,
+    pub blocked: Vec<&'static str>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,13 +98,15 @@ pub fn draft() -> impl Strategy<Value = Draft> {
         2 => Just(Access::Login),
         2 => Just(Access::Client),
     ];
+    let blocked = vec(select(&BLOCKED[..]), 0..2);
     let switches = (any::<bool>(), any::<bool>(), any::<bool>(), proptest::bool::weighted(0.125), proptest::bool::weighted(0.3));
-    (vec(mirror(), 1..6), vec(access, MIRRORS.len()), 0..3usize, switches).prop_map(
-        |(mut mirrors, access, cas, (never, narrow_ca, pause, below, deny))| {
+    (vec(mirror(), 1..6), vec(access, MIRRORS.len()), 0..3usize, switches, blocked).prop_map(
+        |(mut mirrors, access, cas, (never, narrow_ca, pause, below, deny), mut blocked)| {
+            blocked.retain(|source| below || !source.contains('/'));
             let mut seen = BTreeSet::new();
             mirrors.iter_mut().filter(|_| !below).for_each(|mirror| mirror.path = "");
             let mirrors = mirrors.into_iter().filter(|mirror| seen.insert((mirror.source, mirror.path))).collect();
-            Draft { never, mirrors, access, cas, narrow_ca, pause, deny }
+            Draft { never, mirrors, access, cas, narrow_ca, pause, deny, blocked }
         },
     )
 }
@@ -153,6 +158,9 @@ impl Draft {
                 let _ = writeln!(text, "fallback = \"{}\"", if never { "never" } else { "upstream" });
             }
         }
+        for source in &self.blocked {
+            let _ = write!(text, "\n[[blocked]]\nsource = \"{source}\"\n");
+        }
         if self.pause {
             text.push_str("\n[runtime]\npause_image = \"harbor.corp.example/k8s/pause:3.10\"\n");
         }
@@ -168,6 +176,7 @@ pub fn images() -> impl Strategy<Value = Vec<String>> {
         1 => Just("registry-1.docker.io".to_owned()),
         1 => Just("quay.io:443".to_owned()),
         1 => Just("elsewhere.example.org".to_owned()),
+        1 => select(&["gcr.io", "gcr.io:443", "evil.example.org:5000", "quay.io/team/evil"][..]).prop_map(ToOwned::to_owned),
     ];
     let path = select(&["library/nginx", "team/app", "team/app/deep", "team-b/x", "x", "team", "library"][..]);
     let reference = prop_oneof![Just(":1.25".to_owned()), Just(String::new()), Just(format!("@sha256:{}", "a".repeat(64)))];

@@ -77,11 +77,16 @@ fn none_left(source: &Source, endpoints: &[Endpoint], span: &Range<usize>, probl
     }
 }
 
-fn twice(source: &Source, span: &Range<usize>, sources: &mut HashMap<String, (String, u32)>, problems: &mut Problems<'_>) {
-    let key = match source {
+/// One text for all ways to write a source.
+pub fn same(source: &Source) -> String {
+    match source {
         Source::Prefix { host, path } => format!("{}/{path}", canonical(host)),
         Source::All | Source::Domain(_) => source.to_string(),
-    };
+    }
+}
+
+fn twice(source: &Source, span: &Range<usize>, sources: &mut HashMap<String, (String, u32)>, problems: &mut Problems<'_>) {
+    let key = same(source);
     if let Some((first, line)) = sources.get(&key) {
         let what = if *first == source.to_string() {
             format!("source {source} is mirrored twice, first on line {line}")

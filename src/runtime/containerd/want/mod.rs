@@ -87,8 +87,10 @@ pub fn want_knowing(spec: &Spec, found: &FoundRuntime, tree: &Tree, dialects: &[
     for (host, mirror) in registries(spec) {
         let folder = root.join(&folder_name(&host));
         let (content, why) = {
-            let written = written(spec, &host, mirror, &mut pki);
-            let content = render(&written.borrow());
+            let content = match mirror.filter(|mirror| mirror.is_blocked()) {
+                Some(_) => denied(),
+                None => render(&written(spec, &host, mirror, &mut pki).borrow()),
+            };
             (content, format!("{}{}", why(host.as_str(), mirror), came_from(&adopted, &host, mirror)))
         };
         let file = folder.join("hosts.toml");
@@ -121,8 +123,7 @@ pub fn want_knowing(spec: &Spec, found: &FoundRuntime, tree: &Tree, dialects: &[
         part.wants.insert(root.join(DEFAULT).join("hosts.toml"), default_whole(&root, content, &stage, why));
     } else if spec.unlisted == Unlisted::Deny {
         let why = "registries that the spec does not name are denied".to_owned();
-        let content = Content::public(format!("# {HEADER}\nserver = \"https://{DENIED}\"\n\n[host]\n"));
-        part.wants.insert(root.join(DEFAULT).join("hosts.toml"), default_whole(&root, content, &stage, why));
+        part.wants.insert(root.join(DEFAULT).join("hosts.toml"), default_whole(&root, denied(), &stage, why));
     }
     part.wants.extend(pki.into_wants());
     part.secrets = secrets(&adopted);
@@ -149,6 +150,11 @@ fn registries(spec: &Spec) -> BTreeMap<Host, Option<&Mirror>> {
     found
 }
 
+/// The file of a registry from which nothing is pulled: its only host cannot exist.
+fn denied() -> Content {
+    Content::public(format!("# {HEADER}\nserver = \"https://{DENIED}\"\n\n[host]\n"))
+}
+
 fn default_whole(root: &NodePath, content: Content, stage: &NodePath, why: String) -> Want {
     let mode = if content.secrets.is_empty() { 0o644 } else { 0o600 };
     Want::Whole(Whole { content, mode, addressed: false, unit: Some(root.join(DEFAULT)), stage: stage.clone(), why })
@@ -156,6 +162,7 @@ fn default_whole(root: &NodePath, content: Content, stage: &NodePath, why: Strin
 
 fn why(host: &str, mirror: Option<&Mirror>) -> String {
     match mirror {
+        Some(mirror) if mirror.is_blocked() => format!("nothing is pulled from {host}: the spec blocks it"),
         None => format!("images of {host} are pulled from there directly"),
         Some(mirror) => {
             let endpoints: Vec<String> = mirror.endpoints.iter().map(ToString::to_string).collect();
@@ -187,6 +194,9 @@ fn secrets(adopted: &Adopted) -> Vec<Secret> {
 
 /// The file for registries without a folder of their own.
 fn default_file(spec: &Spec, all: &Mirror, pki: &mut pki::Pki) -> Content {
+    if all.is_blocked() {
+        return denied();
+    }
     let mut mirrors: Vec<OwnedHost<'_>> = all.endpoints.iter().map(|endpoint| at_endpoint(spec, endpoint, pki)).collect();
     match all.fallback {
         Fallback::Never if !mirrors.is_empty() => {
