@@ -2,13 +2,16 @@
 //! of the README is run as it stands, its spec is a valid one, and its links lead somewhere.
 #![allow(clippy::disallowed_methods, clippy::unwrap_used, missing_docs, reason = "tests have effects")]
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use nodeprep::report::exit::Outcome;
-use nodeprep::spec::express;
+use nodeprep::runtime::Runtime;
+use nodeprep::spec::load::Draft;
 use nodeprep::spec::table::{Field, Kind, TABLES, TableDef, When};
+use nodeprep::spec::{Spec, express};
 
 fn project(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
@@ -84,9 +87,45 @@ fn the_spec_reference_is_made_from_the_decoder_table() {
     text.push_str("\n## What a runtime can express\n\n");
     text.push_str(&express::markdown());
     text.push_str(
-        "\n*refused*: the target is left as it was, with the reason. *nearly*: applied, and said by `check`, `plan` and `explain`.\n",
+        "\n*refused*: the target is left as it was, with the reason. *nearly*: applied, and said by `check`, `plan` and \
+         `explain`. Each cell is shown\nby a case that runs the programs themselves, by a vector that is held against them, or \
+         by a flow that is refused: `ROWS` in\n`src/spec/express.rs` names it.\n",
     );
     generated("docs/spec.md", &text);
+}
+
+/// Each cell of the table names what shows it, which is there; a spec of a case or flow that shows a refusal or an approximation
+/// really meets it.
+#[test]
+fn every_cell_of_the_table_is_shown_by_something() {
+    for row in express::ROWS {
+        let cell = format!("{:?} of {:?} under {:?}", row.subject, row.family, row.fallback);
+        assert!(!row.proof.is_empty(), "nothing shows {cell}");
+        for proof in row.proof {
+            let folder = project("fixtures").join(proof);
+            assert!(folder.is_dir(), "{cell}: there is no fixtures/{proof}");
+            let (kind, _) = proof.split_once('/').unwrap();
+            assert!(["real", "vectors", "flow"].contains(&kind), "{cell}: {proof} is neither case nor vector nor flow");
+            if kind != "vectors" && row.verdict != express::Verdict::Yes {
+                let spec = spec(&folder);
+                let met = Runtime::ALL.iter().flat_map(|runtime| express::gaps(&spec, *runtime, &Runtime::ALL, &[]));
+                assert!(met.into_iter().any(|gap| gap.row == row), "{cell} is not met in fixtures/{proof}");
+            }
+        }
+    }
+}
+
+/// The spec of a case, with some CA in the place of those that are made when it runs.
+fn spec(folder: &Path) -> Spec {
+    let draft = Draft::open("spec.toml", &std::fs::read(folder.join("spec.toml")).unwrap()).unwrap();
+    let mut materials = BTreeMap::new();
+    for reference in draft.references() {
+        let some = || std::fs::read(project("fixtures/flow/deny-unlisted/ca.pem"));
+        let bytes = std::fs::read(folder.join(&reference.written)).or_else(|_| some());
+        materials.insert(reference.written.clone(), bytes.map_err(|error| error.to_string()));
+    }
+    let closed = draft.close(&materials, None);
+    closed.spec.unwrap_or_else(|| panic!("{}: {:?}", folder.display(), closed.problems))
 }
 
 #[test]

@@ -1,8 +1,8 @@
 //! What was on a node before nodeprep and is carried over: mirrors, CAs, logins of one target, and how they join a spec.
 //!
 //! The ledger keeps them, because the settings that they come from are removed; the spec stays the user's. [`adopt`] lays a
-//! spec over them: a source that the spec names replaces the adopted one, its hosts are reached as it says, and its `never`
-//! closes adopted sources too.
+//! spec over them: a source that the spec names replaces the adopted one (its `*` names them all), its hosts are reached as it
+//! says, and its `never` closes adopted sources too.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -180,7 +180,7 @@ pub fn adopt(spec: &Spec, adopted: &Adopted) -> Spec {
     for (source, mirror) in &adopted.mirrors {
         let Ok(host) = Host::new(source) else { continue };
         // asked directly, or as the spec says
-        if spec.mirrors_named(&host).next().is_some() || named.contains(&host) {
+        if spec.mirrors_named(&host).next().is_some() || named.contains(&host) || spec.all().is_some() {
             continue;
         }
         let endpoints = endpoints(mirror, Some(&host), spec.fallback);
@@ -230,6 +230,10 @@ fn reached(whole: &mut Spec, adopted: &Adopted) {
     let hub = Host::fixed(crate::model::host::HUB);
     if configured.contains_key(&hub.api()) {
         hosts.insert(hub);
+    }
+    if whole.all().is_some() {
+        // the spec speaks of all registries: what is not its own is no registry of its own now
+        hosts.retain(|host| whole.access.contains_key(host));
     }
     if whole.unlisted == Unlisted::Deny {
         // asked directly only as mirror of something, or as the rest of a source that has mirrors

@@ -95,6 +95,14 @@ pub struct RawMirror {
     pub at: Range<usize>,
     /// `source`.
     pub source: Option<At<String>>,
+    /// `hosts`.
+    pub hosts: Option<At<Vec<At<String>>>>,
+    /// `runtimes`.
+    pub runtimes: Option<At<Vec<At<String>>>>,
+    /// `widen`.
+    pub widen: Option<At<bool>>,
+    /// Something in it was wrong and is reported: what is missing may be that.
+    pub reported: bool,
     /// `endpoints`.
     pub endpoints: Option<At<Vec<RawEndpoint>>>,
     /// `fallback`.
@@ -123,6 +131,8 @@ pub struct RawBlocked {
     pub at: Range<usize>,
     /// `source`.
     pub source: Option<At<String>>,
+    /// `runtimes`.
+    pub runtimes: Option<At<Vec<At<String>>>>,
 }
 
 /// Fills the structs.
@@ -167,13 +177,17 @@ pub fn decode(root: &Node, problems: &mut Problems<'_>) -> Raw {
         raw.mirrors.push(RawMirror {
             at: node.span.clone(),
             source: row.text("source"),
+            hosts: row.texts("hosts", problems),
+            runtimes: row.texts("runtimes", problems),
+            widen: row.flag("widen"),
+            reported: row.reported,
             endpoints: row.endpoints(problems),
             fallback: row.text("fallback").map(|word| fallback(&word.value)),
         });
     }
     for node in row.tables("blocked") {
         let row = Row::read(&table::BLOCKED, node, problems);
-        raw.blocked.push(RawBlocked { at: node.span.clone(), source: row.text("source") });
+        raw.blocked.push(RawBlocked { at: node.span.clone(), source: row.text("source"), runtimes: row.texts("runtimes", problems) });
     }
     if let Some(node) = row.value("runtime") {
         let row = Row::read(&table::RUNTIME, node, problems);

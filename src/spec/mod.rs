@@ -2,8 +2,8 @@
 //!
 //! What lives here: the document with the place of every value ([`document`], [`text`]), the table that decodes it ([`table`],
 //! [`decode`]), closing it over the files that it references ([`load`], [`mod@reference`]), what is wrong with it
-//! ([`validate`], [`problems`]), its meaning ([`mod@intent`]), what a runtime can express of it ([`express`]), what a node adds
-//! to it for one target ([`mod@adopt`]).
+//! ([`validate`], [`problems`]), its meaning ([`mod@intent`]), what of it is for one runtime ([`scope`]), what a runtime can
+//! express of that ([`express`]), what a node adds to it for one target ([`mod@adopt`]).
 //! What must not: effects (referenced files arrive as bytes), any runtime's or file format's words.
 //!
 //! A [`Spec`] is closed and resolved: every referenced file is inside, every default filled in, every value valid. What is
@@ -19,6 +19,7 @@ pub mod load;
 mod nearest;
 pub mod problems;
 pub mod reference;
+pub mod scope;
 pub mod table;
 pub mod text;
 pub mod validate;
@@ -36,7 +37,7 @@ use crate::model::image::ImageRef;
 use crate::model::place::Place;
 use crate::model::repo::RepoPath;
 use crate::model::secret::Secret;
-use crate::model::suffix::Suffix;
+use crate::model::suffix::{Suffix, is_below};
 use crate::runtime::Runtime;
 
 /// What happens when no endpoint has the image.
@@ -342,7 +343,20 @@ impl Spec {
     /// Whether the spec says anything about an image; what it does not speak of is left as it is.
     #[must_use]
     pub fn covers(&self, image: &ImageRef) -> bool {
-        self.unlisted == Unlisted::Deny || self.access.contains_key(&image.host) || self.mirror_of(image).is_some()
+        (self.unlisted == Unlisted::Deny && !self.beside_domain(&image.host))
+            || self.access.contains_key(&image.host)
+            || self.mirror_of(image).is_some()
+    }
+
+    /// Whether it is a name with a port below the domain of a source: no registry of that source, and none that could be closed
+    /// or opened beside it ([`express`]).
+    fn beside_domain(&self, host: &Host) -> bool {
+        let lookup = self.lookup();
+        let mut domains = lookup.domains.iter().filter_map(|at| match &self.mirrors[*at].source {
+            Source::Domain(domain) => Some(domain.domain()),
+            Source::All | Source::Prefix { .. } => None,
+        });
+        host.port().is_some() && domains.any(|domain| is_below(host, domain))
     }
 
     /// The mirror that is responsible for an image, longest source first.

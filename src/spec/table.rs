@@ -224,7 +224,7 @@ pub const REGISTRY: TableDef = TableDef {
     fields: &[
         key("host", Kind::Text, "host = \"registry.example.com:5000\"", "The host, with the port if references carry one.")
             .required()
-            .elsewhere(&["location", "name", "server", "url", "address"]),
+            .elsewhere(&["location", "name", "server", "url", "address", "hosts"]),
         key(
             "ca",
             Kind::Texts,
@@ -260,9 +260,21 @@ pub const MIRROR: TableDef = TableDef {
     header: "[[mirror]]",
     doc: "What is pulled from where.",
     fields: &[
-        key("source", Kind::Text, "source = \"docker.io\"", "What is mirrored: `host[:port]` or `host[:port]/repository/prefix`.")
-            .required()
-            .elsewhere(&["prefix", "registry", "upstream", "from"]),
+        key(
+            "source",
+            Kind::Text,
+            "source = \"docker.io\"",
+            "What is mirrored: `host[:port]`, `host[:port]/repository/prefix`, `*.domain` for every registry below a domain, or `*` for every \
+             registry that the spec does not name; the longest counts. Either this or `hosts`.",
+        )
+        .elsewhere(&["prefix", "registry", "upstream", "from"]),
+        key(
+            "hosts",
+            Kind::Texts,
+            "hosts = [\"docker.io\", \"quay.io\"]",
+            "Several registries instead of one `source`: as if each had a [[mirror]] of its own; `{host}` in an endpoint stands for its name.",
+        )
+        .elsewhere(&["sources", "registries"]),
         key(
             "endpoints",
             Kind::TextsOrTables(&ENDPOINT),
@@ -278,9 +290,20 @@ pub const MIRROR: TableDef = TableDef {
             "on_unready = \"keep\"",
             "When no endpoint answers (default \"keep\").",
         ),
-        later("runtimes", "runtimes = [\"podman\"]", "Only for these runtimes."),
-        later("widen", "widen = true", "On containerd, a source below host level takes the whole host."),
-        later("hosts", "hosts = [\"quay.io\"]", "The hosts that source = \"*\" stands for."),
+        key(
+            "runtimes",
+            Kind::Texts,
+            "runtimes = [\"podman\", \"crio\"]",
+            "Only for these runtimes (default: for all). CRI-O and Podman read the same files: name both or none of them where both are in use.",
+        )
+        .elsewhere(&["targets", "only"]),
+        key(
+            "widen",
+            Kind::Flag,
+            "widen = true",
+            "On containerd, which knows whole registries only, the whole registry of a `source` with a path goes to the endpoints, less that \
+             path (default false).",
+        ),
     ],
 };
 
@@ -321,9 +344,13 @@ pub const BLOCKED: TableDef = TableDef {
     name: "blocked",
     header: "[[blocked]]",
     doc: "A source from which nothing is pulled, under none of its names.",
-    fields: &[key("source", Kind::Text, "source = \"docker.io\"", "What is blocked: as the `source` of a [[mirror]].")
+    fields: &[
+        key("source", Kind::Text, "source = \"docker.io\"", "What is blocked: as the `source` of a [[mirror]].")
         .required()
-        .elsewhere(&["prefix", "registry", "location", "host"])],
+        .elsewhere(&["prefix", "registry", "location", "host"]),
+        key("runtimes", Kind::Texts, "runtimes = [\"podman\", \"crio\"]", "Only for these runtimes (default: for all).")
+            .elsewhere(&["targets", "only"]),
+    ],
 };
 
 /// `[runtime]`.

@@ -66,6 +66,8 @@ pub fn checks(spec: Option<&Spec>, tree: &Tree, found: &[FoundRuntime], adopted:
     for reader in found.iter().filter(|reader| reader.is_pulled_through(tree)) {
         // what was carried over counts for the one that it was found with
         let own = adopted.get(&reader.config).filter(|_| reader.runtime == Runtime::Containerd);
+        let scoped = spec.map(|spec| spec.for_runtime(reader.runtime));
+        let spec = scoped.as_deref();
         let whole = own.zip(spec).map(|(adopted, spec)| adopt(spec, adopted));
         let spec = whole.as_ref().or(spec);
         for dialect in reader.dialects(tree) {

@@ -73,10 +73,10 @@ fn mirror() -> impl Strategy<Value = Mirror> {
     let path = select(&PATHS[..]);
     // a header and `pull = "tag"` are each refused by one of the families
     let options = prop_oneof![
-        30 => Just(""),
-        4 => Just("pull = \"digest\""),
-        2 => Just("timeout = \"1500ms\""),
-        2 => Just("pull = \"digest\", timeout = \"1m\""),
+        120 => Just(""),
+        16 => Just("pull = \"digest\""),
+        8 => Just("timeout = \"1500ms\""),
+        8 => Just("pull = \"digest\", timeout = \"1m\""),
         1 => Just("pull = \"tag\""),
         1 => Just("header = { X-Team = \"a\", X-Site = \"b\" }"),
     ];

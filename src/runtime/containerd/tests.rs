@@ -271,9 +271,6 @@ fn refusals() {
     let tree = tree(&[(CONFIG, drop_in), ("/etc/containerd/d.toml", &drop)]);
     assert_eq!(codes(&want(&with_pause, &on(), &tree, &old)), ["config-toml-overridden"]);
     assert_eq!(codes(&want(&with_pause, &on(), &tree, &new)), [""; 0]);
-    let mut below = simple();
-    below.mirrors[0].source = Source::Prefix { host: Host::fixed("docker.io"), path: RepoPath::new("library").unwrap() };
-    assert_eq!(codes(&want(&below, &on(), &self::tree(&[]), &new)), ["subhost-source"]);
 }
 
 /// 8.4, rule 1: what would not be read as meant is not written.

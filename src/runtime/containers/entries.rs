@@ -11,6 +11,7 @@ use crate::model::host::{HUB, HUB_API, Host};
 use crate::model::place::Place;
 use crate::model::problem::Problem;
 use crate::model::repo::RepoPath;
+use crate::model::suffix::Suffix;
 use crate::spec::domains::DENIED;
 use crate::spec::{Access, Fallback, Mirror, Source, Spec, Unlisted};
 
@@ -37,6 +38,11 @@ pub fn entries(spec: &Spec) -> Entries {
     entries.notes.extend(other_ports(spec));
     for (host, path) in prefixes(spec) {
         entries.add(spec, &host, &path);
+    }
+    for mirror in &spec.mirrors {
+        if let Source::Domain(domain) = &mirror.source {
+            entries.domain(spec, domain, mirror);
+        }
     }
     if spec.unlisted == Unlisted::Deny {
         entries.deny(spec);
@@ -179,13 +185,30 @@ impl Entries {
         });
     }
 
+    /// Every registry below a domain: the endpoints get the path alone (`runtime-semantics.md` 2.4), and the registry itself is
+    /// where the reference says. A block counts for each of them (seen on skopeo 1.9.3 and 1.18.0).
+    fn domain(&mut self, spec: &Spec, domain: &Suffix, mirror: &Mirror) {
+        let mirrors = mirror.endpoints.iter().map(|endpoint| self.mirror(spec, endpoint, &RepoPath::all(), &mirror.at)).collect();
+        self.registries.push(Registry {
+            prefix: domain.to_string(),
+            location: String::new(),
+            insecure: false,
+            blocked: mirror.fallback == Fallback::Never,
+            by_digest_only: false,
+            mirrors,
+            at: mirror.at.clone(),
+        });
+    }
+
     /// Closes what the spec does not name: the rest of each sub-host source's registry, and whole top-level domains.
     fn deny(&mut self, spec: &Spec) {
         let known: BTreeSet<String> = self.registries.iter().map(|entry| entry.prefix.clone()).collect();
         let below = spec.mirrors.iter().filter_map(|mirror| mirror.source.below_host()).map(|(host, _)| host);
-        let names = below.flat_map(|host| std::iter::once(host.clone()).chain(host.aliases())).map(|host| host.to_string());
+        // the rest of one that lies below the domain of a source is that source's
+        let names = below.flat_map(|host| std::iter::once(host.clone()).chain(host.aliases()));
+        let names = names.filter(|host| spec.wider(host).is_none()).map(|host| host.to_string());
         let hosts: BTreeSet<String> = names.filter(|host| !known.contains(host)).collect();
-        let domains = DENIED.iter().map(|domain| format!("*.{domain}"));
+        let domains = DENIED.iter().map(|domain| format!("*.{domain}")).filter(|domain| !known.contains(domain));
         for prefix in hosts.into_iter().chain(domains) {
             self.registries.push(Registry {
                 location: if prefix.starts_with('*') { String::new() } else { prefix.clone() },

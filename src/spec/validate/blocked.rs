@@ -15,6 +15,7 @@ pub fn check(raw: &Raw, mirrors: &[mirror::Checked], problems: &mut Problems<'_>
     let mut lines: HashMap<String, (String, u32)> = HashMap::new();
     let mut found = Vec::with_capacity(raw.blocked.len());
     for written in &raw.blocked {
+        let runtimes = written.runtimes.as_ref().map(|names| super::runtimes(names, problems));
         let Some(at) = &written.source else { continue };
         let Some(source) = name::source(at, problems) else { continue };
         let key = mirror::same(&source);
@@ -31,7 +32,7 @@ pub fn check(raw: &Raw, mirrors: &[mirror::Checked], problems: &mut Problems<'_>
         } else {
             lines.insert(key, (source.to_string(), line));
             let at = problems.text().place(written.at.start);
-            found.push(Mirror { source, endpoints: Vec::new(), fallback: Fallback::Never, widen: false, runtimes: None, at });
+            found.push(Mirror { source, endpoints: Vec::new(), fallback: Fallback::Never, widen: false, runtimes, at });
         }
     }
     found

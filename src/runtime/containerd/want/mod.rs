@@ -47,6 +47,9 @@ pub fn folder_name(host: &Host) -> String {
 /// of its other names too, and for each host that images are pulled from directly; CA and client files, named by their
 /// content; `config_path` and the pause image where they are not as they should be.
 ///
+/// Sources that are no whole registries are passed over: that they cannot be told is said by the table
+/// ([`crate::spec::express`]).
+///
 /// The part is refused, with what to do, when the configuration on the node does not let it be done safely.
 #[must_use]
 pub fn want(spec: &Spec, found: &FoundRuntime, tree: &Tree, dialects: &[Dialect]) -> Part {
@@ -75,13 +78,6 @@ pub fn want_knowing(spec: &Spec, found: &FoundRuntime, tree: &Tree, dialects: &[
     let adopted = std::mem::take(&mut part.adopted);
     let spec = &whole;
     let mut problems = Vec::new();
-    for mirror in spec.mirrors.iter().filter(|mirror| mirror.source.below_host().is_some()) {
-        let what = format!("containerd cannot mirror {}: it knows whole registries only", mirror.source);
-        problems.push(
-            Problem::error("subhost-source", what, "mirror the whole registry, or limit `runtimes` to those that can")
-                .at(mirror.at.clone()),
-        );
-    }
     let mut pki = pki::Pki::default();
     let stage = root.parent().unwrap_or_else(NodePath::root).join(STAGE);
     for (host, mirror) in registries(spec) {
