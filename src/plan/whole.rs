@@ -7,6 +7,7 @@ use super::proof::{prove, same_meaning, shadowed};
 use super::{Activation, How, Plan};
 use crate::desired::{Desired, Part, Refusal, Target};
 use crate::model::digest::Digest;
+use crate::model::path::NodePath;
 use crate::model::problem::{Problem, Severity};
 use crate::runtime::{FoundRuntime, Runtime};
 use crate::spec::Spec;
@@ -104,7 +105,9 @@ pub fn plan(spec: &Spec, desired: Desired, found: &[FoundRuntime], now: Now<'_>)
 pub(super) fn keep(plan: &mut Plan, now: Now<'_>, of: impl Fn(&Target) -> bool) {
     let kept = now.ledger.owned.iter().filter(|(_, owned)| of(&owned.target));
     plan.owned.extend(kept.filter_map(|(path, owned)| Some((path.clone(), left_alone(now, path, owned)?))));
-    let adopted = now.ledger.adopted.iter().filter(|(config, _)| of(&Target::Containerd((*config).clone())));
+    let containers = crate::runtime::containers::adopted_from();
+    let target = |file: &NodePath| if *file == containers { Target::Containers } else { Target::Containerd(file.clone()) };
+    let adopted = now.ledger.adopted.iter().filter(|(file, _)| of(&target(file)));
     plan.adopted.extend(adopted.map(|(config, adopted)| (config.clone(), adopted.clone())));
 }
 
@@ -134,10 +137,8 @@ fn plan_part(spec: &Spec, part: &Part, readers: &[&FoundRuntime], now: Now<'_>, 
             prove(spec, part, &after, now.ledger, readers)?;
         }
     }
-    if let Target::Containerd(config) = &part.target
-        && !part.adopted.is_empty()
-    {
-        steps.adopted.insert(config.clone(), part.adopted.clone());
+    if let Some(file) = part.target.adopts_from().filter(|_| !part.adopted.is_empty()) {
+        steps.adopted.insert(file, part.adopted.clone());
     }
     let mut activations = super::activation::activations(part, &steps, readers);
     if part.target == Target::Trust {

@@ -56,8 +56,16 @@ pub fn want(spec: &Spec, found: &FoundRuntime, tree: &Tree, dialects: &[Dialect]
 pub struct Known<'a> {
     /// What was carried over from settings that are gone.
     pub adopted: Option<&'a Adopted>,
-    /// Our part in config.toml.
-    pub config: Option<&'a crate::ledger::Owned>,
+    /// What is ours, by path.
+    pub owned: Option<&'a BTreeMap<NodePath, crate::ledger::Owned>>,
+    /// What is done with what others have written.
+    pub foreign: crate::desired::Foreign,
+}
+
+impl Known<'_> {
+    fn owns(&self, path: &NodePath) -> Option<&crate::ledger::Owned> {
+        self.owned?.get(path)
+    }
 }
 
 /// The same after an earlier run: what was carried over then still counts.
