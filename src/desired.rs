@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::format::{KeyEdit, KeyFormat};
+use crate::format::{KeyEdit, KeyFormat, auth_json};
 use crate::ledger::Ledger;
 use crate::model::content::Content;
 use crate::model::path::NodePath;
@@ -143,6 +143,16 @@ impl Part {
             was: None,
             secrets: Vec::new(),
         }
+    }
+
+    /// Takes note of what is carried over, and of the spec that counts because of it.
+    pub fn carries(&mut self, adopted: Adopted, counts: &Spec) {
+        let logins = adopted.hosts.values().filter_map(|how| how.login.as_ref()).flat_map(auth_json::forms);
+        self.secrets = logins.chain(adopted.hosts.values().filter_map(|how| how.key.clone())).collect();
+        if !adopted.is_empty() {
+            self.spec = Some(Arc::new(counts.clone()));
+        }
+        self.adopted = adopted;
     }
 
     /// The same part, left untouched for this reason.

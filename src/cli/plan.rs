@@ -72,7 +72,7 @@ pub(super) fn report(session: &Session, spec: &Spec, planned: &Planned, mut prob
     problems.extend(planned.plan.notes.iter().cloned());
     Report {
         runtimes: session.found.clone(),
-        parts: parts(planned, &session.snapshot.tree, &secrets(spec)),
+        parts: parts(Some(spec), planned, &session.snapshot.tree, &secrets(spec)),
         due: planned.plan.activate.clone(),
         problems,
         ..Report::new(outcome)
