@@ -141,7 +141,8 @@ pub fn material(tree: &Tree, home: &NodePath, host: &Host) -> Result<Material, (
                 return Err((file, "is a second client certificate".to_owned()));
             }
             let (certs, keys) = (pem(&file).certs, pem(&folder.join(&format!("{base}.key"))).keys);
-            let Some(key) = keys.into_iter().next().filter(|key| !matches!(key_matches(&certs, key), KeyMatch::No | KeyMatch::Unreadable(_)))
+            let Some(key) =
+                keys.into_iter().next().filter(|key| !matches!(key_matches(&certs, key), KeyMatch::No | KeyMatch::Unreadable(_)))
             else {
                 return Err((file, "has no key that belongs to it".to_owned()));
             };

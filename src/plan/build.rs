@@ -120,7 +120,13 @@ pub fn add_part(plan: &mut Plan, part: &Part, now: Now<'_>, same_meaning: impl F
                     notes.push(drifted(path));
                 }
                 owned.insert(path.clone(), owned_or_new(now, path, &part.target, &place));
-                late.push(Step { target: part.target.clone(), path: path.clone(), expect: place.expect(), act: Act::Remove, why: why.clone() });
+                late.push(Step {
+                    target: part.target.clone(),
+                    path: path.clone(),
+                    expect: place.expect(),
+                    act: Act::Remove,
+                    why: why.clone(),
+                });
             }
         }
     }
@@ -391,12 +397,15 @@ fn merge(keys: &mut Vec<KeyEdit>, edits: &[KeyEdit]) {
     }
 }
 
+/// The code of a file of somebody else's in the place of ours.
+pub(super) const FOREIGN_FILE: &str = "foreign-file";
+
 fn in_the_way(path: &NodePath, is_link: bool) -> Problem {
     let what = if is_link { "a symbolic link" } else { "a file" };
     Problem::error(
-        "foreign-file",
+        FOREIGN_FILE,
         format!("{path} is {what} that nodeprep did not write, and it says something else than the spec"),
-        "move what is needed of it into the spec and remove it, or let nodeprep replace it with --foreign=replace (the ledger keeps it for revert)",
+        "move what is needed of it into the spec and remove it, or let nodeprep take over what it can (--foreign=carry) or replace it (--foreign=replace); the ledger keeps it for revert",
     )
     .at(crate::model::place::Place::file(path.as_str()))
 }

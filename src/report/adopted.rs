@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use crate::format::hosts_toml::render::quoted;
 use crate::model::host::Host;
-use crate::spec::adopt::{ALL, Adopted};
+use crate::spec::adopt::{ALL, Adopted, AdoptedEndpoint};
 use crate::spec::{Fallback, Spec};
 
 /// The lines for what counts beside `spec`; what the spec says itself is left out. Files with certificates and logins have to
@@ -20,7 +20,7 @@ pub fn lines(spec: &Spec, adopted: &Adopted) -> String {
         }
         let later = if source == ALL { "not available as source in this version; " } else { "" };
         let _ = writeln!(text, "\n# {later}from {}\n[[mirror]]\nsource = {}", mirror.from, quoted(source));
-        let endpoints: Vec<_> = mirror.endpoints.iter().filter_map(|endpoint| endpoint.endpoint()).collect();
+        let endpoints: Vec<_> = mirror.endpoints.iter().filter_map(AdoptedEndpoint::endpoint).collect();
         let sayable = endpoints.iter().filter(|endpoint| !endpoint.verbatim).map(|endpoint| quoted(&endpoint.to_string()));
         let _ = writeln!(text, "endpoints = [{}]", sayable.collect::<Vec<_>>().join(", "));
         for endpoint in endpoints.iter().filter(|endpoint| endpoint.verbatim) {
@@ -56,7 +56,7 @@ pub fn lines(spec: &Spec, adopted: &Adopted) -> String {
 mod tests {
     use super::*;
     use crate::model::secret::Secret;
-    use crate::spec::adopt::{AdoptedEndpoint, AdoptedHost, AdoptedMirror, From};
+    use crate::spec::adopt::{AdoptedHost, AdoptedMirror, From};
 
     #[test]
     fn what_the_spec_lacks_can_be_copied() {

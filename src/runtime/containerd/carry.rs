@@ -32,7 +32,13 @@ pub(super) struct Carried {
 ///
 /// # Errors
 /// What has no counterpart.
-pub(super) fn carried(spec: &Spec, on: &FoundRuntime, tree: &Tree, dialects: &[Dialect], known: Known<'_>) -> Result<Carried, Vec<Problem>> {
+pub(super) fn carried(
+    spec: &Spec,
+    on: &FoundRuntime,
+    tree: &Tree,
+    dialects: &[Dialect],
+    known: Known<'_>,
+) -> Result<Carried, Vec<Problem>> {
     let mut carried = Carried { adopted: known.adopted.cloned().unwrap_or_default(), notes: Vec::new() };
     let Some(dialect) = dialects.first().filter(|_| known.foreign == Foreign::Carry) else { return Ok(carried) };
     let view = View::new(tree, on, *dialect);
@@ -101,7 +107,8 @@ fn warning(what: String, help: &str, file: &NodePath) -> Problem {
 
 fn lost(file: &NodePath, why: &str) -> Problem {
     let help = "say it in the spec and remove the file, or let it be replaced with --foreign=replace";
-    Problem::error("not-carried", format!("{file} cannot be carried over with the same meaning: {why}"), help).at(Place::file(file.as_str()))
+    Problem::error("not-carried", format!("{file} cannot be carried over with the same meaning: {why}"), help)
+        .at(Place::file(file.as_str()))
 }
 
 /// What the spec says otherwise.

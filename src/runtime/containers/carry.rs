@@ -111,7 +111,8 @@ impl Carried {
             let host = Host::new(host).map_err(|error| error.to_string())?;
             if insecure {
                 let from = From { key: format!("{prefix:?}"), file: theirs.at.file.to_string(), line: theirs.at.line };
-                self.adopted.hosts.entry(host.to_string()).or_insert_with(|| AdoptedHost { from, ..AdoptedHost::default() }).insecure = true;
+                self.adopted.hosts.entry(host.to_string()).or_insert_with(|| AdoptedHost { from, ..AdoptedHost::default() }).insecure =
+                    true;
             }
             let slash = if path.is_empty() { "" } else { "/" };
             endpoints.push(AdoptedEndpoint { http: false, host: host.to_string(), api_root: format!("/v2{slash}{path}") });

@@ -97,7 +97,12 @@ pub fn registries(against: &mut Against, before: &Tree, after: &Tree, places: &P
                 (what, format!("remove the entry from {file}, or give the file a name that sorts before {DROP_IN}"))
             } else {
                 let what = format!("an entry for {} is there already ({has}); ours would replace it", ours.prefix);
-                (what, format!("remove the entry from {file}, say the same in the spec, or let it be replaced with --foreign=replace"))
+                (
+                    what,
+                    format!(
+                        "remove the entry from {file}, say the same in the spec, or let nodeprep deal with it (--foreign=carry or replace)"
+                    ),
+                )
             };
             against.conflict(Problem::error("foreign-registry", what, help).at(theirs.at.clone()));
         }
@@ -151,7 +156,7 @@ pub fn certs(
                 let folder = certs.folder.clone().unwrap_or_else(|| certs_d::folder(host));
                 let what = format!("{folder} gives {} other certificates for {host} than the spec: {}", on.runtime, described(&certs));
                 let help = format!(
-                    "remove the foreign files from {folder}, name their CA in the spec, or let them be replaced with --foreign=replace"
+                    "remove the foreign files from {folder}, name their CA in the spec, or let nodeprep deal with them (--foreign=carry or replace)"
                 );
                 against.conflict(Problem::error("certs-d-differs", what, help).at(Place::file(folder.as_str())));
             }
@@ -160,7 +165,9 @@ pub fn certs(
                 let same = certs_d::read(before, &home, host).is_ok_and(|old| old.ca == certs.ca && old.client == certs.client);
                 if let Some(hidden) = newly_hidden(before, &home, host, &certs).filter(|_| !same && foreign == Foreign::Refuse) {
                     let what = format!("{hidden} is in use for {host} ({}), and a folder of ours would hide it", described(&old));
-                    let help = format!("remove {hidden}, name its certificates in the spec, or accept that with --foreign=replace");
+                    let help = format!(
+                        "remove {hidden}, name its certificates in the spec, or let nodeprep deal with it (--foreign=carry or replace)"
+                    );
                     against.conflict(Problem::error("certs-d-hidden", what, help).at(Place::file(hidden.as_str())));
                 }
             }

@@ -45,7 +45,8 @@ pub fn entries(spec: &Spec) -> Entries {
     // source's does not cover it is not the spec's matter
     let sources: BTreeSet<&Host> = spec.mirrors.iter().map(|mirror| &mirror.source.host).collect();
     entries.reached.retain(|host| sources.contains(host) || spec.access.contains_key(host));
-    let whole: BTreeSet<&Host> = spec.mirrors.iter().filter(|mirror| mirror.source.path.is_all()).map(|mirror| &mirror.source.host).collect();
+    let whole: BTreeSet<&Host> =
+        spec.mirrors.iter().filter(|mirror| mirror.source.path.is_all()).map(|mirror| &mirror.source.host).collect();
     let below = spec.mirrors.iter().filter(|mirror| !mirror.source.path.is_all() && !whole.contains(&mirror.source.host));
     entries.reached.extend(below.map(|mirror| mirror.source.host.clone()));
     let hub = [HUB, HUB_API].map(Host::fixed);

@@ -43,12 +43,23 @@ const WHY: &str = "the spec says otherwise; revert brings it back";
 
 /// Certificates of others in the folder that counts for a host, where they are not what the spec gives. A folder in the home
 /// folder stands before the usual one: ours are written there, too.
-pub(super) fn certs(part: &mut Part, spec: &Spec, before: &Tree, after: &Tree, on: &FoundRuntime, reached: &BTreeSet<Host>, known: Known<'_>) {
+pub(super) fn certs(
+    part: &mut Part,
+    spec: &Spec,
+    before: &Tree,
+    after: &Tree,
+    on: &FoundRuntime,
+    reached: &BTreeSet<Host>,
+    known: Known<'_>,
+) {
     let home = files::home(on);
     for host in reached {
         let usual = certs_d::folder(host);
-        let Some(counts) = certs_d::candidates(&home, host).into_iter().find(|folder| after.exists(folder)) else { continue };
-        let here_already = known.owned.range(counts.clone()..).map(|(path, _)| path).take_while(|path| path.as_str().starts_with(counts.as_str()));
+        let Some(counts) = certs_d::candidates(&home, host).into_iter().find(|folder| before.exists(folder) || after.exists(folder)) else {
+            continue;
+        };
+        let here_already =
+            known.owned.range(counts.clone()..).map(|(path, _)| path).take_while(|path| path.as_str().starts_with(counts.as_str()));
         let here_already = here_already.filter(|path| path.is_below(&counts)).count() > 0;
         let differs = !certs_d::read(after, &home, host).is_ok_and(|certs: Certs| as_wanted(spec, host, &certs));
         if !(differs && known.foreign != Foreign::Refuse || here_already && counts != usual) {

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::conflicts::{self, Against};
-use super::{carry, give_way};
 use super::entries::{Entries, entries};
+use super::{carry, give_way};
 use super::{files, logins};
 use crate::desired::{Foreign, Keys, Part, Refusal, Target, Want, Whole};
 use crate::format::registries_conf::{DROP_IN, render};
@@ -168,8 +168,7 @@ fn auth(spec: &Spec, found: &[&FoundRuntime], tree: &Tree, known: Known<'_>, ent
     let logins: BTreeMap<&Host, &crate::spec::Login> =
         entries.reached.iter().filter_map(|host| Some((host, spec.access(host).login.as_ref()?))).collect();
     let replaces = known.foreign == Foreign::Replace;
-    let mut files: BTreeSet<NodePath> =
-        found.iter().map(|on| logins::ours(tree, on)).filter(|_| !logins.is_empty() || replaces).collect();
+    let mut files: BTreeSet<NodePath> = found.iter().map(|on| logins::ours(tree, on)).filter(|_| !logins.is_empty() || replaces).collect();
     let json = |owned: &&Owned| owned.target == Target::Containers && owned.format == Some(KeyFormat::Json);
     files.extend(owned.iter().filter(|(_, owned)| json(owned)).map(|(path, _)| path.clone()));
     for file in files {
@@ -221,7 +220,9 @@ fn unasked(
             let what = format!("{file} has a login for {host}, and the spec gives none: it would go on being sent");
             let logout = format!("podman logout --authfile {file} {host}");
             let help = if goes {
-                format!("give the spec that login, remove the entry ({logout}), or let nodeprep do so with --foreign=replace")
+                format!(
+                    "give the spec that login, remove the entry ({logout}), or let nodeprep take it over (--foreign=carry) or remove it (--foreign=replace)"
+                )
             } else {
                 format!("give the spec that login, or remove the entry: {logout}")
             };
@@ -258,8 +259,7 @@ fn edit(
             Some(_) if ours(host.as_str()).is_none() && foreign == Foreign::Refuse => {
                 let what = format!("{file} has another login for {host} than the spec");
                 let help = format!(
-                    "remove the entry (podman logout --authfile {file} {host}), give the spec the same login, or let it be replaced with \
-                     --foreign=replace (revert brings it back)"
+                    "remove the entry (podman logout --authfile {file} {host}), give the spec the same login, or let nodeprep replace it (--foreign=replace; revert brings it back)"
                 );
                 return Err(Box::new(Problem::error("foreign-login", what, help).at(place())));
             }

@@ -10,8 +10,8 @@ use std::collections::BTreeMap;
 
 use super::{Dialect, adopt, carry};
 use crate::desired::{Part, Refusal, Target, Want, Whole};
-use crate::format::hosts_toml::render::{Written, WrittenHost, check, check_default, render, render_open_default};
 use crate::format::HEADER;
+use crate::format::hosts_toml::render::{Written, WrittenHost, check, check_default, render, render_open_default};
 use crate::model::content::Content;
 use crate::model::endpoint::{Endpoint, Scheme};
 use crate::model::host::Host;
