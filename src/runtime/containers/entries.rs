@@ -30,13 +30,20 @@ pub struct Entries {
 /// Translates a spec.
 #[must_use]
 pub fn entries(spec: &Spec) -> Entries {
+    entries_with(spec, &[])
+}
+
+/// The same with entries for further prefixes below those of the spec, which say once more what is meant there: somebody else
+/// has entries for them.
+#[must_use]
+pub fn entries_with(spec: &Spec, more: &[(Host, RepoPath)]) -> Entries {
     let mut entries = Entries::default();
     for mirror in &spec.mirrors {
         entries.check(spec, mirror);
     }
     entries.notes.extend(other_ports(spec));
-    for (host, path) in prefixes(spec) {
-        entries.add(spec, &host, &path);
+    for (host, path) in prefixes(spec).iter().chain(more) {
+        entries.add(spec, host, path);
     }
     if spec.unlisted == Unlisted::Deny {
         entries.deny(spec);

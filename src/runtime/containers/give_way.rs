@@ -8,13 +8,14 @@ use std::collections::BTreeSet;
 use super::conflicts::as_wanted;
 use super::entries::Entries;
 use super::files::{self, Places, load};
-use super::want::{Known, Owns, certs_in};
+use super::want::{Known, Owns, certs_in, overlay};
 use crate::desired::{Foreign, Part, Target, Want};
 use crate::format::certs_d::{self, Certs};
 use crate::format::registries_conf::{Conf, DROP_IN};
 use crate::ledger::{Owned, Prior, Stamp};
 use crate::model::host::Host;
 use crate::model::path::NodePath;
+use crate::model::repo::RepoPath;
 use crate::model::tree::Tree;
 use crate::runtime::FoundRuntime;
 use crate::spec::Spec;
@@ -80,6 +81,31 @@ pub(super) fn certs(
             }
         }
     }
+}
+
+/// Prefixes below ours for which others have entries: those would go on counting, being longer. Ours say the same there as
+/// above, once that was asked for as long as theirs are there.
+pub(super) fn below(found: &[&FoundRuntime], tree: &Tree, known: Known<'_>, entries: &Entries) -> Vec<(Host, RepoPath)> {
+    let ours: BTreeSet<&str> = entries.registries.iter().map(|entry| entry.prefix.as_str()).collect();
+    let without = overlay(tree, &Part::new(Target::Containers), known.owned);
+    let mut all = BTreeSet::new();
+    for on in found {
+        let there = load(tree, &files::places(tree, on)).layers;
+        let there = there.into_iter().filter(|(file, _)| file.name() == DROP_IN && known.owned.contains_key(file));
+        let said_before: BTreeSet<String> = there.flat_map(|(_, conf)| conf.registries.into_keys()).collect();
+        for prefix in load(&without, &files::places(&without, on)).conf.registries.into_keys() {
+            let is_below = ours.iter().any(|ours| prefix.strip_prefix(ours).is_some_and(|rest| rest.starts_with('/')));
+            let settled = known.foreign == Foreign::Replace || said_before.contains(&prefix);
+            if is_below && settled && !ours.contains(prefix.as_str()) {
+                all.insert(prefix);
+            }
+        }
+    }
+    let parts = |prefix: &String| {
+        let (host, path) = prefix.split_once('/')?;
+        Some((Host::new(host).ok()?, RepoPath::verbatim(path)))
+    };
+    all.iter().filter_map(parts).collect()
 }
 
 /// Drop-ins behind ours that only speak of what ours speaks of.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::conflicts::{self, Against};
-use super::entries::{Entries, entries};
+use super::entries::{Entries, entries, entries_with};
 use super::{carry, give_way};
 use super::{files, logins};
 use crate::desired::{Foreign, Keys, Part, Refusal, Target, Want, Whole};
@@ -65,7 +65,7 @@ fn containers(spec: &Spec, found: &[&FoundRuntime], tree: &Tree, known: Known<'_
         Err(problems) => return part.refuse(Refusal::Conflict(problems)),
     };
     let spec = &counts;
-    let entries = entries(spec);
+    let entries = entries_with(spec, &give_way::below(found, tree, known, &entries(spec)));
     part.notes.extend(entries.notes.iter().cloned());
     let mut against = Against { cannot: entries.cannot.clone(), ..Against::default() };
     let places: Vec<_> = found.iter().map(|on| files::places(tree, on)).collect();
