@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::format::{KeyEdit, KeyFormat};
+use crate::format::{KeyEdit, KeyFormat, auth_json};
 use crate::ledger::Ledger;
 use crate::model::content::Content;
 use crate::model::path::NodePath;
@@ -33,6 +33,18 @@ pub enum Target {
     Trust,
 }
 
+impl Target {
+    /// The file under which the ledger keeps what is carried over for it.
+    #[must_use]
+    pub fn adopts_from(&self) -> Option<NodePath> {
+        match self {
+            Self::Containerd(config) => Some(config.clone()),
+            Self::Containers => Some(containers::adopted_from()),
+            Self::Crio | Self::Trust => None,
+        }
+    }
+}
+
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -55,7 +67,7 @@ pub struct Desired {
 /// What the node should hold under `spec`: a part for the trust store, and for each target of the runtimes that are to be
 /// configured. What one of them cannot express is refused there, and only there.
 #[must_use]
-pub fn desired(spec: &Spec, tree: &Tree, found: &[FoundRuntime], ledger: &Ledger) -> Desired {
+pub fn desired(spec: &Spec, tree: &Tree, found: &[FoundRuntime], ledger: &Ledger, foreign: Foreign) -> Desired {
     let anchors = trust::want(spec, &trust::family(tree), tree);
     let concerned =
         !anchors.wants.is_empty() || anchors.refused.is_some() || ledger.owned.values().any(|owned| owned.target == Target::Trust);
@@ -64,13 +76,14 @@ pub fn desired(spec: &Spec, tree: &Tree, found: &[FoundRuntime], ledger: &Ledger
     if let Some(first) = family.first() {
         // one file for both: where they are to differ, the table says so
         let own = spec.for_runtime(first.runtime);
-        let more = containers::want_knowing(&own, &family, tree, &ledger.owned);
+        let known = containers::Known { owned: &ledger.owned, adopted: ledger.adopted.get(&containers::adopted_from()), foreign };
+        let more = containers::want_knowing(&own, &family, tree, known);
         parts.extend(more.into_iter().map(|part| part.counting(&own, spec)));
     }
     let own = spec.for_runtime(Runtime::Containerd);
     for on in found.iter().filter(|found| found.runtime == Runtime::Containerd) {
         let dialects: Vec<_> = on.dialects(tree).into_iter().filter_map(Dialect::containerd).collect();
-        let known = containerd::Known { adopted: ledger.adopted.get(&on.config), config: ledger.owned.get(&on.config) };
+        let known = containerd::Known { adopted: ledger.adopted.get(&on.config), owned: Some(&ledger.owned), foreign };
         parts.push(containerd::want_knowing(&own, on, tree, &dialects, known).counting(&own, spec));
     }
     for part in &mut parts {
@@ -151,6 +164,16 @@ impl Part {
         self
     }
 
+    /// Takes note of what is carried over, and of the spec that counts because of it.
+    pub fn carries(&mut self, adopted: Adopted, counts: &Spec) {
+        let logins = adopted.hosts.values().filter_map(|how| how.login.as_ref()).flat_map(auth_json::forms);
+        self.secrets = logins.chain(adopted.hosts.values().filter_map(|how| how.key.clone())).collect();
+        if !adopted.is_empty() {
+            self.spec = Some(Arc::new(counts.clone()));
+        }
+        self.adopted = adopted;
+    }
+
     /// The same part, left untouched for this reason.
     #[must_use]
     pub fn refuse(mut self, refusal: Refusal) -> Self {
@@ -169,6 +192,19 @@ pub enum Refusal {
     Conflict(Vec<Problem>),
 }
 
+/// What is done with somebody else's configuration in the place of ours.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Foreign {
+    /// The target is refused, with a list of what would be lost.
+    #[default]
+    Refuse,
+    /// It is replaced; the ledger keeps it.
+    Replace,
+    /// What the spec leaves open of it is carried over ([`Part::adopted`]), the rest is replaced; what cannot be carried over
+    /// refuses the target.
+    Carry,
+}
+
 /// What should stand at a path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Want {
@@ -176,6 +212,8 @@ pub enum Want {
     Whole(Whole),
     /// Single keys of somebody else's file.
     Keys(Keys),
+    /// Nothing: somebody else's file there is taken away, for this reason. The ledger keeps it.
+    Gone(String),
 }
 
 /// A file that is wholly ours.

@@ -80,11 +80,11 @@ pub fn prepare(
     foreign: Foreign,
     orphans: &[Problem],
 ) -> Planned {
-    let mut desired = desired(spec, &snapshot.tree, found, ledger);
+    let mut desired = desired(spec, &snapshot.tree, found, ledger, foreign);
     for part in desired.parts.iter_mut().filter(|part| part.target == Target::Trust && !orphans.is_empty()) {
         match foreign {
             Foreign::Refuse => *part = part.clone().refuse(Refusal::Conflict(orphans.to_vec())),
-            Foreign::Replace => {
+            Foreign::Replace | Foreign::Carry => {
                 part.notes.extend(orphans.iter().map(|orphan| Problem { severity: Severity::Warning, ..orphan.clone() }));
             }
         }

@@ -58,6 +58,8 @@ struct Ground {
     dir: tempfile::TempDir,
     /// Whether the node's trust store can be refreshed here.
     refreshes: bool,
+    /// Further flags of every plan and apply.
+    flags: &'static [&'static str],
 }
 
 fn certificate(name: &str, ca: bool) -> (String, String) {
@@ -110,8 +112,32 @@ impl Ground {
         for (name, text) in [("first", first), ("second", second), ("third", third)] {
             fs::write(specs.join(format!("{name}.toml")), text).unwrap();
         }
-        let mut ground = Self { dir, refreshes: false };
+        let mut ground = Self { dir, refreshes: false, flags: &[] };
         ground.refreshes = ground.node();
+        ground
+    }
+
+    /// The same with settings of others, which are carried over: in config.toml, registries.conf, certs.d, a hosts.toml, a login.
+    fn carrying() -> Self {
+        let mut ground = Self::new();
+        ground.flags = &["--foreign=carry"];
+        let root = ground.at("origin");
+        let theirs = certificate("theirs", true).0;
+        let mirrors = "[plugins.\"io.containerd.grpc.v1.cri\".registry.mirrors.\"gcr.io\"]\nendpoint = [\"https://old.example\"]\n";
+        let configs = "[plugins.\"io.containerd.grpc.v1.cri\".registry.configs.\"old.example\".auth]\nusername = \"u\"\npassword = \"p\"\n";
+        let entry = |prefix: &str, location: &str| format!("[[registry]]\nprefix = \"{prefix}\"\nlocation = \"{location}\"\n");
+        for (path, text) in [
+            ("/etc/containerd/config.toml", format!("{CONFIG}{mirrors}{configs}")),
+            ("/etc/containerd/certs.d/docker.io/hosts.toml", "[host.\"https://theirs.example\"]\n".to_owned()),
+            ("/etc/containers/registries.conf.d/10-theirs.conf", entry("docker.io/library", "theirs.example/lib")),
+            ("/etc/containers/registries.conf.d/zzz.conf", entry("quay.io", "theirs.example/quay")),
+            ("/etc/containers/certs.d/theirs.example/ca.crt", theirs.clone()),
+            ("/etc/containers/certs.d/reg.example:5000/ca.crt", theirs),
+        ] {
+            put(&root, path, &text);
+        }
+        let logins = login("theirs").replace("reg.example:5000", "theirs.example");
+        fs::write(root.join("root/.config/containers/auth.json"), logins).unwrap();
         ground
     }
 
@@ -185,7 +211,7 @@ impl Ground {
             command.arg("revert");
         } else {
             let verb = if extra.contains(&"--exit-code") { "plan" } else { "apply" };
-            command.arg(verb).arg("--spec").arg(self.at("specs").join(format!("{goal}.toml")));
+            command.arg(verb).arg("--spec").arg(self.at("specs").join(format!("{goal}.toml"))).args(self.flags);
         }
         command.arg("--root").arg(root).args(extra);
         if let Some(checkpoint) = checkpoint {
@@ -373,6 +399,38 @@ fn killed_apply_then_another_spec() {
         assert!(text.contains("0 changes made") && !text.contains("drift"), "{at}: {text}");
         ground.run_well(at, root, "revert");
         Ground::is(&format!("{at}, then {goal}, reverted"), root, &origin);
+    });
+}
+
+#[test]
+fn what_is_carried_over_survives_a_kill() {
+    let ground = Ground::carrying();
+    let origin = seen(&ground.at("origin"));
+    let first = ground.undisturbed("before", &["first"]);
+    let second = ground.undisturbed("second", &["first", "second"]);
+    let ledger = |root: &Path| -> serde_json::Value {
+        serde_json::from_slice(&fs::read(root.join("var/lib/nodeprep/ledger.json")).unwrap()).unwrap()
+    };
+    let adopted = ledger(&ground.at("before"))["adopted"].clone();
+    assert!(adopted["/etc/containerd/config.toml"]["mirrors"]["gcr.io"].is_object(), "{adopted}");
+    assert!(adopted["/etc/containers/registries.conf"]["mirrors"]["docker.io/library"].is_object(), "{adopted}");
+    assert!(!first.contains_key("/etc/containers/registries.conf.d/zzz.conf"));
+    for (from, goal, want, step) in [("origin", "first", &first, 5), ("before", "second", &second, 13)] {
+        killed_somewhere(&ground, from, goal, step, |at, root, point| {
+            if point % 2 == 0 {
+                ground.run_well(at, root, goal);
+                Ground::is(at, root, want);
+                // what the killed run took over from settings that it took out is not lost
+                assert_eq!(ledger(root)["adopted"], adopted, "{at}");
+                ground.nothing_to_do(at, root, goal);
+            }
+            ground.run_well(at, root, "revert");
+            Ground::is(&format!("{at}, reverted"), root, &origin);
+        });
+    }
+    killed_somewhere(&ground, "before", "revert", 13, |at, root, _| {
+        ground.run_well(at, root, "revert");
+        Ground::is(at, root, &origin);
     });
 }
 

@@ -80,8 +80,7 @@ struct OutputArgs {
 /// What the planner may do.
 #[derive(Debug, Args)]
 struct PlanChoices {
-    /// What to do with somebody else's files where ours belong: leave the target untouched, or replace them (revert brings
-    /// them back).
+    /// What to do with somebody else's configuration where ours belongs.
     #[arg(long, value_enum, default_value_t = ForeignChoice::Refuse, env = "NODEPREP_FOREIGN", value_name = "WHAT")]
     foreign: ForeignChoice,
     /// Accept that the spec says much less than the one applied last: no mirrors any more, more than half of the sources gone,
@@ -111,8 +110,12 @@ enum Output {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum ForeignChoice {
+    /// Leave the target untouched and say what would be lost.
     Refuse,
+    /// Replace them; revert brings them back.
     Replace,
+    /// Take over what the spec leaves open, replace the rest, and refuse where something cannot be taken over.
+    Carry,
 }
 
 fn runtime(name: &str) -> Result<crate::runtime::Runtime, String> {

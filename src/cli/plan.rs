@@ -72,7 +72,7 @@ pub(super) fn report(session: &Session, spec: &Spec, planned: &Planned, mut prob
     problems.extend(planned.plan.notes.iter().cloned());
     Report {
         runtimes: session.found.clone(),
-        parts: session.awake(parts(planned, &session.snapshot.tree, &secrets(spec))),
+        parts: session.awake(parts(Some(spec), planned, &session.snapshot.tree, &secrets(spec))),
         due: session.due(&planned.plan.activate),
         problems,
         ..Report::new(outcome)

@@ -90,7 +90,7 @@ impl Render {
         problems.extend(not_rendered(&spec, &planned));
         render(&self.to, &files).map_err(|error| self.stopped(error))?;
         let outcome = if refused { Outcome::Cannot } else { Outcome::Converged };
-        let mut parts = parts(&planned, &snapshot.tree, &secrets(&spec));
+        let mut parts = parts(Some(&spec), &planned, &snapshot.tree, &secrets(&spec));
         parts.retain(|part| part.target != Target::Trust);
         Ok((Report { runtimes: found, parts, problems, ..Report::new(outcome) }, files))
     }

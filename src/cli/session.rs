@@ -176,6 +176,7 @@ impl Session {
         let foreign = match choices.foreign {
             ForeignChoice::Refuse => Foreign::Refuse,
             ForeignChoice::Replace => Foreign::Replace,
+            ForeignChoice::Carry => Foreign::Carry,
         };
         let prepare = |orphans: &[Problem]| flow::prepare(spec, &self.snapshot, &self.found, &self.ledger, &self.blobs, foreign, orphans);
         let planned = prepare(&[]);

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::model::cert::{Cert, fingerprints, read_pem};
+use crate::model::cert::{Cert, KeyMatch, fingerprints, key_matches, read_pem};
 use crate::model::content::Content;
 use crate::model::digest::{Digest, Fingerprint};
 use crate::model::host::Host;
@@ -108,6 +108,49 @@ pub fn read(tree: &Tree, home: &NodePath, host: &Host) -> Result<Certs, (NodePat
         }
     }
     Ok(certs)
+}
+
+/// What the folder that counts gives, as PEM.
+#[derive(Clone, Debug, Default)]
+pub struct Material {
+    /// The folder.
+    pub folder: Option<NodePath>,
+    /// CAs.
+    pub ca: String,
+    /// The chain of the client certificate.
+    pub client: String,
+    /// Its key.
+    pub key: Option<Secret>,
+}
+
+/// Reads it.
+///
+/// # Errors
+/// As [`read`]; also where there are several client certificates, or one is not what its key is for.
+pub fn material(tree: &Tree, home: &NodePath, host: &Host) -> Result<Material, (NodePath, String)> {
+    let Some(folder) = read(tree, home, host)?.folder else { return Ok(Material::default()) };
+    let mut material = Material { folder: Some(folder.clone()), ..Material::default() };
+    let pem = |path: &NodePath| tree.bytes(path).and_then(|bytes| read_pem(bytes).ok()).unwrap_or_default();
+    let chain = |certs: &[Cert]| certs.iter().map(Cert::to_pem).collect::<String>();
+    for name in tree.names(&folder) {
+        let file = folder.join(&name);
+        if name.strip_suffix(".crt").is_some() {
+            material.ca.push_str(&chain(&pem(&file).certs));
+        } else if let Some(base) = name.strip_suffix(".cert") {
+            if material.key.is_some() {
+                return Err((file, "is a second client certificate".to_owned()));
+            }
+            let (certs, keys) = (pem(&file).certs, pem(&folder.join(&format!("{base}.key"))).keys);
+            let Some(key) =
+                keys.into_iter().next().filter(|key| !matches!(key_matches(&certs, key), KeyMatch::No | KeyMatch::Unreadable(_)))
+            else {
+                return Err((file, "has no key that belongs to it".to_owned()));
+            };
+            material.client = chain(&certs);
+            material.key = Some(key);
+        }
+    }
+    Ok(material)
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::owned::{Standing, cannot as cannot_use, standing};
 use super::{Act, Expect, Plan, Step, prior};
+pub use crate::desired::Foreign;
 use crate::desired::{Keys, Part, Refusal, Target, Want, Whole};
 use crate::format::{KeyEdit, KeyFormat};
 use crate::ledger::{Ledger, Owned, Prior, Stamp};
@@ -12,15 +13,6 @@ use crate::model::digest::Digest;
 use crate::model::path::NodePath;
 use crate::model::problem::Problem;
 use crate::model::tree::{Entry, Found, Meta, Tree};
-
-/// What is done with somebody else's file in the place of ours.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Foreign {
-    /// The target is refused, with a list of what would be lost.
-    Refuse,
-    /// It is replaced; the ledger keeps it.
-    Replace,
-}
 
 /// What the planner looks at besides the desired parts.
 #[derive(Clone, Copy, Debug)]
@@ -55,7 +47,7 @@ pub fn add_part(plan: &mut Plan, part: &Part, now: Now<'_>, same_meaning: impl F
     let mut cannot = Vec::new();
     let mut conflicts = Vec::new();
     let mut steps: Vec<(u8, Step)> = Vec::new();
-    let mut early = Vec::new();
+    let (mut early, mut late) = (Vec::new(), Vec::new());
     let mut owned = BTreeMap::new();
     let mut notes = Vec::new();
     let mut units: BTreeMap<NodePath, Vec<Step>> = BTreeMap::new();
@@ -119,6 +111,23 @@ pub fn add_part(plan: &mut Plan, part: &Part, now: Now<'_>, same_meaning: impl F
                 owned.insert(path.clone(), entry);
                 steps.extend(step.map(|step| (rank(path), step)));
             }
+            Want::Gone(why) => {
+                if matches!(place, Standing::Absent) {
+                    owned.extend(now.ledger.owned.get(path).map(|known| (path.clone(), known.clone())));
+                    continue;
+                }
+                if let Standing::Drifted { .. } = &place {
+                    notes.push(drifted(path));
+                }
+                owned.insert(path.clone(), owned_or_new(now, path, &part.target, &place));
+                late.push(Step {
+                    target: part.target.clone(),
+                    path: path.clone(),
+                    expect: place.expect(),
+                    act: Act::Remove,
+                    why: why.clone(),
+                });
+            }
         }
     }
     if !conflicts.is_empty() {
@@ -131,6 +140,7 @@ pub fn add_part(plan: &mut Plan, part: &Part, now: Now<'_>, same_meaning: impl F
     steps.sort_by(|(a, one), (b, two)| (a, &one.path).cmp(&(b, &two.path)));
     plan.stage.append(&mut early);
     plan.switch.extend(steps.into_iter().map(|(_, step)| step));
+    plan.retire.append(&mut late);
     plan.owned.append(&mut owned);
     plan.notes.append(&mut notes);
     give_back(plan, now, &part.target, |path| part.wants.contains_key(path));
@@ -387,12 +397,15 @@ fn merge(keys: &mut Vec<KeyEdit>, edits: &[KeyEdit]) {
     }
 }
 
+/// The code of a file of somebody else's in the place of ours.
+pub(super) const FOREIGN_FILE: &str = "foreign-file";
+
 fn in_the_way(path: &NodePath, is_link: bool) -> Problem {
     let what = if is_link { "a symbolic link" } else { "a file" };
     Problem::error(
-        "foreign-file",
+        FOREIGN_FILE,
         format!("{path} is {what} that nodeprep did not write, and it says something else than the spec"),
-        "move what is needed of it into the spec and remove it, or let nodeprep replace it with --foreign=replace (the ledger keeps it for revert)",
+        "move what is needed of it into the spec and remove it, or let nodeprep take over what it can (--foreign=carry) or replace it (--foreign=replace); the ledger keeps it for revert",
     )
     .at(crate::model::place::Place::file(path.as_str()))
 }
@@ -416,6 +429,7 @@ pub fn overlay(tree: &Tree, wants: &BTreeMap<NodePath, Want>) -> Tree {
                 let real = after.real(path).unwrap_or_else(|| path.clone());
                 after.put(&real, keys.content.bytes.as_slice(), keys.mode);
             }
+            Want::Gone(_) => after.remove(path),
         }
     }
     after

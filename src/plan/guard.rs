@@ -38,16 +38,12 @@ pub fn against(spec: &Spec, ledger: &Ledger, allowed: Allowed) -> Vec<Problem> {
     if allowed.shrink {
         return Vec::new();
     }
-    let lost = lost(spec, last);
-    if lost.is_empty() {
-        return lost;
-    }
-    let help = "look whether the whole spec was given; if it is meant, say so with --allow-shrink";
-    lost.into_iter().map(|problem| Problem { help: help.to_owned(), ..problem }).collect()
+    lost(spec, last)
 }
 
 fn lost(spec: &Spec, last: &LastSpec) -> Vec<Problem> {
-    let problem = |what: String| Problem::error("shrinks", what, String::new());
+    let help = "look whether the whole spec was given; if it is meant, say so with --allow-shrink";
+    let problem = |what: String| Problem::error("shrinks", what, help);
     let now = record(spec);
     // a wider source holds what a narrower one held
     let kept = |source: &str| {

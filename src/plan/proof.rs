@@ -10,7 +10,7 @@ use crate::model::endpoint::Pull;
 use crate::model::image::ImageRef;
 use crate::model::path::NodePath;
 use crate::model::problem::Problem;
-use crate::model::resolution::{Attempt, End, Resolution, Verdict};
+use crate::model::resolution::{Attempt, Auth, End, Resolution, Trust, Verdict};
 use crate::model::tree::Tree;
 use crate::runtime::{Dialect, FoundRuntime};
 use crate::spec::express::adapted;
@@ -168,37 +168,65 @@ fn disagreement(reader: &FoundRuntime, dialect: Dialect, want: &Resolution, got:
 /// The attempts in words.
 #[must_use]
 pub fn asked(resolution: &Resolution) -> String {
-    let one = |attempt: &Attempt| {
-        let mut text = format!("{}://{}{}/{}", attempt.scheme, attempt.host, attempt.api_root, attempt.repo);
-        let mut facts = Vec::new();
-        match &attempt.trust {
-            crate::model::resolution::Trust::Unverified => facts.push("unverified".to_owned()),
-            crate::model::resolution::Trust::Verified { extra } if !extra.is_empty() => facts.push(format!("{} own CAs", extra.len())),
-            _ => {}
-        }
-        if attempt.client.is_some() {
-            facts.push("client certificate".to_owned());
-        }
-        if attempt.auth != crate::model::resolution::Auth::None {
-            facts.push("login".to_owned());
-        }
-        if !attempt.header.is_empty() {
-            let names: Vec<&str> = attempt.header.iter().map(|(name, _)| name.as_str()).collect();
-            facts.push(format!("header {}", names.join(", ")));
-        }
-        if !(attempt.ops.resolve && attempt.ops.manifest && attempt.ops.blob) {
-            facts.push("not for everything".to_owned());
-        }
-        if !facts.is_empty() {
-            text = format!("{text} ({})", facts.join(", "));
-        }
-        text
-    };
+    let one = |attempt: &Attempt| described(attempt, &format!("/{}", attempt.repo));
     match (&resolution.end, resolution.attempts.is_empty()) {
         (End::Broken(why), _) => format!("nothing, because {why}"),
         (_, true) => "nothing".to_owned(),
         _ => resolution.attempts.iter().map(one).collect::<Vec<_>>().join(", then "),
     }
+}
+
+/// One attempt in words, with the kinds of what goes along with it.
+fn described(attempt: &Attempt, repo: &str) -> String {
+    let text = format!("{}://{}{}{repo}", attempt.scheme, attempt.host, attempt.api_root);
+    let mut facts = Vec::new();
+    match &attempt.trust {
+        Trust::Unverified => facts.push("unverified".to_owned()),
+        Trust::Verified { extra } if !extra.is_empty() => facts.push(format!("{} own CAs", extra.len())),
+        _ => {}
+    }
+    if attempt.client.is_some() {
+        facts.push("client certificate".to_owned());
+    }
+    match &attempt.auth {
+        Auth::None => {}
+        Auth::Basic(_) => facts.push("login".to_owned()),
+        Auth::Other(kind) => facts.push(kind.clone()),
+    }
+    if !attempt.header.is_empty() {
+        let names: Vec<&str> = attempt.header.iter().map(|(name, _)| name.as_str()).collect();
+        facts.push(format!("header {}", names.join(", ")));
+    }
+    if !(attempt.ops.resolve && attempt.ops.manifest && attempt.ops.blob) {
+        facts.push("not for everything".to_owned());
+    }
+    if facts.is_empty() { text } else { format!("{text} ({})", facts.join(", ")) }
+}
+
+/// What is asked because of somebody else's file at `path` now, and would not be with ours in its place: endpoints, each with
+/// the kinds of what goes along with it.
+#[must_use]
+pub fn lost(spec: &Spec, part: &Part, tree: &Tree, readers: &[&FoundRuntime], path: &NodePath) -> Vec<String> {
+    let after = overlay(tree, &part.wants);
+    let mut all = Vec::new();
+    for reader in readers {
+        let Some(dialect) = reader.dialects(tree).first().copied() else { continue };
+        let (now, then) = (reader.view(tree, dialect), reader.view(&after, dialect));
+        for image in probe_images(spec, &[]) {
+            let before = now.resolve(&image);
+            if !before.files.iter().any(|file| &file.path == path && file.verdict == Verdict::Used) {
+                continue;
+            }
+            let after = then.resolve(&image);
+            let gone = before.attempts.iter().filter(|attempt| !after.attempts.iter().any(|other| other.same(attempt)));
+            for text in gone.map(|attempt| described(attempt, "")) {
+                if !all.contains(&text) {
+                    all.push(text);
+                }
+            }
+        }
+    }
+    all
 }
 
 /// Somebody else's files that decide about an image now and would no longer do so, where that changes the meaning: the
@@ -229,7 +257,9 @@ pub fn shadowed(spec: &Spec, part: &Part, tree: &Tree, after: &Tree, ledger: &Le
                             asked(&before),
                             asked(&after)
                         ),
-                        "move what is needed of it into the spec and remove it, or accept that with --foreign=replace".to_owned(),
+                        "move what is needed of it into the spec and remove it, let nodeprep take over what it can with --foreign=carry, or accept that with \
+                         --foreign=replace"
+                            .to_owned(),
                     )
                     .at(crate::model::place::Place::file(file.path.as_str())),
                 );

@@ -1,12 +1,15 @@
 //! All parts together: each is planned, proved and, if need be, left untouched on its own. Pure.
 
+use std::fmt::Write as _;
+
 use super::basis::{basis, files};
-use super::build::{Foreign, Now, add_part, overlay_plan};
+use super::build::{FOREIGN_FILE, Foreign, Now, add_part, overlay_plan};
 use super::owned::left_alone;
-use super::proof::{prove, same_meaning, shadowed};
+use super::proof::{lost, prove, same_meaning, shadowed};
 use super::{Activation, How, Plan};
 use crate::desired::{Desired, Part, Refusal, Target};
 use crate::model::digest::Digest;
+use crate::model::path::NodePath;
 use crate::model::problem::{Problem, Severity};
 use crate::runtime::{FoundRuntime, Runtime};
 use crate::spec::Spec;
@@ -104,7 +107,9 @@ pub fn plan(spec: &Spec, desired: Desired, found: &[FoundRuntime], now: Now<'_>)
 pub(super) fn keep(plan: &mut Plan, now: Now<'_>, of: impl Fn(&Target) -> bool) {
     let kept = now.ledger.owned.iter().filter(|(_, owned)| of(&owned.target));
     plan.owned.extend(kept.filter_map(|(path, owned)| Some((path.clone(), left_alone(now, path, owned)?))));
-    let adopted = now.ledger.adopted.iter().filter(|(config, _)| of(&Target::Containerd((*config).clone())));
+    let containers = crate::runtime::containers::adopted_from();
+    let target = |file: &NodePath| if *file == containers { Target::Containers } else { Target::Containerd(file.clone()) };
+    let adopted = now.ledger.adopted.iter().filter(|(file, _)| of(&target(file)));
     plan.adopted.extend(adopted.map(|(config, adopted)| (config.clone(), adopted.clone())));
 }
 
@@ -115,7 +120,8 @@ fn plan_part(spec: &Spec, part: &Part, readers: &[&FoundRuntime], now: Now<'_>, 
         return Err(refusal.clone());
     }
     let mut steps = Plan { dirs: now.ledger.dirs.clone(), ..Plan::default() };
-    add_part(&mut steps, part, now, |path, _, _| same_meaning(spec, part, was, readers, path))?;
+    add_part(&mut steps, part, now, |path, _, _| same_meaning(spec, part, was, readers, path))
+        .map_err(|refusal| with_losses(refusal, |path| lost(spec, part, was, readers, path)))?;
     let changes = !(steps.stage.is_empty() && steps.switch.is_empty() && steps.retire.is_empty());
     let after = overlay_plan(now.tree, &steps);
     if changes && now.foreign == Foreign::Refuse {
@@ -134,16 +140,27 @@ fn plan_part(spec: &Spec, part: &Part, readers: &[&FoundRuntime], now: Now<'_>, 
             prove(spec, part, &after, now.ledger, readers)?;
         }
     }
-    if let Target::Containerd(config) = &part.target
-        && !part.adopted.is_empty()
-    {
-        steps.adopted.insert(config.clone(), part.adopted.clone());
+    if let Some(file) = part.target.adopts_from().filter(|_| !part.adopted.is_empty()) {
+        steps.adopted.insert(file, part.adopted.clone());
     }
     let mut activations = super::activation::activations(part, &steps, readers);
     if part.target == Target::Trust {
         activations.extend(super::activation::refresh(spec, now.tree, &steps, super::activation::cut_off(now.ledger)));
     }
     Ok(PartPlan { steps, activations, known })
+}
+
+/// Adds to each file that is in the way what would be lost with it.
+fn with_losses(refusal: Refusal, lost: impl Fn(&NodePath) -> Vec<String>) -> Refusal {
+    let Refusal::Conflict(mut problems) = refusal else { return refusal };
+    for problem in problems.iter_mut().filter(|problem| problem.code == FOREIGN_FILE) {
+        let path = problem.at.as_ref().and_then(|at| NodePath::new(&at.file).ok());
+        let lost = path.map(|path| lost(&path)).unwrap_or_default();
+        if !lost.is_empty() {
+            let _ = write!(problem.what, "; no longer asked would be {}", lost.join(", "));
+        }
+    }
+    Refusal::Conflict(problems)
 }
 
 /// The steps of one part.

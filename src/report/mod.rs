@@ -1,5 +1,6 @@
 //! What a run has to say: one versioned structure, shown as text or JSON. Pure.
 
+pub mod adopted;
 pub mod exit;
 pub mod explain;
 pub mod plan;
@@ -61,6 +62,9 @@ pub struct PartReport {
     pub activations: Vec<Activation>,
     /// Why it was left untouched, warnings, notes.
     pub problems: Vec<Problem>,
+    /// What counts there beside the spec, as lines to copy into it.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub adopted: String,
 }
 
 /// How a target stands.

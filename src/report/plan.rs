@@ -13,14 +13,15 @@ use crate::model::tree::Tree;
 use crate::plan::diff::unified;
 use crate::plan::whole::{Planned, PlannedPart, problems as refusal_problems};
 use crate::plan::{Act, Expect, How, Plan, Step};
+use crate::spec::Spec;
 
-/// The parts of a report: what changes for each target, why, and what it takes to become effective.
+/// The parts of a report, under `spec` or on the way back: what changes for each target, why, and what it takes to become effective.
 #[must_use]
-pub fn parts(planned: &Planned, tree: &Tree, secrets: &[Secret]) -> Vec<PartReport> {
-    planned.parts.iter().map(|part| part_report(part, &planned.plan, tree, secrets)).collect()
+pub fn parts(spec: Option<&Spec>, planned: &Planned, tree: &Tree, secrets: &[Secret]) -> Vec<PartReport> {
+    planned.parts.iter().map(|part| part_report(spec, part, &planned.plan, tree, secrets)).collect()
 }
 
-fn part_report(planned: &PlannedPart, plan: &Plan, tree: &Tree, secrets: &[Secret]) -> PartReport {
+fn part_report(spec: Option<&Spec>, planned: &PlannedPart, plan: &Plan, tree: &Tree, secrets: &[Secret]) -> PartReport {
     let target = planned.part.target.clone();
     let mut known = secrets.to_vec();
     known.extend(planned.part.secrets.iter().cloned());
@@ -33,7 +34,9 @@ fn part_report(planned: &PlannedPart, plan: &Plan, tree: &Tree, secrets: &[Secre
         None if changes.is_empty() => PartState::Converged,
         None => PartState::Changes,
     };
-    PartReport { target, state, changes, activations: planned.activations.clone(), problems }
+    let counts = spec.filter(|_| planned.refused.is_none());
+    let adopted = counts.map(|spec| super::adopted::lines(spec, &planned.part.adopted)).unwrap_or_default();
+    PartReport { target, state, changes, activations: planned.activations.clone(), problems, adopted }
 }
 
 /// The changes of one target in the order in which they are made.
@@ -128,6 +131,13 @@ fn part_text(part: &PartReport, tense: Tense, diffs: bool, style: Style, out: &m
             None => style.dim(&format!("  no restart: {because}")),
         };
         let _ = writeln!(out, "{line}");
+    }
+    if !part.adopted.is_empty() && (tense == Tense::Will || !part.changes.is_empty()) {
+        let _ = writeln!(out, "  {}", style.bold("carried over from this node; to keep it in the spec, add:"));
+        for line in part.adopted.lines() {
+            let line = escape(line);
+            let _ = writeln!(out, "{}", if line.is_empty() { line } else { format!("    {line}") });
+        }
     }
     out.push_str(&told(&part.problems, tense, style));
 }

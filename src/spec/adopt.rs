@@ -23,7 +23,7 @@ pub const ALL: &str = "*";
 /// What is carried over for one target.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Adopted {
-    /// Registry, or [`ALL`] → its mirrors.
+    /// Registry, `registry/repository`, or [`ALL`] → its mirrors.
     #[serde(default)]
     pub mirrors: BTreeMap<String, AdoptedMirror>,
     /// Host → how it is reached.
@@ -93,7 +93,8 @@ pub struct From {
 
 impl std::fmt::Display for From {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} in {}:{}", self.key, self.file, self.line)
+        write!(f, "{} in {}", self.key, self.file)?;
+        if self.line > 0 { write!(f, ":{}", self.line) } else { Ok(()) }
     }
 }
 
@@ -192,6 +193,7 @@ pub fn adopt(spec: &Spec, adopted: &Adopted) -> Spec {
             whole.mirrors.push(carried(Source::registry(host), endpoints, fallback, mirror));
         }
     }
+    parts(&mut whole, adopted, spec);
     // `deny` is for every registry that the spec does not name, `*` is not one
     let replaced = spec.unlisted == Unlisted::Deny || spec.all().is_some();
     if let Some(all) = adopted.mirrors.get(ALL).filter(|_| !replaced) {
@@ -203,6 +205,25 @@ pub fn adopt(spec: &Spec, adopted: &Adopted) -> Spec {
 
 fn carried(source: Source, endpoints: Vec<Endpoint>, fallback: Fallback, from: &AdoptedMirror) -> Mirror {
     Mirror { source, endpoints, fallback, widen: false, runtimes: None, at: from.from.place() }
+}
+
+/// Mirrors of what is below a registry. The one of the spec that they are taken out of says whether the registry is asked.
+fn parts(whole: &mut Spec, adopted: &Adopted, spec: &Spec) {
+    for (name, mirror) in &adopted.mirrors {
+        let Some((Ok(host), path)) = name.split_once('/').map(|(host, path)| (Host::new(host), RepoPath::verbatim(path))) else {
+            continue;
+        };
+        let source = Source::Prefix { host: host.clone(), path: path.clone() };
+        let prefixes = spec.mirrors_named(&host).filter_map(|above| Some((above.source.prefix()?.1, above)));
+        let above = prefixes.filter(|(above, _)| path.below(above).is_some()).max_by_key(|(above, _)| above.as_str().len());
+        let endpoints = endpoints(mirror, Some(&host), spec.fallback);
+        if endpoints.is_empty() || above.is_some_and(|(_, above)| above.source == source) {
+            continue;
+        }
+        let closed = mirror.closed || above.is_some_and(|(_, above)| above.fallback == Fallback::Never);
+        let fallback = if closed { Fallback::Never } else { spec.fallback };
+        whole.mirrors.push(carried(source, endpoints, fallback, mirror));
+    }
 }
 
 /// Under `never` a registry is not its own mirror.
@@ -246,7 +267,13 @@ fn reached(whole: &mut Spec, adopted: &Adopted) {
         let default = if loopback && how.is_none() { Scheme::Http } else { Scheme::Https };
         let scheme = schemes.get(&host).copied().unwrap_or(default);
         let before = how.map_or_else(|| Access { scheme, ..Access::bare() }, |how| how.access(scheme));
+        let is_source = whole.is_source_host(&host);
         match whole.access.get_mut(&host) {
+            // a source of the spec is reached as any host of it, but for what was found
+            None if is_source => {
+                let ca = if before.ca.is_empty() && !before.insecure { whole.default_access.ca.clone() } else { before.ca.clone() };
+                whole.access.insert(host, Access { ca, ..before });
+            }
             None => {
                 whole.access.insert(host, before);
             }

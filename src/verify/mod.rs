@@ -65,7 +65,11 @@ pub fn checks(spec: Option<&Spec>, tree: &Tree, found: &[FoundRuntime], adopted:
     let mut checks = BTreeSet::new();
     for reader in found.iter().filter(|reader| reader.is_pulled_through(tree)) {
         // what was carried over counts for the one that it was found with
-        let own = adopted.get(&reader.config).filter(|_| reader.runtime == Runtime::Containerd);
+        let from = match reader.runtime {
+            Runtime::Containerd => reader.config.clone(),
+            Runtime::Crio | Runtime::Podman => crate::runtime::containers::adopted_from(),
+        };
+        let own = adopted.get(&from);
         let scoped = spec.map(|spec| spec.for_runtime(reader.runtime));
         let spec = scoped.as_deref();
         let whole = own.zip(spec).map(|(adopted, spec)| adopt(spec, adopted));

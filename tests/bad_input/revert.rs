@@ -132,3 +132,126 @@ fn odd_origins() {
     }
     same(&before, &node.picture(false));
 }
+
+#[test]
+fn edited_in_the_same_table() {
+    let node = Node::new();
+    let (config, auth) = (node.get(CONFIG), node.get(AUTH));
+    node.run("apply").says(0, &[]);
+    // right behind our key, and right beside our entry
+    let ours = "config_path = \"/etc/containerd/certs.d\"\n";
+    assert!(node.get(CONFIG).contains(ours), "{}", node.get(CONFIG));
+    let theirs = "      # theirs\n      their_key = [\"y\"]\n";
+    node.put(CONFIG, node.get(CONFIG).replace(ours, &format!("{ours}{theirs}")));
+    let entry = node.get(AUTH).replacen("\"registry.internal", "\"late.example.com\": {\"auth\": \"bGF0ZTpy\"}, \"registry.internal", 1);
+    node.put(AUTH, &entry);
+    node.run("revert").says(0, &[]);
+    let empty = "config_path = \"\"\n";
+    assert!(config.contains(empty));
+    assert_eq!(node.get(CONFIG), config.replace(empty, &format!("{empty}{theirs}")));
+    let left: serde_json::Value = serde_json::from_str(&node.get(AUTH)).unwrap();
+    let mut want: serde_json::Value = serde_json::from_str(&auth).unwrap();
+    want["auths"]["late.example.com"] = serde_json::json!({"auth": "bGF0ZTpy"});
+    assert_eq!(left, want);
+    node.clean();
+}
+
+#[test]
+fn our_login_replaced_by_hand() {
+    let node = Node::new();
+    let auth = node.get(AUTH);
+    node.run("apply").says(0, &[]);
+    // `podman login` as somebody else
+    let theirs = node.get(AUTH).replace("cHVsbGVyOmZpeHR1cmUtcGFzc3dvcmQ=", "b3RoZXI6Zml4dHVyZS1vdGhlcg==");
+    assert_ne!(theirs, node.get(AUTH));
+    node.put(AUTH, &theirs);
+    node.run("revert").says(0, &[]);
+    assert_eq!(node.get(AUTH), theirs, "a login that somebody else has made is taken away");
+    assert_ne!(theirs, auth);
+}
+
+#[test]
+fn a_file_in_the_place_of_a_link() {
+    let node = Node::new();
+    node.link(DROP_IN, "/srv/drop-in.conf");
+    let before = node.picture(false);
+    node.run("apply --foreign replace").says(0, &[]);
+    // somebody writes a file of their own there: theirs to keep
+    node.put(DROP_IN, "# mine\n");
+    node.run("revert").says(5, &["containers: left untouched: conflict", DROP_IN, "has been changed since"]);
+    assert_eq!(node.get(DROP_IN), "# mine\n");
+    fs::remove_file(node.at(DROP_IN)).unwrap();
+    node.run("revert").says(0, &[]);
+    same(&before, &node.picture(false));
+    // our file becomes a link to a file of theirs
+    node.run("apply --foreign replace").says(0, &[]);
+    fs::remove_file(node.at(DROP_IN)).unwrap();
+    node.link(DROP_IN, "/srv/mine.conf");
+    node.run("revert").says(5, &[DROP_IN, "has been changed since"]);
+    fs::remove_file(node.at(DROP_IN)).unwrap();
+    node.link(DROP_IN, "/srv/drop-in.conf");
+    node.run("revert").says(0, &[]);
+    same(&before, &node.picture(false));
+}
+
+#[test]
+fn config_behind_a_link_becomes_a_file() {
+    let node = Node::new();
+    let text = node.get(CONFIG);
+    node.put("/srv/config.toml", &text);
+    fs::remove_file(node.at(CONFIG)).unwrap();
+    node.link(CONFIG, "../../srv/config.toml");
+    node.run("apply").says(0, &[]);
+    let ours = node.get(CONFIG);
+    // an editor that writes anew leaves a file where the link was
+    fs::remove_file(node.at(CONFIG)).unwrap();
+    node.put(CONFIG, format!("{ours}# mine\n"));
+    node.run("revert").says(0, &[]);
+    assert_eq!(node.get(CONFIG), format!("{text}# mine\n"));
+}
+
+#[test]
+fn what_was_taken_away_and_put_there_again() {
+    const LATER: &str = "/etc/containers/registries.conf.d/zzz-theirs.conf";
+    let theirs = "[[registry]]\nprefix = \"docker.io\"\nlocation = \"theirs.example.com\"\n";
+    let node = Node::new();
+    node.put(LATER, theirs);
+    let before = node.picture(false);
+    node.run("apply").says(5, &[LATER, "comes after zz-nodeprep.conf"]);
+    node.run("apply --foreign replace").says(0, &[]);
+    assert!(!node.at(LATER).exists());
+    // a package brings it back: it goes again, without being asked for once more
+    node.put(LATER, theirs);
+    node.run("apply").says(0, &["warning[drift]", LATER]);
+    assert!(!node.at(LATER).exists());
+    node.run("apply").says(0, &["0 changes made"]);
+    node.put(LATER, theirs);
+    node.run("revert").says(0, &[]);
+    same(&before, &node.picture(false));
+    // a new one of theirs is not what was taken away
+    node.run("apply --foreign replace").says(0, &[]);
+    node.put(LATER, "# another\n");
+    node.run("revert").says(5, &[LATER, "has been changed since"]);
+    assert_eq!(node.get(LATER), "# another\n");
+}
+
+/// CRI-O's drop-in is wholly ours; what others say in crio.conf stays theirs.
+#[test]
+fn crio_conf_edited() {
+    const OURS: &str = "/etc/crio/crio.conf.d/99-nodeprep.conf";
+    let node = Node::new();
+    node.put("/usr/bin/crio", "");
+    node.put("/etc/crio/crio.conf", "[crio.image]\npause_image = \"registry.k8s.io/pause:3.9\"\n");
+    let document = fs::read_to_string(node.spec.join("spec.toml")).unwrap();
+    node.document(format!("{document}\n[runtime]\npause_image = \"registry.internal.example.com:5000/pause:3.10\"\n"));
+    let before = node.picture(false);
+    node.run("apply").says(0, &[]);
+    assert!(node.at(OURS).exists());
+    node.put("/etc/crio/crio.conf", "[crio.image]\npause_image = \"registry.k8s.io/pause:3.11\"\n");
+    node.put(OURS, format!("{}# mine\n", node.get(OURS)));
+    node.run("revert").says(5, &["crio: left untouched: conflict", OURS]);
+    fs::remove_file(node.at(OURS)).unwrap();
+    node.run("revert").says(0, &[]);
+    node.put("/etc/crio/crio.conf", "[crio.image]\npause_image = \"registry.k8s.io/pause:3.9\"\n");
+    same(&before, &node.picture(false));
+}

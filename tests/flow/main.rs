@@ -111,6 +111,14 @@ fn run(case: &Path) -> Result<(), Failed> {
     if tree::stamps(&node)? != stamps {
         return Err("the second apply wrote files again".into());
     }
+    // what was replaced or carried over once is settled
+    if code == 0 && flags.iter().any(|flag| flag.starts_with("--foreign")) {
+        let (text, code) = call(with_spec(&["apply"]))?;
+        if code != 0 || !text.contains("0 changes made") {
+            return Err(format!("without --foreign, apply ended with {code}:\n{text}").into());
+        }
+        same(&tree::read(&node)?, &after, "apply without --foreign changed the node")?;
+    }
     let (text, code) = nodeprep(&["revert", "--root", "node"])?;
     if code != 0 {
         return Err(format!("revert ended with {code}:\n{text}").into());

@@ -9,6 +9,7 @@
     reason = "a program of its own: it has effects, and its messages go to whoever runs it"
 )]
 
+mod foreign;
 mod generate;
 
 use std::cell::Cell;
@@ -188,8 +189,10 @@ fn foreign(node: &BTreeMap<&'static str, What>) -> bool {
     node.keys().any(|path| path.contains("elsewhere") || path.contains("10-theirs"))
 }
 
+type Listing = BTreeMap<PathBuf, (u32, Vec<u8>)>;
+
 /// Path → mode, content or link target.
-fn listing(root: &Path) -> BTreeMap<PathBuf, (u32, Vec<u8>)> {
+fn listing(root: &Path) -> Listing {
     let mut found = BTreeMap::new();
     let mut todo = vec![root.to_owned()];
     while let Some(folder) = todo.pop() {

@@ -184,6 +184,25 @@ pub fn set(text: &str, entries: &BTreeMap<String, String>, why: &str) -> Result<
     Ok((text, edits))
 }
 
+/// Takes entries out: the text afterwards, and the edits that lead there.
+///
+/// # Errors
+/// When the file is not of this form.
+pub fn take(text: &str, hosts: &[&str], why: &str) -> Result<(String, Vec<KeyEdit>), AuthError> {
+    parse(text)?;
+    let mut text = text.to_owned();
+    let mut edits = Vec::new();
+    for host in hosts {
+        let key = vec![AUTHS.to_owned(), (*host).to_owned()];
+        let Some(from) = scan::value(&text, &key).map(|span| text[span].to_owned()) else { continue };
+        if let Some(next) = scan::remove(&text, &key) {
+            text = next;
+            edits.push(KeyEdit { key, from: Some(from), to: None, why: why.to_owned(), secret: true });
+        }
+    }
+    Ok((text, edits))
+}
+
 /// Takes edits back, last first, wherever the value is still the one that we left; what others have changed since stays. A
 /// table that we made stays when somebody else's entries are in it.
 ///

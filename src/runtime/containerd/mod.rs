@@ -6,6 +6,7 @@
 
 mod activation;
 mod adopt;
+mod carry;
 mod hosts;
 mod legacy;
 #[cfg(test)]

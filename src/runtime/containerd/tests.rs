@@ -107,6 +107,7 @@ fn overlay(tree: &Tree, part: &Part) -> Tree {
         match want {
             Want::Whole(whole) => tree.put(path, whole.content.bytes.clone(), whole.mode),
             Want::Keys(keys) => tree.put(path, keys.content.bytes.clone(), keys.mode),
+            Want::Gone(_) => tree.remove(path),
         }
     }
     tree

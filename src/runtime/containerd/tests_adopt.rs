@@ -65,6 +65,7 @@ fn lay(tree: &Tree, part: &Part) -> Tree {
         match want {
             Want::Whole(whole) => after.put(path, whole.content.bytes.clone(), whole.mode),
             Want::Keys(keys) => after.put(path, keys.content.bytes.clone(), keys.mode),
+            Want::Gone(_) => after.remove(path),
         }
     }
     after
@@ -97,7 +98,7 @@ fn image(host: &str) -> ImageRef {
 fn known(part: &Part) -> (Adopted, Owned) {
     let keys = match &part.wants[&NodePath::fixed(CONFIG)] {
         Want::Keys(keys) => keys.edits.clone(),
-        Want::Whole(_) => Vec::new(),
+        Want::Whole(_) | Want::Gone(_) => Vec::new(),
     };
     let owned = Owned {
         target: part.target.clone(),
@@ -214,7 +215,8 @@ proptest! {
             }
         }
         let (adopted, owned) = known(&part);
-        let again = want_knowing(&spec, &on(), &after, &[dialect], Known { adopted: Some(&adopted), config: Some(&owned) });
+        let owned = BTreeMap::from([(on().config, owned)]);
+        let again = want_knowing(&spec, &on(), &after, &[dialect], Known { adopted: Some(&adopted), owned: Some(&owned), ..Known::default() });
         prop_assert_eq!(again.wants.keys().collect::<Vec<_>>(), part.wants.keys().collect::<Vec<_>>());
         for (path, want) in &again.wants {
             match (want, &part.wants[path]) {

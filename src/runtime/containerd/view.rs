@@ -54,7 +54,7 @@ pub struct View {
     last: RefCell<Option<(Host, Rc<Hosts>)>>,
 }
 
-type Hosts = Result<Option<Located>, (Vec<FileVerdict>, String)>;
+pub(super) type Hosts = Result<Option<Located>, (Vec<FileVerdict>, String)>;
 
 impl View {
     /// Reads the main configuration from the tree.
@@ -151,6 +151,12 @@ impl View {
                 Err(why.clone())
             }
         }
+    }
+
+    /// What is found for a registry where folders are looked through, whoever wrote it.
+    pub(super) fn found_for(&self, host: &Host) -> Option<Rc<Hosts>> {
+        let on = self.chain.as_ref().is_ok_and(|chain| chain.disabled.is_none() && !chain.config_path(self.dialect).is_empty());
+        on.then(|| self.located(&self.roots.0, host))
     }
 
     fn located(&self, roots: &[NodePath], host: &Host) -> Rc<Hosts> {

@@ -7,6 +7,8 @@ use std::collections::BTreeSet;
 
 use super::entries::Entries;
 use super::files::{self, Places, load};
+use super::want::Known;
+use crate::desired::Foreign;
 use crate::format::certs_d::{self, Certs};
 use crate::format::registries_conf::DROP_IN;
 use crate::model::digest::Fingerprint;
@@ -43,10 +45,16 @@ impl Against {
 }
 
 /// Checks registries.conf: `after` is the tree with our files laid over it.
-pub fn registries(against: &mut Against, after: &Tree, places: &Places, entries: &Entries) {
-    if places.hides_etc {
+/// What has no effect any more because of ours is no conflict, whoever wrote it.
+pub fn registries(against: &mut Against, before: &Tree, after: &Tree, places: &Places, entries: &Entries, known: Known<'_>) {
+    let refuses = known.foreign == Foreign::Refuse;
+    let in_home = places.dirs.first().is_some_and(|dir| known.owned.contains_key(&dir.join(DROP_IN)));
+    if places.hides_etc && refuses && !in_home {
         let what = format!("{} hides /etc/containers/registries.conf and its drop-ins from root's programs", places.main);
-        let help = format!("remove {}, or move what it says to /etc/containers/registries.conf", places.main);
+        let help = format!(
+            "remove {}, or move what it says to /etc/containers/registries.conf; --foreign=replace puts the spec's drop-in beside it",
+            places.main
+        );
         against.conflict(Problem::error("registries-conf-hidden", what, help).at(Place::file(places.main.as_str())));
         return;
     }
@@ -65,6 +73,7 @@ pub fn registries(against: &mut Against, after: &Tree, places: &Places, entries:
         against.conflict(problem.at(invalid.at.clone()));
         return;
     }
+    let was = load(before, places).conf;
     let mut behind_ours = false;
     for (file, conf) in &loaded.layers {
         if file.name() == DROP_IN {
@@ -77,6 +86,10 @@ pub fn registries(against: &mut Against, after: &Tree, places: &Places, entries:
             if conf.version_1 && theirs.blocked && ours.blocked && !behind_ours {
                 continue;
             }
+            let counts = was.registries.get(&ours.prefix).is_some_and(|entry| *entry.at.file == *file.as_str());
+            if !behind_ours && (!refuses || !counts) {
+                continue;
+            }
             let mirrors: Vec<&str> = theirs.mirrors.iter().map(|mirror| mirror.location.as_str()).collect();
             let has = if mirrors.is_empty() { "no mirrors".to_owned() } else { format!("mirrors {}", mirrors.join(", ")) };
             let (what, help) = if behind_ours {
@@ -84,7 +97,12 @@ pub fn registries(against: &mut Against, after: &Tree, places: &Places, entries:
                 (what, format!("remove the entry from {file}, or give the file a name that sorts before {DROP_IN}"))
             } else {
                 let what = format!("an entry for {} is there already ({has}); ours would replace it", ours.prefix);
-                (what, format!("remove the entry from {file}, or say the same in the spec"))
+                (
+                    what,
+                    format!(
+                        "remove the entry from {file}, say the same in the spec, or let nodeprep deal with it (--foreign=carry or replace)"
+                    ),
+                )
             };
             against.conflict(Problem::error("foreign-registry", what, help).at(theirs.at.clone()));
         }
@@ -102,12 +120,31 @@ fn wanted(spec: &Spec, host: &Host) -> (Option<BTreeSet<Fingerprint>>, Option<Fi
     (ca, access.client.as_ref().and_then(crate::spec::Client::fingerprint))
 }
 
+/// Whether certificates are what the spec gives.
+pub(super) fn as_wanted(spec: &Spec, host: &Host, certs: &Certs) -> bool {
+    let (ca, client) = wanted(spec, host);
+    ca.is_none_or(|ca| ca == certs.ca) && certs.client == client
+}
+
+/// What a folder gives, in words.
+fn described(certs: &Certs) -> String {
+    let cas = crate::report::explain::plural(certs.ca.len(), "CA");
+    if certs.client.is_some() { format!("{cas} and a client certificate") } else { cas }
+}
+
 /// Checks certs.d for each host that is asked.
-pub fn certs(against: &mut Against, spec: &Spec, before: &Tree, after: &Tree, on: &FoundRuntime, reached: &BTreeSet<Host>) {
+pub fn certs(
+    against: &mut Against,
+    spec: &Spec,
+    before: &Tree,
+    after: &Tree,
+    on: &FoundRuntime,
+    reached: &BTreeSet<Host>,
+    foreign: Foreign,
+) {
     let home = files::home(on);
     for host in reached {
-        let (ca, client) = wanted(spec, host);
-        let equal = |certs: &Certs| ca.as_ref().is_none_or(|ca| *ca == certs.ca) && certs.client == client;
+        let equal = |certs: &Certs| as_wanted(spec, host, certs);
         match certs_d::read(after, &home, host) {
             Err((file, why)) => {
                 let what = format!("{file} {why}, so {host} is unusable for {}", on.runtime);
@@ -116,16 +153,21 @@ pub fn certs(against: &mut Against, spec: &Spec, before: &Tree, after: &Tree, on
                 );
             }
             Ok(certs) if !equal(&certs) => {
-                let folder = certs.folder.unwrap_or_else(|| certs_d::folder(host));
-                let what = format!("{folder} gives {} other certificates for {host} than the spec", on.runtime);
-                let help = format!("remove the foreign files from {folder}, or name their CA in the spec");
+                let folder = certs.folder.clone().unwrap_or_else(|| certs_d::folder(host));
+                let what = format!("{folder} gives {} other certificates for {host} than the spec: {}", on.runtime, described(&certs));
+                let help = format!(
+                    "remove the foreign files from {folder}, name their CA in the spec, or let nodeprep deal with them (--foreign=carry or replace)"
+                );
                 against.conflict(Problem::error("certs-d-differs", what, help).at(Place::file(folder.as_str())));
             }
             Ok(certs) => {
+                let old = certs_d::read(before, &home, host).unwrap_or_default();
                 let same = certs_d::read(before, &home, host).is_ok_and(|old| old.ca == certs.ca && old.client == certs.client);
-                if let Some(hidden) = newly_hidden(before, &home, host, &certs).filter(|_| !same) {
-                    let what = format!("{hidden} is in use for {host}, and a folder of ours would hide it");
-                    let help = format!("remove {hidden}, or name its certificates in the spec");
+                if let Some(hidden) = newly_hidden(before, &home, host, &certs).filter(|_| !same && foreign == Foreign::Refuse) {
+                    let what = format!("{hidden} is in use for {host} ({}), and a folder of ours would hide it", described(&old));
+                    let help = format!(
+                        "remove {hidden}, name its certificates in the spec, or let nodeprep deal with it (--foreign=carry or replace)"
+                    );
                     against.conflict(Problem::error("certs-d-hidden", what, help).at(Place::file(hidden.as_str())));
                 }
             }

@@ -31,13 +31,20 @@ pub struct Entries {
 /// Translates a spec.
 #[must_use]
 pub fn entries(spec: &Spec) -> Entries {
+    entries_with(spec, &[])
+}
+
+/// The same with entries for further prefixes below those of the spec, which say once more what is meant there: somebody else
+/// has entries for them.
+#[must_use]
+pub fn entries_with(spec: &Spec, more: &[(Host, RepoPath)]) -> Entries {
     let mut entries = Entries::default();
     for mirror in &spec.mirrors {
         entries.check(spec, mirror);
     }
     entries.notes.extend(other_ports(spec));
-    for (host, path) in prefixes(spec) {
-        entries.add(spec, &host, &path);
+    for (host, path) in prefixes(spec).iter().chain(more) {
+        entries.add(spec, host, path);
     }
     for mirror in &spec.mirrors {
         if let Source::Domain(domain) = &mirror.source {
@@ -51,7 +58,10 @@ pub fn entries(spec: &Spec) -> Entries {
     // source's does not cover it is not the spec's matter
     let sources: BTreeSet<&Host> = spec.mirrors.iter().filter_map(|mirror| mirror.source.host()).collect();
     entries.reached.retain(|host| sources.contains(host) || spec.access.contains_key(host));
-    entries.reached.extend(spec.mirrors.iter().filter_map(|mirror| mirror.source.below_host()).map(|(host, _)| host.clone()));
+    let whole: BTreeSet<&Host> =
+        spec.mirrors.iter().filter(|mirror| mirror.source.below_host().is_none()).filter_map(|mirror| mirror.source.host()).collect();
+    let below = spec.mirrors.iter().filter_map(|mirror| mirror.source.below_host()).filter(|(host, _)| !whole.contains(host));
+    entries.reached.extend(below.map(|(host, _)| host.clone()));
     let hub = [HUB, HUB_API].map(Host::fixed);
     let logins: Vec<_> = hub.iter().map(|host| spec.access(host).login.as_ref()).collect();
     if logins.windows(2).any(|pair| pair[0] != pair[1]) {

@@ -7,9 +7,11 @@
 //! Both runtimes share one library, and one set of files; they differ in environment, auth file and short names.
 
 pub mod activation;
+mod carry;
 pub mod conflicts;
 pub mod entries;
 pub mod files;
+mod give_way;
 pub mod logins;
 mod view;
 pub mod want;
@@ -17,7 +19,13 @@ pub mod want;
 pub use activation::activation;
 pub use files::wishes;
 pub use view::View;
-pub use want::{want, want_knowing};
+pub use want::{Known, want, want_knowing};
+
+/// The file under which the ledger keeps what is carried over for the family.
+#[must_use]
+pub fn adopted_from() -> crate::model::path::NodePath {
+    crate::format::registries_conf::main_file()
+}
 
 #[cfg(test)]
 mod tests;

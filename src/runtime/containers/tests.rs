@@ -127,6 +127,7 @@ fn lay(tree: &Tree, parts: &[Part]) -> Tree {
         match want {
             Want::Whole(whole) => after.put(path, whole.content.bytes.clone(), whole.mode),
             Want::Keys(keys) => after.put(path, keys.content.bytes.clone(), keys.mode),
+            Want::Gone(_) => after.remove(path),
         }
     }
     after
@@ -251,6 +252,7 @@ fn rule_20_temporary_files_stand_elsewhere() {
         let stage = match want {
             Want::Whole(whole) => &whole.stage,
             Want::Keys(keys) => &keys.stage,
+            Want::Gone(_) => continue,
         };
         for scanned in ["registries.conf.d", "certs.d", "crio.conf.d"] {
             assert!(!stage.components().any(|part| part == scanned), "{path}: {stage}");
@@ -307,13 +309,17 @@ fn our_own_logins_are_told_from_foreign_ones() {
     let node = lay(&before, &first);
     spec.access.get_mut(&Host::fixed("m.local")).unwrap().login = login("user:new1");
     assert_eq!(problems(&want(&spec, &[&podman], &node)[0]).0, "conflict");
-    let second = want_knowing(&spec, &[&podman], &node, &owned);
+    let second = want_knowing(&spec, &[&podman], &node, known(&owned));
     let Want::Keys(keys) = &second[0].wants[&file] else { panic!("{second:?}") };
     assert_eq!(keys.edits.len(), 1);
     spec.access.get_mut(&Host::fixed("m.local")).unwrap().login = None;
-    let third = want_knowing(&spec, &[&podman], &node, &owned);
+    let third = want_knowing(&spec, &[&podman], &node, known(&owned));
     let Want::Keys(keys) = &third[0].wants[&file] else { panic!("{third:?}") };
     assert_eq!((keys.content.bytes.as_slice(), keys.edits.len()), (&b"{\"x\": 1}"[..], 2));
+}
+
+fn known(owned: &BTreeMap<NodePath, Owned>) -> Known<'_> {
+    Known { owned, adopted: None, foreign: crate::desired::Foreign::Refuse }
 }
 
 #[test]
@@ -331,8 +337,8 @@ fn foreign_certificates_are_a_conflict() {
     assert_eq!(codes(old, &pem(1)), ("conflict", vec!["certs-d-differs"]));
     let ours =
         Owned { target: Target::Containers, now: Stamp::Absent, origin: Prior::Absent, keys: Vec::new(), format: None, shared: false };
-    let known = want_knowing(&spec, &[&on(Runtime::Podman)], &tree(&[(old, &pem(1))]), &BTreeMap::from([(path(old), ours)]));
-    assert_eq!(problems(&known[0]).0, "none");
+    let parts = want_knowing(&spec, &[&on(Runtime::Podman)], &tree(&[(old, &pem(1))]), known(&BTreeMap::from([(path(old), ours)])));
+    assert_eq!(problems(&parts[0]).0, "none");
 }
 
 #[test]

@@ -3,9 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::conflicts::{self, Against};
-use super::entries::{Entries, entries};
+use super::entries::{Entries, entries, entries_with};
+use super::{carry, give_way};
 use super::{files, logins};
-use crate::desired::{Keys, Part, Refusal, Target, Want, Whole};
+use crate::desired::{Foreign, Keys, Part, Refusal, Target, Want, Whole};
 use crate::format::registries_conf::{DROP_IN, render};
 use crate::format::{KeyEdit, KeyFormat, auth_json, certs_d, crio_conf};
 use crate::ledger::{Owned, Prior};
@@ -16,6 +17,7 @@ use crate::model::place::Place;
 use crate::model::problem::Problem;
 use crate::model::tree::{Found, Tree};
 use crate::runtime::{FoundRuntime, Runtime};
+use crate::spec::adopt::Adopted;
 use crate::spec::{Pause, Spec};
 
 /// What is owned, by path.
@@ -24,19 +26,29 @@ pub type Owns = BTreeMap<NodePath, Owned>;
 /// What the family should hold, when nothing on the node is ours yet; see [`want_knowing`].
 #[must_use]
 pub fn want(spec: &Spec, found: &[&FoundRuntime], tree: &Tree) -> Vec<Part> {
-    want_knowing(spec, found, tree, &Owns::new())
+    want_knowing(spec, found, tree, Known { owned: &Owns::new(), adopted: None, foreign: Foreign::Refuse })
+}
+
+/// What is known of an earlier run, and what may be done with what others have written.
+#[derive(Clone, Copy, Debug)]
+pub struct Known<'a> {
+    /// What the ledger owns, by which what we wrote earlier is told from what others did.
+    pub owned: &'a Owns,
+    /// What was carried over then.
+    pub adopted: Option<&'a Adopted>,
+    /// What is done with what others have written.
+    pub foreign: Foreign,
 }
 
 /// What the family should hold. `found`: the CRI-O and Podman on the node that are to be configured; none of them, no parts.
-/// `owned`: what the ledger owns, by which an entry of an auth file that we wrote earlier is told from a foreign one; those
-/// that are no longer wanted are among the edits, taken back.
+/// Entries of an auth file that we wrote earlier and that are no longer wanted are among the edits, taken back.
 #[must_use]
-pub fn want_knowing(spec: &Spec, found: &[&FoundRuntime], tree: &Tree, owned: &Owns) -> Vec<Part> {
+pub fn want_knowing(spec: &Spec, found: &[&FoundRuntime], tree: &Tree, known: Known<'_>) -> Vec<Part> {
     let found: Vec<&FoundRuntime> = found.iter().copied().filter(|on| on.runtime != Runtime::Containerd).collect();
     if found.is_empty() {
         return Vec::new();
     }
-    let mut parts = vec![containers(spec, &found, tree, owned)];
+    let mut parts = vec![containers(spec, &found, tree, known)];
     if let Some(pause) = &spec.pause
         && let Some(on) = found.iter().find(|on| on.runtime == Runtime::Crio)
     {
@@ -45,9 +57,15 @@ pub fn want_knowing(spec: &Spec, found: &[&FoundRuntime], tree: &Tree, owned: &O
     parts
 }
 
-fn containers(spec: &Spec, found: &[&FoundRuntime], tree: &Tree, owned: &Owns) -> Part {
+fn containers(spec: &Spec, found: &[&FoundRuntime], tree: &Tree, known: Known<'_>) -> Part {
     let mut part = Part::new(Target::Containers);
-    let entries = entries(spec);
+    let owned = known.owned;
+    let counts = match carry::carried(spec, found, tree, known, &mut part) {
+        Ok(counts) => counts,
+        Err(problems) => return part.refuse(Refusal::Conflict(problems)),
+    };
+    let spec = &counts;
+    let entries = entries_with(spec, &give_way::below(found, tree, known, &entries(spec)));
     part.notes.extend(entries.notes.iter().cloned());
     let mut against = Against { cannot: entries.cannot.clone(), ..Against::default() };
     let places: Vec<_> = found.iter().map(|on| files::places(tree, on)).collect();
@@ -66,12 +84,20 @@ fn containers(spec: &Spec, found: &[&FoundRuntime], tree: &Tree, owned: &Owns) -
             part.notes.push(Problem::note("rootless-client-key", what, help));
         }
     }
-    let after = overlay(tree, &part, owned);
+    give_way::stay_gone(&mut part, owned, &entries);
+    let mut after = overlay(tree, &part, owned);
     for (on, places) in found.iter().zip(&places) {
-        conflicts::registries(&mut against, &after, places, &entries);
-        conflicts::certs(&mut against, spec, tree, &after, on, &entries.reached);
+        give_way::certs(&mut part, spec, tree, &after, on, &entries.reached, known);
+        if known.foreign != Foreign::Refuse {
+            give_way::behind(&mut part, &after, places, &entries);
+        }
+        after = overlay(tree, &part, owned);
     }
-    auth(spec, found, tree, owned, &entries, &mut part, &mut against);
+    for (on, places) in found.iter().zip(&places) {
+        conflicts::registries(&mut against, tree, &after, places, &entries, known);
+        conflicts::certs(&mut against, spec, tree, &after, on, &entries.reached, known.foreign);
+    }
+    auth(spec, found, tree, known, &entries, &mut part, &mut against);
     for (problems, refusal) in [
         (against.cannot, Refusal::Cannot as fn(Vec<Problem>) -> Refusal),
         (against.conflict, Refusal::Conflict as fn(Vec<Problem>) -> Refusal),
@@ -94,22 +120,27 @@ fn whole(content: Content, mode: u32, unit: Option<NodePath>, stage: NodePath, w
 
 /// The folder of certs.d for a host that is asked.
 fn certs(spec: &Spec, host: &Host) -> Vec<(NodePath, Want)> {
+    certs_in(spec, host, &certs_d::folder(host))
+}
+
+/// The same in another folder, where that is the one that counts.
+pub(super) fn certs_in(spec: &Spec, host: &Host, folder: &NodePath) -> Vec<(NodePath, Want)> {
     let access = spec.access(host);
     if access.scheme == crate::model::endpoint::Scheme::Http {
         return Vec::new();
     }
     let ca = if access.insecure { &[] } else { &*access.ca };
     let client = access.client.as_ref().map(|client| (&*client.certs, &client.key));
-    let folder = certs_d::folder(host);
+    let stage = folder.parent().and_then(|root| root.parent()).unwrap_or_else(NodePath::root).join(".nodeprep-stage");
     let file = |(name, (content, mode)): (String, _)| {
         let why = format!("certificates for {host}");
-        (folder.join(&name), whole(content, mode, Some(folder.clone()), NodePath::fixed("/etc/containers/.nodeprep-stage"), why))
+        (folder.join(&name), whole(content, mode, Some(folder.clone()), stage.clone(), why))
     };
     certs_d::render(ca, client).into_iter().map(file).collect()
 }
 
 /// The tree as it would be: what is ours and no longer wanted is gone, and so is a folder that holds nothing else.
-fn overlay(tree: &Tree, part: &Part, owned: &Owns) -> Tree {
+pub(super) fn overlay(tree: &Tree, part: &Part, owned: &Owns) -> Tree {
     let mut after = tree.clone();
     let ours = owned
         .iter()
@@ -122,18 +153,22 @@ fn overlay(tree: &Tree, part: &Part, owned: &Owns) -> Tree {
         }
     }
     for (path, want) in &part.wants {
-        if let Want::Whole(whole) = want {
-            after.put(path, whole.content.bytes.clone(), whole.mode);
+        match want {
+            Want::Whole(whole) => after.put(path, whole.content.bytes.clone(), whole.mode),
+            Want::Gone(_) => after.remove(path),
+            Want::Keys(_) => {}
         }
     }
     after
 }
 
 /// Logins go into the auth file that is consulted already, entry by entry.
-fn auth(spec: &Spec, found: &[&FoundRuntime], tree: &Tree, owned: &Owns, entries: &Entries, part: &mut Part, against: &mut Against) {
+fn auth(spec: &Spec, found: &[&FoundRuntime], tree: &Tree, known: Known<'_>, entries: &Entries, part: &mut Part, against: &mut Against) {
+    let owned = known.owned;
     let logins: BTreeMap<&Host, &crate::spec::Login> =
         entries.reached.iter().filter_map(|host| Some((host, spec.access(host).login.as_ref()?))).collect();
-    let mut files: BTreeSet<NodePath> = found.iter().map(|on| logins::ours(tree, on)).filter(|_| !logins.is_empty()).collect();
+    let replaces = known.foreign == Foreign::Replace;
+    let mut files: BTreeSet<NodePath> = found.iter().map(|on| logins::ours(tree, on)).filter(|_| !logins.is_empty() || replaces).collect();
     let json = |owned: &&Owned| owned.target == Target::Containers && owned.format == Some(KeyFormat::Json);
     files.extend(owned.iter().filter(|(_, owned)| json(owned)).map(|(path, _)| path.clone()));
     for file in files {
@@ -149,7 +184,8 @@ fn auth(spec: &Spec, found: &[&FoundRuntime], tree: &Tree, owned: &Owns, entries
         let wanted_here = found.iter().any(|on| logins::ours(tree, on) == file);
         let wanted = if wanted_here { logins.clone() } else { BTreeMap::new() };
         let keys = owned.get(&file).map(|owned| owned.keys.as_slice()).unwrap_or_default();
-        match edit(&file, &text, &wanted, keys) {
+        let none = if wanted_here { entries.reached.iter().filter(|host| !logins.contains_key(host)).collect() } else { BTreeSet::new() };
+        match edit(&file, &text, &wanted, &none, keys, known.foreign) {
             Ok(keys) => {
                 if !text.is_empty() || !keys.edits.is_empty() {
                     part.wants.insert(file, Want::Keys(keys));
@@ -159,9 +195,55 @@ fn auth(spec: &Spec, found: &[&FoundRuntime], tree: &Tree, owned: &Owns, entries
         }
     }
     shadowed(found, tree, &logins, against);
+    unasked(found, tree, entries, &logins, known, against);
 }
 
-fn edit(file: &NodePath, text: &str, wanted: &BTreeMap<&Host, &crate::spec::Login>, keys: &[KeyEdit]) -> Result<Keys, Box<Problem>> {
+/// Logins of others for hosts that are asked, and for which the spec gives none: they would go on being sent.
+fn unasked(
+    found: &[&FoundRuntime],
+    tree: &Tree,
+    entries: &Entries,
+    logins: &BTreeMap<&Host, &crate::spec::Login>,
+    known: Known<'_>,
+    against: &mut Against,
+) {
+    for on in found {
+        let (ours, all) = (logins::ours(tree, on), logins::Logins::read(tree, &logins::consulted(tree, on)));
+        for host in entries.reached.iter().filter(|host| !logins.contains_key(host)) {
+            let Ok(Some((file, login))) = all.find(host, "") else { continue };
+            let is_ours = |edit: &KeyEdit| edit.key.len() == 2 && edit.key.last().is_some_and(|key| key == host.as_str());
+            let exact = auth_json::parse(&tree.text(file).unwrap_or_default()).is_ok_and(|auths| auths.entry(host.as_str()).is_some());
+            let goes = *file == ours && exact && matches!(login, auth_json::Login::Basic(_));
+            if known.owned.get(file).is_some_and(|owned| owned.keys.iter().any(is_ours)) || goes && known.foreign == Foreign::Replace {
+                continue;
+            }
+            let what = format!("{file} has a login for {host}, and the spec gives none: it would go on being sent");
+            let logout = format!("podman logout --authfile {file} {host}");
+            let help = if goes {
+                format!(
+                    "give the spec that login, remove the entry ({logout}), or let nodeprep take it over (--foreign=carry) or remove it (--foreign=replace)"
+                )
+            } else {
+                format!("give the spec that login, or remove the entry: {logout}")
+            };
+            let problem = Problem::error("foreign-login", what, help).at(Place::file(file.as_str()));
+            if !against.conflict.contains(&problem) {
+                against.conflict.push(problem);
+            }
+        }
+    }
+}
+
+/// `none`: hosts that are asked without a login; an entry of somebody else's for one of them goes where it is to be replaced, and
+/// stays away then.
+fn edit(
+    file: &NodePath,
+    text: &str,
+    wanted: &BTreeMap<&Host, &crate::spec::Login>,
+    none: &BTreeSet<&Host>,
+    keys: &[KeyEdit],
+    foreign: Foreign,
+) -> Result<Keys, Box<Problem>> {
     let place = || Place::file(file.as_str());
     let unusable = |error: auth_json::AuthError| {
         let what = format!("the auth file {file} {error}");
@@ -174,9 +256,11 @@ fn edit(file: &NodePath, text: &str, wanted: &BTreeMap<&Host, &crate::spec::Logi
         match auths.entry(host.as_str()) {
             // the same login, however it is written
             Some(Some(auth_json::Login::Basic(there))) if *there == login.basic => {}
-            Some(_) if ours(host.as_str()).is_none() => {
+            Some(_) if ours(host.as_str()).is_none() && foreign == Foreign::Refuse => {
                 let what = format!("{file} has another login for {host} than the spec");
-                let help = format!("remove the entry (podman logout --authfile {file} {host}), or give the spec the same login");
+                let help = format!(
+                    "remove the entry (podman logout --authfile {file} {host}), give the spec the same login, or let nodeprep replace it (--foreign=replace; revert brings it back)"
+                );
                 return Err(Box::new(Problem::error("foreign-login", what, help).at(place())));
             }
             _ => {
@@ -186,8 +270,9 @@ fn edit(file: &NodePath, text: &str, wanted: &BTreeMap<&Host, &crate::spec::Logi
     }
     let mut secrets = auth_json::secrets(text);
     secrets.extend(wanted.values().flat_map(|login| auth_json::forms(&login.basic)));
+    let taken = |edit: &KeyEdit| edit.to.is_none() && edit.key.last().is_some_and(|key| none.iter().any(|host| host.as_str() == key));
     let unwanted = |edit: &&KeyEdit| match edit.key.as_slice() {
-        [_, host] => !wanted.keys().any(|wanted| wanted.as_str() == host),
+        [_, host] => !taken(edit) && !wanted.keys().any(|wanted| wanted.as_str() == host),
         _ => wanted.is_empty(),
     };
     let mut edits = Vec::new();
@@ -201,9 +286,13 @@ fn edit(file: &NodePath, text: &str, wanted: &BTreeMap<&Host, &crate::spec::Logi
         }
     }
     let (result, more) = auth_json::set(&without, &raw, "login for pulls, from the spec").map_err(unusable)?;
-    let kept = keys.iter().filter(|edit| !unwanted(edit)).chain(&more);
+    let foreign_one = |host: &&&Host| ours(host.as_str()).is_none_or(taken) && foreign == Foreign::Replace;
+    let unasked: Vec<&str> = none.iter().filter(foreign_one).map(|host| host.as_str()).collect();
+    let (result, less) = auth_json::take(&result, &unasked, "the spec gives no login for it").map_err(unusable)?;
+    let kept = keys.iter().filter(|edit| !unwanted(edit)).chain(&more).chain(&less);
     let wanted = kept.map(|edit| edit.key.clone()).collect();
     edits.extend(more);
+    edits.extend(less);
     Ok(Keys {
         format: KeyFormat::Json,
         wanted,

@@ -120,7 +120,7 @@ pub(super) fn prepare(
     let mut wanted = vec![words(&["version"]), words(&config_path_key(version))];
     wanted.extend(pause.map(|_| words(&sandbox_key(version))));
     // what is carried over stays out
-    let taken = known.config.into_iter().flat_map(|owned| &owned.keys).chain(&edits).filter(|edit| edit.to.is_none());
+    let taken = known.owns(&found.config).into_iter().flat_map(|owned| &owned.keys).chain(&edits).filter(|edit| edit.to.is_none());
     wanted.extend(taken.map(|edit| edit.key.clone()).collect::<Vec<_>>());
     let keys = Keys { format: KeyFormat::Toml, wanted, edits, content: Content::public(after), mode: 0o644, stage, why };
     part.wants.insert(found.config.clone(), Want::Keys(keys));

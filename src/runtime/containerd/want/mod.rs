@@ -8,10 +8,10 @@ mod pki;
 
 use std::collections::BTreeMap;
 
-use super::{Dialect, adopt};
+use super::{Dialect, adopt, carry};
 use crate::desired::{Part, Refusal, Target, Want, Whole};
+use crate::format::HEADER;
 use crate::format::hosts_toml::render::{Written, WrittenHost, check, check_default, render, render_open_default};
-use crate::format::{HEADER, auth_json};
 use crate::model::content::Content;
 use crate::model::endpoint::{Endpoint, Pull, Scheme};
 use crate::model::host::Host;
@@ -19,7 +19,6 @@ use crate::model::path::NodePath;
 use crate::model::place::Place;
 use crate::model::problem::Problem;
 use crate::model::repo::RepoPath;
-use crate::model::secret::Secret;
 use crate::model::tree::{Found, Tree};
 use crate::runtime::FoundRuntime;
 use crate::spec::adopt::{ALL, Adopted};
@@ -61,14 +60,28 @@ pub fn want(spec: &Spec, found: &FoundRuntime, tree: &Tree, dialects: &[Dialect]
 pub struct Known<'a> {
     /// What was carried over from settings that are gone.
     pub adopted: Option<&'a Adopted>,
-    /// Our part in config.toml.
-    pub config: Option<&'a crate::ledger::Owned>,
+    /// What is ours, by path.
+    pub owned: Option<&'a BTreeMap<NodePath, crate::ledger::Owned>>,
+    /// What is done with what others have written.
+    pub foreign: crate::desired::Foreign,
+}
+
+impl Known<'_> {
+    pub(super) fn owns(&self, path: &NodePath) -> Option<&crate::ledger::Owned> {
+        self.owned?.get(path)
+    }
 }
 
 /// The same after an earlier run: what was carried over then still counts.
 #[must_use]
 pub fn want_knowing(spec: &Spec, found: &FoundRuntime, tree: &Tree, dialects: &[Dialect], known: Known<'_>) -> Part {
     let mut part = Part::new(Target::Containerd(found.config.clone()));
+    let carried = match carry::carried(spec, found, tree, dialects, known) {
+        Ok(carried) => carried,
+        Err(problems) => return part.refuse(Refusal::Conflict(problems)),
+    };
+    part.notes.extend(carried.notes);
+    let known = Known { adopted: Some(&carried.adopted), ..known };
     let prepared = match config::prepare(spec, found, tree, dialects, known, &mut part) {
         Ok(Some(prepared)) => prepared,
         Ok(None) => return part,
@@ -122,11 +135,7 @@ pub fn want_knowing(spec: &Spec, found: &FoundRuntime, tree: &Tree, dialects: &[
         part.wants.insert(root.join(DEFAULT).join("hosts.toml"), default_whole(&root, denied(), &stage, why));
     }
     part.wants.extend(pki.into_wants());
-    part.secrets = secrets(&adopted);
-    if !adopted.is_empty() {
-        part.spec = Some(std::sync::Arc::new(whole.clone()));
-    }
-    part.adopted = adopted;
+    part.carries(adopted, &whole);
     if !problems.is_empty() {
         return part.refuse(Refusal::Cannot(problems));
     }
@@ -137,7 +146,7 @@ pub fn want_knowing(spec: &Spec, found: &FoundRuntime, tree: &Tree, dialects: &[
 
 /// Every host name with a folder of its own, and the mirror that is responsible for it: as [`Spec::mirror_of`] says, of
 /// several the last, but without asking each mirror about each host.
-fn registries(spec: &Spec) -> BTreeMap<Host, Option<&Mirror>> {
+pub(super) fn registries(spec: &Spec) -> BTreeMap<Host, Option<&Mirror>> {
     let mut found: BTreeMap<Host, Option<&Mirror>> = spec.own_hosts().map(|(host, _)| (host.clone(), None)).collect();
     for (host, mirror) in spec.mirrors.iter().filter_map(|mirror| Some((mirror.source.whole()?, mirror))) {
         found.insert(host.clone(), Some(mirror));
@@ -180,12 +189,6 @@ fn came_from(adopted: &Adopted, host: &Host, mirror: Option<&Mirror>) -> String 
     origins.extend(adopted.hosts.get(host.api().as_str()).map(|how| &how.from));
     let all: Vec<String> = origins.iter().map(ToString::to_string).collect();
     if all.is_empty() { String::new() } else { format!(" (from {})", all.join(", ")) }
-}
-
-/// Everything in what is carried over that must not be seen.
-fn secrets(adopted: &Adopted) -> Vec<Secret> {
-    let logins = adopted.hosts.values().filter_map(|how| how.login.as_ref()).flat_map(auth_json::forms);
-    logins.chain(adopted.hosts.values().filter_map(|how| how.key.clone())).collect()
 }
 
 /// The file for registries without a folder of their own.

@@ -1,0 +1,123 @@
+//! What of somebody else's goes where it may be replaced, and stays away as long as what we wrote in its place is there.
+//!
+//! An entry before ours is replaced by ours and stays where it is. Files go where they would go on counting beside ours:
+//! certificates in a registry's folder, and drop-ins behind ours that speak of nothing else.
+
+use std::collections::BTreeSet;
+
+use super::conflicts::as_wanted;
+use super::entries::Entries;
+use super::files::{self, Places, load};
+use super::want::{Known, Owns, certs_in, overlay};
+use crate::desired::{Foreign, Part, Target, Want};
+use crate::format::certs_d::{self, Certs};
+use crate::format::registries_conf::{Conf, DROP_IN};
+use crate::ledger::{Owned, Prior, Stamp};
+use crate::model::host::Host;
+use crate::model::path::NodePath;
+use crate::model::repo::RepoPath;
+use crate::model::tree::Tree;
+use crate::runtime::FoundRuntime;
+use crate::spec::Spec;
+
+/// Whether the entry is for a file of somebody else's that was taken away.
+fn is_gone(owned: &Owned) -> bool {
+    owned.target == Target::Containers
+        && owned.format.is_none()
+        && owned.now == Stamp::Absent
+        && matches!(owned.origin, Prior::File { .. } | Prior::Link { .. })
+}
+
+/// What was taken away earlier stays away while the spec still speaks of it.
+pub(super) fn stay_gone(part: &mut Part, owned: &Owns, entries: &Entries) {
+    let concerned = |path: &NodePath| {
+        let folder = path.parent().unwrap_or_else(NodePath::root);
+        let is_drop_in = folder.name() == "registries.conf.d" && !entries.registries.is_empty();
+        is_drop_in || entries.reached.iter().any(|host| host.as_str() == folder.name())
+    };
+    for (path, _) in owned.iter().filter(|(path, owned)| is_gone(owned) && concerned(path)) {
+        part.wants.entry(path.clone()).or_insert_with(|| Want::Gone(WHY.to_owned()));
+    }
+}
+
+const WHY: &str = "the spec says otherwise; revert brings it back";
+
+/// Certificates of others in the folder that counts for a host, where they are not what the spec gives. A folder in the home
+/// folder stands before the usual one: ours are written there, too.
+pub(super) fn certs(
+    part: &mut Part,
+    spec: &Spec,
+    before: &Tree,
+    after: &Tree,
+    on: &FoundRuntime,
+    reached: &BTreeSet<Host>,
+    known: Known<'_>,
+) {
+    let home = files::home(on);
+    for host in reached {
+        let usual = certs_d::folder(host);
+        let Some(counts) = certs_d::candidates(&home, host).into_iter().find(|folder| before.exists(folder) || after.exists(folder)) else {
+            continue;
+        };
+        let here_already =
+            known.owned.range(counts.clone()..).map(|(path, _)| path).take_while(|path| path.as_str().starts_with(counts.as_str()));
+        let here_already = here_already.filter(|path| path.is_below(&counts)).count() > 0;
+        let differs = !certs_d::read(after, &home, host).is_ok_and(|certs: Certs| as_wanted(spec, host, &certs));
+        if !(differs && known.foreign != Foreign::Refuse || here_already && counts != usual) {
+            continue;
+        }
+        if counts != usual {
+            part.wants.extend(certs_in(spec, host, &counts));
+        }
+        if known.foreign == Foreign::Refuse {
+            continue;
+        }
+        for name in before.names(&counts) {
+            let path = counts.join(&name);
+            let counted = [".crt", ".cert", ".key"].iter().any(|suffix| name.ends_with(suffix));
+            let ours = known.owned.get(&path).is_some_and(|owned| !is_gone(owned));
+            if counted && !ours && !part.wants.contains_key(&path) {
+                part.wants.insert(path, Want::Gone(WHY.to_owned()));
+            }
+        }
+    }
+}
+
+/// Prefixes below ours for which others have entries: those would go on counting, being longer. Ours say the same there as
+/// above, once that was asked for as long as theirs are there.
+pub(super) fn below(found: &[&FoundRuntime], tree: &Tree, known: Known<'_>, entries: &Entries) -> Vec<(Host, RepoPath)> {
+    let ours: BTreeSet<&str> = entries.registries.iter().map(|entry| entry.prefix.as_str()).collect();
+    let without = overlay(tree, &Part::new(Target::Containers), known.owned);
+    let mut all = BTreeSet::new();
+    for on in found {
+        let there = load(tree, &files::places(tree, on)).layers;
+        let there = there.into_iter().filter(|(file, _)| file.name() == DROP_IN && known.owned.contains_key(file));
+        let said_before: BTreeSet<String> = there.flat_map(|(_, conf)| conf.registries.into_keys()).collect();
+        for prefix in load(&without, &files::places(&without, on)).conf.registries.into_keys() {
+            let is_below = ours.iter().any(|ours| prefix.strip_prefix(ours).is_some_and(|rest| rest.starts_with('/')));
+            let settled = known.foreign == Foreign::Replace || said_before.contains(&prefix);
+            if is_below && settled && !ours.contains(prefix.as_str()) {
+                all.insert(prefix);
+            }
+        }
+    }
+    let parts = |prefix: &String| {
+        let (host, path) = prefix.split_once('/')?;
+        Some((Host::new(host).ok()?, RepoPath::verbatim(path)))
+    };
+    all.iter().filter_map(parts).collect()
+}
+
+/// Drop-ins behind ours that only speak of what ours speaks of.
+pub(super) fn behind(part: &mut Part, after: &Tree, places: &Places, entries: &Entries) {
+    let ours: BTreeSet<&str> = entries.registries.iter().map(|entry| entry.prefix.as_str()).collect();
+    let layers = load(after, places).layers;
+    let later = layers.iter().skip_while(|(file, _)| file.name() != DROP_IN).skip(1);
+    for (file, conf) in later {
+        let Conf { search, short_name_mode, credential_helpers, aliases, registries, version_1: _ } = conf;
+        let nothing_else = search.is_none() && short_name_mode.is_none() && credential_helpers.is_none() && aliases.is_empty();
+        if nothing_else && !registries.is_empty() && registries.keys().all(|prefix| ours.contains(prefix.as_str())) {
+            part.wants.insert(file.clone(), Want::Gone(WHY.to_owned()));
+        }
+    }
+}
