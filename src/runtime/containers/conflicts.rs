@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 
 use super::entries::Entries;
 use super::files::{self, Places, load};
+use super::legacy::Legacy;
 use crate::format::certs_d::{self, Certs};
 use crate::format::registries_conf::DROP_IN;
 use crate::model::digest::Fingerprint;
@@ -43,7 +44,7 @@ impl Against {
 }
 
 /// Checks registries.conf: `after` is the tree with our files laid over it.
-pub fn registries(against: &mut Against, after: &Tree, places: &Places, entries: &Entries) {
+pub fn registries(against: &mut Against, after: &Tree, places: &Places, entries: &Entries, legacy: &Legacy) {
     if places.hides_etc {
         let what = format!("{} hides /etc/containers/registries.conf and its drop-ins from root's programs", places.main);
         let help = format!("remove {}, or move what it says to /etc/containers/registries.conf", places.main);
@@ -73,8 +74,8 @@ pub fn registries(against: &mut Against, after: &Tree, places: &Places, entries:
         }
         for ours in &entries.registries {
             let Some(theirs) = conf.registries.get(&ours.prefix).filter(|theirs| !theirs.means(ours)) else { continue };
-            // version 1 can block a registry, but not name mirrors for it: it stays as closed as it was
-            if conf.version_1 && theirs.blocked && ours.blocked && !behind_ours {
+            // what version 1 said gives way to the spec
+            if !behind_ours && legacy.carried(file, theirs) {
                 continue;
             }
             let mirrors: Vec<&str> = theirs.mirrors.iter().map(|mirror| mirror.location.as_str()).collect();

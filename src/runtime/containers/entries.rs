@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use crate::format::registries_conf::{Mirror as Entry, Pull, Registry, canonical};
 use crate::model::endpoint::{Endpoint, Scheme};
 use crate::model::host::{HUB, HUB_API, Host};
+use crate::model::image::ImageRef;
 use crate::model::place::Place;
 use crate::model::problem::Problem;
 use crate::model::repo::RepoPath;
@@ -30,12 +31,24 @@ pub struct Entries {
 /// Translates a spec.
 #[must_use]
 pub fn entries(spec: &Spec) -> Entries {
+    entries_over(spec, &[])
+}
+
+/// Translates a spec, with an entry for each of `prefixes` that the spec speaks of: they are somebody's, and stand below ours.
+#[must_use]
+pub fn entries_over(spec: &Spec, below: &[String]) -> Entries {
     let mut entries = Entries::default();
     for mirror in &spec.mirrors {
         entries.check(spec, mirror);
     }
     entries.notes.extend(other_ports(spec));
-    for (host, path) in prefixes(spec) {
+    let mut all = prefixes(spec);
+    for prefix in below.iter().filter_map(|prefix| spoken_of(spec, prefix)) {
+        if !all.contains(&prefix) {
+            all.push(prefix);
+        }
+    }
+    for (host, path) in all {
         entries.add(spec, &host, &path);
     }
     if spec.unlisted == Unlisted::Deny {
@@ -126,6 +139,14 @@ fn prefixes(spec: &Spec) -> Vec<(Host, RepoPath)> {
         add(&mirror.source.host, &RepoPath::all());
     }
     all
+}
+
+/// A prefix in its parts, where the spec says something of what is below it.
+fn spoken_of(spec: &Spec, prefix: &str) -> Option<(Host, RepoPath)> {
+    let image = ImageRef::parse(&format!("{prefix}/nodeprep-probe:1")).ok()?;
+    let (host, path) = prefix.split_once('/').unwrap_or((prefix, ""));
+    let host = Host::from_reference(host).ok().filter(|host| *host == image.host)?;
+    spec.covers(&image).then(|| (host, RepoPath::verbatim(path)))
 }
 
 /// The mirror that is responsible for everything below `host/path`; as [`Spec::mirror_of`], for a prefix instead of an image.

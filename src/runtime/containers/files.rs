@@ -6,6 +6,7 @@ use crate::model::path::NodePath;
 use crate::model::place::Place;
 use crate::model::resolution::{FileVerdict, Verdict};
 use crate::model::tree::{Entry, Found, Tree};
+use crate::model::version::Version;
 use crate::runtime::{FoundRuntime, Runtime, Wish};
 
 /// Where a runtime looks for registries.conf.
@@ -19,6 +20,9 @@ pub struct Places {
     pub dirs: Vec<NodePath>,
     /// The main file is the daemon's own in its home folder, and hides `/etc/containers`.
     pub hides_etc: bool,
+    /// A main file of version 1 is refused: from containers/image 5.40 on, which is Podman 6 ("registries.conf must be in v2
+    /// format but is in v1"). Of CRI-O no such version is known.
+    pub only_2: bool,
 }
 
 /// The daemon's home folder: `HOME`, which root's daemons mostly lack; then `/root`.
@@ -49,7 +53,8 @@ pub fn places(tree: &Tree, on: &FoundRuntime) -> Places {
     };
     let explicit = main.is_some();
     let main = main.unwrap_or_else(|| if hides_etc { own } else { main_file() });
-    Places { main, explicit, dirs, hides_etc }
+    let only_2 = on.runtime == Runtime::Podman && on.installed.is_some_and(|version| version >= Version(6, 0, 0));
+    Places { main, explicit, dirs, hides_etc, only_2 }
 }
 
 /// What the files say together, and what each was good for.
@@ -69,7 +74,7 @@ pub struct Loaded {
 #[must_use]
 pub fn load(tree: &Tree, places: &Places) -> Loaded {
     let mut loaded = Loaded::default();
-    loaded.read(tree, &places.main, false, places.explicit);
+    loaded.read(tree, &places.main, false, places.explicit, places.only_2);
     for dir in &places.dirs {
         let linked = tree.real_parent(dir).and_then(|real| tree.entry(&real).cloned());
         if matches!(linked, Some(Entry::Link { .. })) {
@@ -84,7 +89,7 @@ pub fn load(tree: &Tree, places: &Places) -> Loaded {
             if let Found::Dir(_) = tree.find(&file) {
                 loaded.verdict(&file, Verdict::Ignored("is a folder".to_owned()));
             } else if name.strip_suffix(".conf").is_some() {
-                loaded.read(tree, &file, true, true);
+                loaded.read(tree, &file, true, true, false);
             } else {
                 loaded.verdict(&file, Verdict::Ignored("its name does not end in .conf".to_owned()));
             }
@@ -102,7 +107,7 @@ pub fn load(tree: &Tree, places: &Places) -> Loaded {
 }
 
 impl Loaded {
-    fn read(&mut self, tree: &Tree, file: &NodePath, drop_in: bool, must_exist: bool) {
+    fn read(&mut self, tree: &Tree, file: &NodePath, drop_in: bool, must_exist: bool, only_2: bool) {
         let bytes = match tree.find(file) {
             Found::File(bytes, _) => bytes,
             Found::Absent | Found::Unread if !must_exist => return,
@@ -112,6 +117,9 @@ impl Loaded {
         };
         let Ok(text) = std::str::from_utf8(bytes) else { return self.fail(file, "syntax", "is not UTF-8".to_owned()) };
         match parse(file, text, drop_in) {
+            Ok(conf) if conf.version_1 && only_2 => {
+                self.fail(file, "v1", "is of version 1 ([registries.…] tables), which Podman 6 does not read any more".to_owned());
+            }
             Ok(conf) => {
                 self.verdict(file, Verdict::Used);
                 self.conf.merge(conf.clone());

@@ -10,6 +10,7 @@ pub mod activation;
 pub mod conflicts;
 pub mod entries;
 pub mod files;
+pub mod legacy;
 pub mod logins;
 mod view;
 pub mod want;

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::conflicts::{self, Against};
-use super::entries::{Entries, entries};
-use super::{files, logins};
+use super::entries::{Entries, entries_over};
+use super::{files, legacy, logins};
 use crate::desired::{Keys, Part, Refusal, Target, Want, Whole};
 use crate::format::registries_conf::{DROP_IN, render};
 use crate::format::{KeyEdit, KeyFormat, auth_json, certs_d, crio_conf};
@@ -47,12 +47,20 @@ pub fn want_knowing(spec: &Spec, found: &[&FoundRuntime], tree: &Tree, owned: &O
 
 fn containers(spec: &Spec, found: &[&FoundRuntime], tree: &Tree, owned: &Owns) -> Part {
     let mut part = Part::new(Target::Containers);
-    let entries = entries(spec);
+    let places: Vec<_> = found.iter().map(|on| files::places(tree, on)).collect();
+    let mut legacy = legacy::found(tree, &places, owned);
+    let entries = entries_over(spec, &legacy.prefixes());
     part.notes.extend(entries.notes.iter().cloned());
     let mut against = Against { cannot: entries.cannot.clone(), ..Against::default() };
-    let places: Vec<_> = found.iter().map(|on| files::places(tree, on)).collect();
     let dirs: BTreeSet<&NodePath> = places.iter().filter_map(|places| places.dirs.first()).collect();
     if !entries.registries.is_empty() {
+        part.notes.append(&mut legacy.notes);
+        if let Some((was, note)) = legacy.unread(tree, &places) {
+            part.was = Some(was);
+            part.notes.push(note);
+        }
+        legacy.replaced(&entries.registries, &mut part.notes);
+        part.wants.extend(std::mem::take(&mut legacy.keys).into_iter().map(|(main, keys)| (main, Want::Keys(keys))));
         for dir in dirs {
             let why = "registries.conf drop-in: what is pulled from where".to_owned();
             part.wants.insert(dir.join(DROP_IN), whole(Content::public(render(&entries.registries)), 0o644, None, stage(dir), why));
@@ -68,7 +76,7 @@ fn containers(spec: &Spec, found: &[&FoundRuntime], tree: &Tree, owned: &Owns) -
     }
     let after = overlay(tree, &part, owned);
     for (on, places) in found.iter().zip(&places) {
-        conflicts::registries(&mut against, &after, places, &entries);
+        conflicts::registries(&mut against, &after, places, &entries, &legacy);
         conflicts::certs(&mut against, spec, tree, &after, on, &entries.reached);
     }
     auth(spec, found, tree, owned, &entries, &mut part, &mut against);
@@ -84,7 +92,7 @@ fn containers(spec: &Spec, found: &[&FoundRuntime], tree: &Tree, owned: &Owns) -
 }
 
 /// The folder for temporary files beside a folder that is scanned: never in it (rule 20 of `runtime-semantics.md` 8.4).
-fn stage(scanned: &NodePath) -> NodePath {
+pub(super) fn stage(scanned: &NodePath) -> NodePath {
     scanned.parent().unwrap_or_else(NodePath::root).join(".nodeprep-stage")
 }
 
@@ -122,8 +130,12 @@ fn overlay(tree: &Tree, part: &Part, owned: &Owns) -> Tree {
         }
     }
     for (path, want) in &part.wants {
-        if let Want::Whole(whole) = want {
-            after.put(path, whole.content.bytes.clone(), whole.mode);
+        match want {
+            Want::Whole(whole) => after.put(path, whole.content.bytes.clone(), whole.mode),
+            Want::Keys(keys) => {
+                let real = after.real(path).unwrap_or_else(|| path.clone());
+                after.put(&real, keys.content.bytes.clone(), keys.mode);
+            }
         }
     }
     after
