@@ -255,7 +255,8 @@ impl Reader<'_> {
 
     /// `[registries.search]`, `[registries.insecure]`, `[registries.block]`; `None` when none of them is there. As
     /// containers/image, they are read as if version 2 said the same (`ConvertToV2`, sysregistriesv2/system_registries_v2.go):
-    /// the same rules, and one entry for what stands in both lists or twice.
+    /// the same rules, and one entry for what stands in both lists or twice. An empty list counts beside version 2 as well: skopeo
+    /// 1.18 refuses such a file, 1.9.3 still passes over the list.
     fn version_1(&self, top: &dyn TableLike) -> Result<Option<Conf>, Invalid> {
         let Some(item) = get(top, "registries") else { return Ok(None) };
         let table = item.as_table_like().ok_or_else(|| self.wrong_type(item, "registries", "a table"))?;

@@ -13,7 +13,7 @@ pub fn activation(path: &NodePath, on: &FoundRuntime) -> (How, &'static str) {
     let unit = || on.unit.clone().unwrap_or_else(|| "crio.service".to_owned());
     let in_folder = |name: &str| path.components().any(|part| part == name);
     let main = files::variable(on, "CONTAINER_REGISTRIES_CONF").is_some_and(|main| path.as_str() == main);
-    let crio_conf = path.is_below(&crio_conf::drop_in_dir()) || *path == on.config;
+    let crio_conf = path.is_below(&crio_conf::drop_in_dir()) || crio && *path == on.config;
     match (on.runtime, path.name()) {
         (Runtime::Crio, _) if crio_conf => (How::Reload(unit()), "CRI-O reads pause_image anew at a reload"),
         (_, _) if crio_conf => (How::Nothing, "nobody else reads it"),

@@ -22,6 +22,8 @@ pub struct Entries {
     pub registries: Vec<Registry>,
     /// Hosts that are asked, as they are named in references: each has its certs.d folder and its login.
     pub reached: BTreeSet<Host>,
+    /// Prefixes that have an entry only because somebody's stands below a source or host of the spec.
+    pub below: BTreeSet<String>,
     /// What works, but not quite as one may think.
     pub notes: Vec<Problem>,
     /// What the format cannot express.
@@ -45,6 +47,7 @@ pub fn entries_over(spec: &Spec, below: &[String]) -> Entries {
     let mut all = prefixes(spec);
     for prefix in below.iter().filter_map(|prefix| spoken_of(spec, prefix)) {
         if !all.contains(&prefix) {
+            entries.below.insert(text(&prefix.0, &prefix.1));
             all.push(prefix);
         }
     }

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::entries::Entries;
 use super::files::Places;
 use super::want::Owns;
 use crate::desired::Keys;
@@ -100,11 +101,24 @@ impl Legacy {
         self.entries.get(file).and_then(|entries| entries.get(&entry.prefix)).is_some_and(|known| known.means(entry))
     }
 
+    /// What version 1 blocks below a source of the spec: an entry of ours would open it, and that has to be said by somebody.
+    #[must_use]
+    pub fn opened(&self, ours: &Entries) -> Vec<Problem> {
+        let told = |(file, entry): (&NodePath, &Registry)| {
+            let at = self.fresh.iter().find(|fresh| fresh.prefix == entry.prefix).map(|fresh| fresh.at.clone());
+            let what = format!("registries.block names {}, which lies below a source or host of the spec: it would be opened", entry.prefix);
+            let help = format!("take {} out of the file if it may be pulled, or limit the spec's sources to what may be", entry.prefix);
+            Problem::error("legacy-block", what, help).at(at.unwrap_or_else(|| Place::file(file.as_str())))
+        };
+        let all = self.entries.iter().flat_map(|(file, entries)| entries.values().map(move |entry| (file, entry)));
+        all.filter(|(_, entry)| opens(ours, entry)).map(told).collect()
+    }
+
     /// Tells which lines of version 1 have no effect beside `ours`.
-    pub fn replaced(&self, ours: &[Registry], notes: &mut Vec<Problem>) {
-        let ours: BTreeMap<&str, &Registry> = ours.iter().map(|entry| (entry.prefix.as_str(), entry)).collect();
-        for entry in &self.fresh {
-            let Some(spec) = ours.get(entry.prefix.as_str()).filter(|spec| !spec.means(entry)) else { continue };
+    pub fn replaced(&self, ours: &Entries, notes: &mut Vec<Problem>) {
+        let by_prefix: BTreeMap<&str, &Registry> = ours.registries.iter().map(|entry| (entry.prefix.as_str(), entry)).collect();
+        for entry in self.fresh.iter().filter(|entry| !opens(ours, entry)) {
+            let Some(spec) = by_prefix.get(entry.prefix.as_str()).filter(|spec| !spec.means(entry)) else { continue };
             let lists = match (entry.insecure, entry.blocked) {
                 (true, true) => "registries.insecure and registries.block name",
                 (true, false) => "registries.insecure names",
@@ -121,4 +135,11 @@ impl Legacy {
             notes.push(Problem::note("legacy-replaced", what, String::new()).at(entry.at.clone()));
         }
     }
+}
+
+/// Whether what `entry` blocks would be pulled because of what the spec says of everything above it.
+fn opens(ours: &Entries, entry: &Registry) -> bool {
+    let closed = |ours: &Registry| ours.blocked && ours.mirrors.is_empty();
+    let by = ours.registries.iter().find(|ours| ours.prefix == entry.prefix).filter(|_| ours.below.contains(&entry.prefix));
+    entry.blocked && by.is_some_and(|ours| !closed(ours))
 }

@@ -59,7 +59,7 @@ fn containers(spec: &Spec, found: &[&FoundRuntime], tree: &Tree, owned: &Owns) -
             part.was = Some(was);
             part.notes.push(note);
         }
-        legacy.replaced(&entries.registries, &mut part.notes);
+        legacy.replaced(&entries, &mut part.notes);
         part.wants.extend(std::mem::take(&mut legacy.keys).into_iter().map(|(main, keys)| (main, Want::Keys(keys))));
         for dir in dirs {
             let why = "registries.conf drop-in: what is pulled from where".to_owned();
@@ -75,6 +75,7 @@ fn containers(spec: &Spec, found: &[&FoundRuntime], tree: &Tree, owned: &Owns) -
         }
     }
     let after = overlay(tree, &part, owned);
+    against.conflict.extend(legacy.opened(&entries));
     for (on, places) in found.iter().zip(&places) {
         conflicts::registries(&mut against, &after, places, &entries, &legacy);
         conflicts::certs(&mut against, spec, tree, &after, on, &entries.reached);

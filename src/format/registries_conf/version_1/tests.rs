@@ -55,6 +55,9 @@ fn only_valid_version_1_is_moved() {
     for text in ["", "[[registry]]\nlocation = 'a.io'\n", "[registries.search]\n", "[registries.search]\nregistries = ['a.io/b']\n", "x ="] {
         assert_eq!(to_version_2(&file(), text), Ok(None), "{text}");
     }
+    // an empty list is one, too: newer releases refuse it beside version 2
+    let mixed = "[[registry]]\nlocation = 'a.io'\n[registries.search]\nregistries = []\n";
+    assert_eq!(parse(&file(), mixed, false).map_err(|invalid| invalid.rule), Err("v1-and-v2"));
     // keys that only Go's decoder takes for these
     assert!(to_version_2(&file(), "[Registries.search]\nregistries = ['a.io']\n").is_err());
 }
