@@ -53,7 +53,8 @@ fn containers(spec: &Spec, found: &[&FoundRuntime], tree: &Tree, owned: &Owns) -
     part.notes.extend(entries.notes.iter().cloned());
     let mut against = Against { cannot: entries.cannot.clone(), ..Against::default() };
     let dirs: BTreeSet<&NodePath> = places.iter().filter_map(|places| places.dirs.first()).collect();
-    if !entries.registries.is_empty() {
+    // a reader that refuses version 1 pulls nothing with it, whatever the spec says
+    if !entries.registries.is_empty() || places.iter().any(|places| places.only_2) {
         part.notes.append(&mut legacy.notes);
         if let Some((was, note)) = legacy.unread(tree, &places) {
             part.was = Some(was);
@@ -61,6 +62,8 @@ fn containers(spec: &Spec, found: &[&FoundRuntime], tree: &Tree, owned: &Owns) -
         }
         legacy.replaced(&entries, &mut part.notes);
         part.wants.extend(std::mem::take(&mut legacy.keys).into_iter().map(|(main, keys)| (main, Want::Keys(keys))));
+    }
+    if !entries.registries.is_empty() {
         for dir in dirs {
             let why = "registries.conf drop-in: what is pulled from where".to_owned();
             part.wants.insert(dir.join(DROP_IN), whole(Content::public(render(&entries.registries)), 0o644, None, stage(dir), why));
