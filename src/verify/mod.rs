@@ -160,7 +160,9 @@ fn of_image(spec: Option<&Spec>, reader: &FoundRuntime, image: &ImageRef, got: &
         }
         found.push((LEAK, None));
     }
-    let means = express::adapt(spec, intent(spec, image), reader.runtime).key() == got.key();
+    let meant = intent(spec, image);
+    let closed = matches!(meant.end, End::Blocked(_)) && meant.key() == got.key();
+    let means = closed || express::adapt(spec, meant, reader.runtime).key() == got.key();
     found.push((MEANING, (!means).then(asked)));
     found
 }

@@ -50,8 +50,8 @@ pub fn to_version_2(file: &NodePath, text: &str) -> Result<Option<Moved>, Refuse
     }
     let (mark, body) = without_mark(text);
     let shifted = |refused: Refused| Refused { offset: refused.offset + mark.len(), ..refused };
-    let document =
-        Document::parse(body).map_err(|error| Refused { why: error.message().to_owned(), offset: error.span().map_or(0, |at| at.start) })?;
+    let document = Document::parse(body)
+        .map_err(|error| Refused { why: error.message().to_owned(), offset: error.span().map_or(0, |at| at.start) })?;
     let lists = lists(&document);
     let after = match in_place(body, &document, &lists, &said) {
         Some(after) => after,

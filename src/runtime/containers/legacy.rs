@@ -106,7 +106,8 @@ impl Legacy {
     pub fn opened(&self, ours: &Entries) -> Vec<Problem> {
         let told = |(file, entry): (&NodePath, &Registry)| {
             let at = self.fresh.iter().find(|fresh| fresh.prefix == entry.prefix).map(|fresh| fresh.at.clone());
-            let what = format!("registries.block names {}, which lies below a source or host of the spec: it would be opened", entry.prefix);
+            let what =
+                format!("registries.block names {}, which lies below a source or host of the spec: it would be opened", entry.prefix);
             let help = format!("take {} out of the file if it may be pulled, or limit the spec's sources to what may be", entry.prefix);
             Problem::error("legacy-block", what, help).at(at.unwrap_or_else(|| Place::file(file.as_str())))
         };

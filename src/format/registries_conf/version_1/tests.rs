@@ -52,7 +52,8 @@ fn other_forms_are_moved_too() {
 
 #[test]
 fn only_valid_version_1_is_moved() {
-    for text in ["", "[[registry]]\nlocation = 'a.io'\n", "[registries.search]\n", "[registries.search]\nregistries = ['a.io/b']\n", "x ="] {
+    for text in ["", "[[registry]]\nlocation = 'a.io'\n", "[registries.search]\n", "[registries.search]\nregistries = ['a.io/b']\n", "x ="]
+    {
         assert_eq!(to_version_2(&file(), text), Ok(None), "{text}");
     }
     // an empty list is one, too: newer releases refuse it beside version 2
@@ -95,7 +96,8 @@ fn undone_in_a_file_that_has_changed() {
 
 #[test]
 fn entries_are_known_again() {
-    let Moved { edits, said, .. } = moved("[registries.block]\nregistries = ['*.b.io', 'a.io/x']\n[registries.insecure]\nregistries = ['a.io/x']");
+    let Moved { edits, said, .. } =
+        moved("[registries.block]\nregistries = ['*.b.io', 'a.io/x']\n[registries.insecure]\nregistries = ['a.io/x']");
     let known = moved_entries(&edits);
     assert_eq!(known.len(), 2);
     assert!(known.values().all(|entry| entry.means(&said.registries[&entry.prefix])));
