@@ -162,8 +162,8 @@ fn of_image(spec: Option<&Spec>, reader: &FoundRuntime, image: &ImageRef, got: &
     }
     let meant = intent(spec, image);
     let closed = matches!(meant.end, End::Blocked(_)) && meant.key() == got.key();
-    let means = closed || express::adapt(spec, meant, reader.runtime).key() == got.key();
-    found.push((MEANING, (!means).then(asked)));
+    let as_meant = closed || express::adapt(spec, meant, reader.runtime).key() == got.key();
+    found.push((MEANING, (!as_meant).then(asked)));
     found
 }
 

@@ -48,6 +48,9 @@ fn get<'a>(table: &'a dyn TableLike, key: &str) -> Option<&'a Item> {
 /// Tables with the place of each.
 type Tables<'a> = Vec<(&'a dyn TableLike, Option<Range<usize>>)>;
 
+/// Entries of a list with the place of each.
+type Hosts = Vec<(String, Option<Range<usize>>)>;
+
 struct Reader<'a> {
     file: &'a NodePath,
     text: &'a str,
@@ -260,7 +263,7 @@ impl Reader<'_> {
     fn version_1(&self, top: &dyn TableLike) -> Result<Option<Conf>, Invalid> {
         let Some(item) = get(top, "registries") else { return Ok(None) };
         let table = item.as_table_like().ok_or_else(|| self.wrong_type(item, "registries", "a table"))?;
-        let list = |name: &str| -> Result<Option<Vec<(String, Option<Range<usize>>)>>, Invalid> {
+        let list = |name: &str| -> Result<Option<Hosts>, Invalid> {
             let Some(item) = get(table, name) else { return Ok(None) };
             let table = item.as_table_like().ok_or_else(|| self.wrong_type(item, name, "a table"))?;
             let Some(texts) = self.strings(table, "registries")? else { return Ok(None) };

@@ -4,6 +4,7 @@
 //! since.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
 use std::ops::Range;
 
 use toml_edit::{Array, Document, Item, Table, TableLike, Value};
@@ -167,7 +168,7 @@ fn inside(entry: &Registry) -> String {
     let mut text = format!("location = {}", quoted(&entry.location));
     for (key, set) in [("insecure", entry.insecure), ("blocked", entry.blocked)] {
         if set {
-            text.push_str(&format!("\n{key} = true"));
+            let _ = write!(text, "\n{key} = true");
         }
     }
     text
@@ -314,7 +315,7 @@ pub fn undo(text: &str, edits: &[KeyEdit]) -> Result<String, String> {
         if !after.is_empty() && !after.ends_with('\n') {
             after.push_str(eol);
         }
-        after.push_str(&format!("{eol}[registries.{name}]{eol}registries = {raw}{eol}"));
+        let _ = write!(after, "{eol}[registries.{name}]{eol}registries = {raw}{eol}");
     }
     match parse(&file, &after, false) {
         Ok(back) if alike(&now, &back) => Ok(format!("{mark}{after}")),
@@ -353,7 +354,7 @@ fn first_header(table: &dyn TableLike) -> Option<usize> {
             let own = table.span().filter(|_| !table.is_dotted() && !table.is_implicit()).map(|span| span.start);
             own.into_iter().chain(first_header(table)).min()
         }
-        Item::ArrayOfTables(tables) => tables.iter().filter_map(|table| table.span()).map(|span| span.start).min(),
+        Item::ArrayOfTables(tables) => tables.iter().filter_map(Table::span).map(|span| span.start).min(),
         _ => None,
     };
     table.iter().filter_map(|(_, item)| first(item)).min()

@@ -1,3 +1,5 @@
+//! Version 1 → version 2 in the same file, and back.
+
 use super::*;
 
 const SHIPPED: &str = "# For more information on this configuration file, see containers-registries.conf(5).\n#\n\n[registries.search]\nregistries = ['docker.io', 'quay.io']\n\n# If you need to access insecure registries, add the registry's fully-qualified name.\n[registries.insecure]\nregistries = []\n\n# If you need to block pull access from a registry, uncomment the section below\n# and add the registries fully-qualified name.\n#\n[registries.block]\nregistries = []\n";
