@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use libtest_mimic::{Arguments, Failed, Trial};
+use nodeprep::format::registries_conf::to_version_2;
 use nodeprep::model::endpoint::Scheme;
 use nodeprep::model::image::ImageRef;
 use nodeprep::model::path::NodePath;
@@ -39,6 +40,19 @@ fn check(folder: &Path) -> Result<(), Failed> {
         let is = comment.concat() + &answers;
         if is != expected {
             return Err(format!("{runtime} differs\n--- expected\n{expected}\n--- is\n{is}").into());
+        }
+        // version 1 and the same said in version 2
+        let main = NodePath::fixed("/etc/containers/registries.conf");
+        let Some(moved) = to_version_2(&main, &tree.text(&main).unwrap_or_default())? else { continue };
+        let mut tree = tree.clone();
+        tree.put(&main, moved.text.clone().into_bytes(), 0o644);
+        let view = View::new(&tree, &found(runtime));
+        let answers: String = images.clone().map(|image| answer(&view, image)).collect();
+        let is = comment.concat() + &answers;
+        let without_places =
+            |text: &str| text.lines().map(|line| line.split(" at /etc").next().unwrap_or_default()).collect::<Vec<_>>().join("\n");
+        if without_places(&is) != without_places(&expected) {
+            return Err(format!("{runtime} differs for\n{}\n--- expected\n{expected}\n--- is\n{is}", moved.text).into());
         }
     }
     Ok(())

@@ -23,6 +23,8 @@ pub enum KeyFormat {
     Toml,
     /// auth.json.
     Json,
+    /// registries.conf that was of version 1.
+    Registries,
 }
 
 /// One key that we set in somebody else's file; enough to undo it after others have changed the rest.
@@ -59,6 +61,7 @@ impl std::fmt::Debug for KeyEdit {
 pub fn undo(format: KeyFormat, text: &str, keys: &[KeyEdit]) -> Result<String, String> {
     match format {
         KeyFormat::Toml => config_toml::undo(text, keys),
+        KeyFormat::Registries => registries_conf::undo(text, keys),
         KeyFormat::Json => auth_json::undo(text, keys).map_err(|error| error.to_string()),
     }
 }

@@ -474,6 +474,7 @@ impl KeyFormat {
         match self {
             Self::Toml => "TOML",
             Self::Json => "JSON",
+            Self::Registries => "registries.conf",
         }
     }
 }

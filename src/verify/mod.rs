@@ -168,8 +168,10 @@ fn of_image(spec: Option<&Spec>, dialect: Dialect, image: &ImageRef, got: &Resol
         }
         found.push((LEAK, None));
     }
-    let means = express::adapt(spec, intent(spec, image), dialect).key() == got.key();
-    found.push((MEANING, (!means).then(asked)));
+    let meant = intent(spec, image);
+    let closed = matches!(meant.end, End::Blocked(_)) && meant.key() == got.key();
+    let as_meant = closed || express::adapt(spec, meant, dialect).key() == got.key();
+    found.push((MEANING, (!as_meant).then(asked)));
     found
 }
 

@@ -7,6 +7,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use nodeprep::format::registries_conf::to_version_2;
+use nodeprep::model::path::NodePath;
 
 use crate::case::Case;
 use crate::node::{self, Scratch};
@@ -51,8 +53,22 @@ pub fn run(folder: &Path, programs: &Programs) -> Result<()> {
     let world = World::start(&urls, |ask| Answer::status(if ask.path() == "/v2/" { 200 } else { 404 }))?;
     world.system.write(&root.join("etc/ssl/certs/ca-certificates.crt"))?;
 
+    let mut wrong = held(&expectations, &scratch, &world)?;
+    // version 1, and the same said in version 2
+    let main = NodePath::fixed("/etc/containers/registries.conf");
+    let file = root.join(main.as_str().trim_start_matches('/'));
+    let text = fs::read_to_string(&file).unwrap_or_default();
+    if let Some(moved) = to_version_2(&main, &text)? {
+        fs::write(&file, &moved.text)?;
+        wrong.extend(held(&expectations, &scratch, &world)?.into_iter().map(|wrong| format!("in version 2: {wrong}")));
+    }
+    if wrong.is_empty() { Ok(()) } else { bail!("{}", wrong.join("\n")) }
+}
+
+/// What the programs do otherwise than expected.
+fn held(expectations: &[Expected], scratch: &Scratch, world: &World) -> Result<Vec<String>> {
     let mut wrong = Vec::new();
-    for expected in &expectations {
+    for expected in expectations {
         // skopeo knows no short names: it takes them for Docker Hub's. And it takes no reference with both a tag and a digest.
         let first = expected.image.split('/').next().unwrap_or_default();
         let short = !expected.image.contains('/') || !(first.contains(['.', ':']) || first == "localhost");
@@ -66,7 +82,7 @@ pub fn run(folder: &Path, programs: &Programs) -> Result<()> {
         for stage in Stage::ALL {
             world.show(stage, &signers);
             world.arrived.take();
-            let outcome = puller.pull(&scratch, &expected.image)?;
+            let outcome = puller.pull(scratch, &expected.image)?;
             let mut got: Vec<String> = Vec::new();
             for ask in world.arrived.take().into_iter().filter(|ask| ask.path().contains("/manifests/")) {
                 got.push(format!("{}://{}{}", ask.scheme, ask.host, ask.path()));
@@ -90,5 +106,5 @@ pub fn run(folder: &Path, programs: &Programs) -> Result<()> {
             }
         }
     }
-    if wrong.is_empty() { Ok(()) } else { bail!("{}", wrong.join("\n")) }
+    Ok(wrong)
 }

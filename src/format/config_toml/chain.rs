@@ -41,6 +41,8 @@ pub struct HostSettings {
     pub basic: Option<Secret>,
     /// Its `auth` table holds a token.
     pub token: bool,
+    /// The names under which `registry.auths` says the login: URLs, or the host itself. They go before its `auth` table.
+    pub auths: Vec<String>,
     /// Its table.
     pub at: Place,
 }
@@ -154,6 +156,16 @@ impl Chain {
         let said =
             |node: &Node| node.text().filter(|text| !text.is_empty()).map(|text| Said { value: text.to_owned(), at: place(node.spot()) });
         let hosts = |key: &str| cri.get(&["registry", key]).and_then(Node::entries).into_iter().flatten();
+        let mut configs: BTreeMap<String, HostSettings> =
+            hosts("configs").map(|(host, node)| (host.clone(), settings(node, dialect, &place))).collect();
+        for (url, node) in hosts("auths") {
+            let Some(host) = auths_host(url) else { continue };
+            let (basic, token) = login(node);
+            let new = || HostSettings { tls: None, basic: None, token: false, auths: Vec::new(), at: place(node.spot()) };
+            let known = configs.entry(host.to_owned()).or_insert_with(new);
+            (known.basic, known.token) = (basic, token);
+            known.auths.push(url.clone());
+        }
         let mirror = |(host, node): (&String, &Node)| {
             let endpoints = node.get(&["endpoint"]).map(Node::texts).unwrap_or_default();
             (host.clone(), LegacyMirror { endpoints, at: place(node.spot()) })
@@ -164,7 +176,7 @@ impl Chain {
             version,
             set_path: cri.get(&["registry", "config_path"]).and_then(said),
             mirrors: hosts("mirrors").map(mirror).collect(),
-            configs: hosts("configs").map(|(host, node)| (host.clone(), settings(node, dialect, &place))).collect(),
+            configs,
             auths: hosts("auths").next().is_some(),
             sandbox: cri.get(&["pinned_images", "sandbox"]).and_then(said),
             disabled,
@@ -333,8 +345,22 @@ fn settings(node: &Node, dialect: Dialect, place: &impl Fn(Spot) -> Place) -> Ho
         half: file("cert_file").is_some() != file("key_file").is_some(),
         at: place(table.spot()),
     });
-    let coded = text(&["auth", "auth"]).and_then(|coded| crate::model::cert::base64_decode(&coded));
-    let plain = text(&["auth", "username"]).map(|user| format!("{user}:{}", text(&["auth", "password"]).unwrap_or_default()).into_bytes());
-    let token = text(&["auth", "identitytoken"]).is_some();
-    HostSettings { tls, basic: plain.or(coded).map(Secret::new), token, at: place(node.spot()) }
+    let (basic, token) = node.get(&["auth"]).map(login).unwrap_or_default();
+    HostSettings { tls, basic, token, auths: Vec::new(), at: place(node.spot()) }
+}
+
+/// A login as `registry.configs.*.auth` and `registry.auths.*` say it: `user:password`, and whether there is a token.
+fn login(node: &Node) -> (Option<Secret>, bool) {
+    let text = |key: &str| node.get(&[key]).and_then(Node::text).filter(|text| !text.is_empty()).map(ToOwned::to_owned);
+    let coded = text("auth").and_then(|coded| crate::model::cert::base64_decode(&coded));
+    let plain = text("username").map(|user| format!("{user}:{}", text("password").unwrap_or_default()).into_bytes());
+    (plain.or(coded).map(Secret::new), text("identitytoken").is_some())
+}
+
+/// The host that an entry of the deprecated `registry.auths` is for: that of a URL, or what stands there where no scheme can be
+/// seen in it (`ValidatePluginConfig`, pkg/cri/config/config.go). What reads as a scheme, `reg.local:5000`, is for nobody.
+fn auths_host(url: &str) -> Option<&str> {
+    let Some((_, rest)) = url.split_once("://") else { return Some(url).filter(|host| !host.contains(':')) };
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    Some(authority.rsplit_once('@').map_or(authority, |(_, host)| host))
 }

@@ -29,7 +29,7 @@ pub struct Refused {
     pub offset: usize,
 }
 
-pub(super) type Edited<T> = Result<T, Refused>;
+pub(in crate::format) type Edited<T> = Result<T, Refused>;
 
 pub(super) fn refused<T>(why: impl Into<String>, offset: usize) -> Edited<T> {
     Err(Refused { why: why.into(), offset })
@@ -314,7 +314,7 @@ fn insert_line(text: &str, behind: usize, line: &str) -> String {
 }
 
 /// The text without these bytes.
-pub(super) fn without(text: &str, mut cuts: Vec<Range<usize>>) -> String {
+pub(in crate::format) fn without(text: &str, mut cuts: Vec<Range<usize>>) -> String {
     cuts.sort_by_key(|cut| cut.start);
     let mut kept = String::with_capacity(text.len());
     let mut at = 0;
@@ -380,10 +380,10 @@ fn inline_end(item: &Item) -> Option<usize> {
     }
 }
 
-pub(super) type Flat = BTreeMap<Vec<String>, String>;
+pub(in crate::format) type Flat = BTreeMap<Vec<String>, String>;
 
 /// Every value by its key: what the file means, without how it is written.
-pub(super) fn flat(text: &str) -> Edited<Flat> {
+pub(in crate::format) fn flat(text: &str) -> Edited<Flat> {
     let document = parse(text)?;
     let mut found = Flat::new();
     flatten(document.as_table(), &mut Vec::new(), &mut found);

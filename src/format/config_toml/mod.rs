@@ -18,6 +18,8 @@ pub use edit::{Refused, Setting, set, undo};
 pub use imports::imported;
 pub use remove::remove;
 
+pub(in crate::format) use edit::{flat, without};
+
 /// The CRI plugin's table in files of version 1, which only containerd 1.x reads.
 pub const CRI_V1: &str = "cri";
 /// The CRI plugin's table in files of version 2 (containerd 1.x, and 2.x which migrates it).

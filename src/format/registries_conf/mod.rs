@@ -1,5 +1,5 @@
 //! registries.conf, version 2, as containers/image reads it (Podman, Buildah, Skopeo, CRI-O); version 1 is understood where
-//! it still is.
+//! it still is, and can be said in version 2 ([`to_version_2`]).
 //!
 //! What lives here: the meaning of one file ([`parse()`]), of several laid over each other ([`Conf::merge`]), which entry is
 //! responsible for a reference and what is asked for it ([`Conf::find`], [`Registry::sources`]), and the text of ours
@@ -8,6 +8,7 @@
 
 mod matching;
 mod parse;
+mod version_1;
 
 use std::collections::BTreeMap;
 
@@ -16,6 +17,7 @@ use crate::model::place::Place;
 
 pub use matching::{Source, canonical, matched};
 pub use parse::parse;
+pub use version_1::{Moved, moved_entries, to_version_2, undo};
 
 /// What one file says, or several together.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -48,6 +48,9 @@ fn get<'a>(table: &'a dyn TableLike, key: &str) -> Option<&'a Item> {
 /// Tables with the place of each.
 type Tables<'a> = Vec<(&'a dyn TableLike, Option<Range<usize>>)>;
 
+/// Entries of a list with the place of each.
+type Hosts = Vec<(String, Option<Range<usize>>)>;
+
 struct Reader<'a> {
     file: &'a NodePath,
     text: &'a str,
@@ -124,10 +127,7 @@ impl Reader<'_> {
         self.contradictions(&all)?;
         let span = get(top, "unqualified-search-registries").and_then(Item::span);
         for host in conf.search.iter_mut().flatten() {
-            *host = self.location(Some(std::mem::take(host)), span.clone())?;
-            if host.starts_with('[') || Host::from_reference(host).is_err() {
-                return Err(self.invalid(span, "search", format!("unqualified-search-registries: {host:?} is no host[:port]")));
-            }
+            *host = self.search(host, span.clone())?;
         }
         if let Some(mode) = self.string(top, "short-name-mode")?.filter(|mode| !mode.is_empty()) {
             conf.short_name_mode = Some(match mode.as_str() {
@@ -153,20 +153,7 @@ impl Reader<'_> {
         let location = self.location(self.string(table, "location")?, span.clone())?;
         let written = self.string(table, "prefix")?.unwrap_or_default();
         let prefix = if written.is_empty() { location.clone() } else { self.location(Some(written), span.clone())? };
-        let wildcard = prefix.starts_with("*.");
-        if prefix.is_empty() {
-            return Err(self.invalid(span, "no-location", "[[registry]] has neither prefix nor location".into()));
-        }
-        if location.is_empty() && !wildcard {
-            return Err(self.invalid(span, "no-location", format!("[[registry]] with prefix {prefix:?} has no location")));
-        }
-        if wildcard && prefix.contains(['/', '@', ':']) {
-            return Err(self.invalid(
-                span,
-                "wildcard",
-                format!("prefix {prefix:?}: a wildcard is for host names only, without port and path"),
-            ));
-        }
+        self.named(&prefix, &location, span.clone())?;
         if self.string(table, "pull-from-mirror")?.is_some_and(|pull| !pull.is_empty()) {
             return Err(self.invalid(
                 span,
@@ -181,6 +168,31 @@ impl Reader<'_> {
         }
         let (insecure, blocked) = (self.flag(table, "insecure")?, self.flag(table, "blocked")?);
         Ok(Registry { prefix, location, insecure, blocked, by_digest_only, mirrors, at: self.place(span) })
+    }
+
+    /// What an entry is for and where that is.
+    fn named(&self, prefix: &str, location: &str, span: Option<Range<usize>>) -> Result<(), Invalid> {
+        let wildcard = prefix.starts_with("*.");
+        if prefix.is_empty() {
+            return Err(self.invalid(span, "no-location", "[[registry]] has neither prefix nor location".into()));
+        }
+        if location.is_empty() && !wildcard {
+            return Err(self.invalid(span, "no-location", format!("[[registry]] with prefix {prefix:?} has no location")));
+        }
+        if wildcard && prefix.contains(['/', '@', ':']) {
+            let what = format!("prefix {prefix:?}: a wildcard is for host names only, without port and path");
+            return Err(self.invalid(span, "wildcard", what));
+        }
+        Ok(())
+    }
+
+    /// An entry of the search list.
+    fn search(&self, host: &str, span: Option<Range<usize>>) -> Result<String, Invalid> {
+        let host = self.location(Some(host.to_owned()), span.clone())?;
+        if host.starts_with('[') || Host::from_reference(&host).is_err() {
+            return Err(self.invalid(span, "search", format!("unqualified-search-registries: {host:?} is no host[:port]")));
+        }
+        Ok(host)
     }
 
     fn mirror(&self, table: &dyn TableLike, span: Option<Range<usize>>, of: &str, by_digest_only: bool) -> Result<Mirror, Invalid> {
@@ -244,40 +256,49 @@ impl Reader<'_> {
         Ok(aliases)
     }
 
-    /// `[registries.search]`, `[registries.insecure]`, `[registries.block]`; `None` when none of them is there.
+    /// `[registries.search]`, `[registries.insecure]`, `[registries.block]`; `None` when none of them is there. As
+    /// containers/image, they are read as if version 2 said the same (`ConvertToV2`, sysregistriesv2/system_registries_v2.go):
+    /// the same rules, and one entry for what stands in both lists or twice. An empty list counts beside version 2 as well: skopeo
+    /// 1.18 refuses such a file, 1.9.3 still passes over the list.
     fn version_1(&self, top: &dyn TableLike) -> Result<Option<Conf>, Invalid> {
         let Some(item) = get(top, "registries") else { return Ok(None) };
         let table = item.as_table_like().ok_or_else(|| self.wrong_type(item, "registries", "a table"))?;
-        let list = |name: &str| -> Result<Option<Vec<String>>, Invalid> {
+        let list = |name: &str| -> Result<Option<Hosts>, Invalid> {
             let Some(item) = get(table, name) else { return Ok(None) };
-            self.strings(item.as_table_like().ok_or_else(|| self.wrong_type(item, name, "a table"))?, "registries")
+            let table = item.as_table_like().ok_or_else(|| self.wrong_type(item, name, "a table"))?;
+            let Some(texts) = self.strings(table, "registries")? else { return Ok(None) };
+            let array = get(table, "registries").and_then(Item::as_array);
+            let spans = array.into_iter().flat_map(toml_edit::Array::iter).map(toml_edit::Value::span);
+            Ok(Some(texts.into_iter().zip(spans).collect()))
         };
         let (search, insecure, block) = (list("search")?, list("insecure")?, list("block")?);
         if search.is_none() && insecure.is_none() && block.is_none() {
             return Ok(None);
         }
-        let mut conf = Conf { search, version_1: true, ..Conf::default() };
-        let mut entry = |host: String| -> Result<String, Invalid> {
-            let location = self.location(Some(host), item.span())?;
-            let at = self.place(item.span());
-            let new = Registry {
-                prefix: location.clone(),
-                location: location.clone(),
-                insecure: false,
-                blocked: false,
-                by_digest_only: false,
-                mirrors: Vec::new(),
-                at,
-            };
-            conf.registries.entry(location.clone()).or_insert(new);
-            Ok(location)
-        };
-        let insecure = insecure.unwrap_or_default().into_iter().map(&mut entry).collect::<Result<Vec<_>, _>>()?;
-        let blocked = block.unwrap_or_default().into_iter().map(&mut entry).collect::<Result<Vec<_>, _>>()?;
-        for (prefix, registry) in &mut conf.registries {
-            registry.insecure = insecure.contains(prefix);
-            registry.blocked = blocked.contains(prefix);
+        let mut conf = Conf { version_1: true, ..Conf::default() };
+        for (hosts, blocks) in [(block, true), (insecure, false)] {
+            for (host, span) in hosts.unwrap_or_default() {
+                let prefix = self.location(Some(host), span.clone())?;
+                self.named(&prefix, &prefix, span.clone())?;
+                let new = || Registry {
+                    prefix: prefix.clone(),
+                    location: prefix.clone(),
+                    insecure: false,
+                    blocked: false,
+                    by_digest_only: false,
+                    mirrors: Vec::new(),
+                    at: self.place(span),
+                };
+                let entry = conf.registries.entry(prefix.clone()).or_insert_with(new);
+                if blocks {
+                    entry.blocked = true;
+                } else {
+                    entry.insecure = true;
+                }
+            }
         }
+        let hosts = search.map(|hosts| hosts.iter().map(|(host, span)| self.search(host, span.clone())).collect());
+        conf.search = hosts.transpose()?;
         Ok(Some(conf))
     }
 }

@@ -1,7 +1,7 @@
 //! Settings of config.toml that stand in the way of `config_path`: what of them is carried over, and whether it means the same.
 //!
 //! `registry.mirrors` and, on 1.x, `registry.configs.*.tls` exclude `config_path` (`runtime-semantics.md` 1.8, T58);
-//! `registry.configs.*.auth` does not, but goes along with them: a header in hosts.toml is read at every pull. Before 2.1 a
+//! `registry.configs.*.auth` and the older `registry.auths` do not, but go along with them: a header in hosts.toml is read at every pull. Before 2.1 a
 //! header does not reach the token endpoint of registries that want bearer tokens (1.7), so there the login stays in
 //! config.toml as well.
 
@@ -111,10 +111,16 @@ pub(super) fn found(spec: &Spec, tree: &Tree, config: &NodePath, chains: &[(Dial
         }
         match host(name, how, tree) {
             Ok(Some(adopted)) => drop(legacy.adopted.hosts.insert(name.clone(), adopted)),
-            Ok(None) => legacy.notes.push(idle(&format!("registry.configs.{name:?}"), "no request goes to a host of that name", &how.at)),
+            Ok(None) => legacy.notes.push(idle(&said(name, how), "no request goes to a host of that name", &how.at)),
             Err(problem) => problems.push(problem),
         }
         let line = how.at.line;
+        if moved {
+            for url in &how.auths {
+                let why = format!("registry.auths.{url:?} is now said in hosts.toml");
+                legacy.cut(chains, &["auths", url], &why, true, false);
+            }
+        }
         if moved || !login {
             let why = format!("registry.configs.{name:?} (line {line}) is now said in hosts.toml");
             legacy.cut(chains, &["configs", name], &why, login, how.tls.is_some());
@@ -123,7 +129,7 @@ pub(super) fn found(spec: &Spec, tree: &Tree, config: &NodePath, chains: &[(Dial
                 let why = format!("registry.configs.{name:?}.tls (line {line}) is now said in hosts.toml");
                 legacy.cut(chains, &["configs", name, "tls"], &why, false, true);
             }
-            let what = format!("registry.configs.{name:?}.auth is carried over to hosts.toml, and stays in config.toml too");
+            let what = format!("the login of {} is carried over to hosts.toml, and stays in config.toml too", said(name, how));
             let help = "before containerd 2.1 only that reaches registries that want bearer tokens; it does not exclude config_path";
             legacy.notes.push(Problem::note("legacy-login-stays", what, help).at(how.at.clone()));
         }
@@ -218,9 +224,17 @@ fn endpoint(text: &str) -> Result<AdoptedEndpoint, String> {
     Ok(AdoptedEndpoint { http, host: host.to_string(), api_root })
 }
 
+/// The key that says how a host is reached.
+fn said(name: &str, how: &HostSettings) -> String {
+    match how.auths.last().filter(|_| how.tls.is_none()) {
+        Some(url) => format!("registry.auths.{url:?}"),
+        None => format!("registry.configs.{name:?}"),
+    }
+}
+
 /// `None` where no request goes to it.
 fn host(name: &str, how: &HostSettings, tree: &Tree) -> Result<Option<AdoptedHost>, Problem> {
-    let key = format!("registry.configs.{name:?}");
+    let key = said(name, how);
     let Ok(host) = Host::new(name) else { return Ok(None) };
     // Docker Hub is asked at registry-1.docker.io
     if host.as_str() == HUB {

@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 
 use super::entries::Entries;
 use super::files::{self, Places, load};
+use super::legacy::Legacy;
 use super::want::Known;
 use crate::desired::Foreign;
 use crate::format::certs_d::{self, Certs};
@@ -45,8 +46,16 @@ impl Against {
 }
 
 /// Checks registries.conf: `after` is the tree with our files laid over it.
-/// What has no effect any more because of ours is no conflict, whoever wrote it.
-pub fn registries(against: &mut Against, before: &Tree, after: &Tree, places: &Places, entries: &Entries, known: Known<'_>) {
+/// What has no effect any more because of ours is no conflict, whoever wrote it; `legacy` gives way to the spec.
+pub fn registries(
+    against: &mut Against,
+    before: &Tree,
+    after: &Tree,
+    places: &Places,
+    entries: &Entries,
+    legacy: &Legacy,
+    known: Known<'_>,
+) {
     let refuses = known.foreign == Foreign::Refuse;
     let in_home = places.dirs.first().is_some_and(|dir| known.owned.contains_key(&dir.join(DROP_IN)));
     if places.hides_etc && refuses && !in_home {
@@ -82,8 +91,8 @@ pub fn registries(against: &mut Against, before: &Tree, after: &Tree, places: &P
         }
         for ours in &entries.registries {
             let Some(theirs) = conf.registries.get(&ours.prefix).filter(|theirs| !theirs.means(ours)) else { continue };
-            // version 1 can block a registry, but not name mirrors for it: it stays as closed as it was
-            if conf.version_1 && theirs.blocked && ours.blocked && !behind_ours {
+            // what version 1 said gives way to the spec
+            if !behind_ours && legacy.carried(file, theirs) {
                 continue;
             }
             let counts = was.registries.get(&ours.prefix).is_some_and(|entry| *entry.at.file == *file.as_str());

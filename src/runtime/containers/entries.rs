@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use crate::format::registries_conf::{Mirror as Entry, Pull, Registry, canonical};
 use crate::model::endpoint::{self, Endpoint, Scheme};
 use crate::model::host::{HUB, HUB_API, Host};
+use crate::model::image::ImageRef;
 use crate::model::place::Place;
 use crate::model::problem::Problem;
 use crate::model::repo::RepoPath;
@@ -22,6 +23,8 @@ pub struct Entries {
     pub registries: Vec<Registry>,
     /// Hosts that are asked, as they are named in references: each has its certs.d folder and its login.
     pub reached: BTreeSet<Host>,
+    /// Prefixes that have an entry only because somebody's stands below a source or host of the spec.
+    pub below: BTreeSet<String>,
     /// What works, but not quite as one may think.
     pub notes: Vec<Problem>,
     /// What the format cannot express.
@@ -31,20 +34,32 @@ pub struct Entries {
 /// Translates a spec.
 #[must_use]
 pub fn entries(spec: &Spec) -> Entries {
-    entries_with(spec, &[])
+    entries_over(spec, &[], &[])
 }
 
-/// The same with entries for further prefixes below those of the spec, which say once more what is meant there: somebody else
-/// has entries for them.
+/// The same with entries for further prefixes below those of the spec, which say once more what is meant there, because somebody
+/// else has entries for them: `replaced` as was asked for, `below` of older settings.
 #[must_use]
-pub fn entries_with(spec: &Spec, more: &[(Host, RepoPath)]) -> Entries {
+pub fn entries_over(spec: &Spec, replaced: &[(Host, RepoPath)], below: &[String]) -> Entries {
     let mut entries = Entries::default();
     for mirror in &spec.mirrors {
         entries.check(spec, mirror);
     }
     entries.notes.extend(other_ports(spec));
-    for (host, path) in prefixes(spec).iter().chain(more) {
-        entries.add(spec, host, path);
+    let mut all = prefixes(spec);
+    for prefix in below.iter().filter_map(|prefix| spoken_of(spec, prefix)) {
+        if !all.contains(&prefix) {
+            entries.below.insert(text(&prefix.0, &prefix.1));
+            all.push(prefix);
+        }
+    }
+    for prefix in replaced {
+        if !all.contains(prefix) {
+            all.push(prefix.clone());
+        }
+    }
+    for (host, path) in all {
+        entries.add(spec, &host, &path);
     }
     for mirror in &spec.mirrors {
         if let Source::Domain(domain) = &mirror.source {
@@ -143,6 +158,14 @@ fn prefixes(spec: &Spec) -> Vec<(Host, RepoPath)> {
         add(host, &RepoPath::all());
     }
     all
+}
+
+/// A prefix in its parts, where the spec says something of what is below it.
+fn spoken_of(spec: &Spec, prefix: &str) -> Option<(Host, RepoPath)> {
+    let image = ImageRef::parse(&format!("{prefix}/nodeprep-probe:1")).ok()?;
+    let (host, path) = prefix.split_once('/').unwrap_or((prefix, ""));
+    let host = Host::from_reference(host).ok().filter(|host| *host == image.host)?;
+    spec.covers(&image).then(|| (host, RepoPath::verbatim(path)))
 }
 
 /// The mirror that is responsible for everything below `host/path`; as [`Spec::mirror_of`], for a prefix instead of an image.

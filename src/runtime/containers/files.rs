@@ -6,6 +6,7 @@ use crate::model::path::NodePath;
 use crate::model::place::Place;
 use crate::model::resolution::{FileVerdict, Verdict};
 use crate::model::tree::{Entry, Found, Tree};
+use crate::model::version::Version;
 use crate::runtime::{FoundRuntime, Runtime, Wish};
 
 /// Where a runtime looks for registries.conf.
@@ -19,6 +20,12 @@ pub struct Places {
     pub dirs: Vec<NodePath>,
     /// The main file is the daemon's own in its home folder, and hides `/etc/containers`.
     pub hides_etc: bool,
+    /// A main file of version 1 is refused: from containers/image 5.40 on, which is Podman 6 ("registries.conf must be in v2
+    /// format but is in v1"). Of CRI-O no such version is known.
+    pub only_2: bool,
+    /// A byte order mark is a syntax error: BurntSushi/toml passes over it from 1.3 on (its pull request 381), which Podman 4.6
+    /// and CRI-O 1.28 came with; Podman 4.3.1 refuses it, 5.4.2 does not.
+    pub no_mark: bool,
 }
 
 /// The daemon's home folder: `HOME`, which root's daemons mostly lack; then `/root`.
@@ -49,7 +56,11 @@ pub fn places(tree: &Tree, on: &FoundRuntime) -> Places {
     };
     let explicit = main.is_some();
     let main = main.unwrap_or_else(|| if hides_etc { own } else { main_file() });
-    Places { main, explicit, dirs, hides_etc }
+    let only_2 = on.runtime == Runtime::Podman && on.installed.is_some_and(|version| version >= Version(6, 0, 0));
+    let reading = on.running.as_ref().and_then(|running| running.version).or(on.installed);
+    let marks = if on.runtime == Runtime::Crio { Version(1, 28, 0) } else { Version(4, 6, 0) };
+    let no_mark = reading.is_some_and(|version| version < marks);
+    Places { main, explicit, dirs, hides_etc, only_2, no_mark }
 }
 
 /// What the files say together, and what each was good for.
@@ -69,7 +80,7 @@ pub struct Loaded {
 #[must_use]
 pub fn load(tree: &Tree, places: &Places) -> Loaded {
     let mut loaded = Loaded::default();
-    loaded.read(tree, &places.main, false, places.explicit);
+    loaded.read(tree, places, &places.main, false, places.explicit);
     for dir in &places.dirs {
         let linked = tree.real_parent(dir).and_then(|real| tree.entry(&real).cloned());
         if matches!(linked, Some(Entry::Link { .. })) {
@@ -84,7 +95,7 @@ pub fn load(tree: &Tree, places: &Places) -> Loaded {
             if let Found::Dir(_) = tree.find(&file) {
                 loaded.verdict(&file, Verdict::Ignored("is a folder".to_owned()));
             } else if name.strip_suffix(".conf").is_some() {
-                loaded.read(tree, &file, true, true);
+                loaded.read(tree, places, &file, true, true);
             } else {
                 loaded.verdict(&file, Verdict::Ignored("its name does not end in .conf".to_owned()));
             }
@@ -102,7 +113,7 @@ pub fn load(tree: &Tree, places: &Places) -> Loaded {
 }
 
 impl Loaded {
-    fn read(&mut self, tree: &Tree, file: &NodePath, drop_in: bool, must_exist: bool) {
+    fn read(&mut self, tree: &Tree, places: &Places, file: &NodePath, drop_in: bool, must_exist: bool) {
         let bytes = match tree.find(file) {
             Found::File(bytes, _) => bytes,
             Found::Absent | Found::Unread if !must_exist => return,
@@ -111,7 +122,13 @@ impl Loaded {
             Found::Unreadable(why) => return self.fail(file, "unreadable", why.to_owned()),
         };
         let Ok(text) = std::str::from_utf8(bytes) else { return self.fail(file, "syntax", "is not UTF-8".to_owned()) };
+        if places.no_mark && text.starts_with('\u{feff}') {
+            return self.fail(file, "syntax", "begins with a byte order mark, which this version does not read".to_owned());
+        }
         match parse(file, text, drop_in) {
+            Ok(conf) if conf.version_1 && places.only_2 => {
+                self.fail(file, "v1", "is of version 1 ([registries.…] tables), which Podman 6 does not read any more".to_owned());
+            }
             Ok(conf) => {
                 self.verdict(file, Verdict::Used);
                 self.conf.merge(conf.clone());

@@ -12,6 +12,7 @@ pub mod conflicts;
 pub mod entries;
 pub mod files;
 mod give_way;
+pub mod legacy;
 pub mod logins;
 mod view;
 pub mod want;

@@ -193,15 +193,12 @@ fn rule_15_the_merged_result_is_validated() {
     // the same meaning is adopted in silence
     let same = format!("{entry}[[registry.mirror]]\nlocation = \"m.local\"\n");
     assert_eq!(refused(&[(&format!("{d}/10-a.conf"), &same)]).0, "none");
-    // version 1: what is blocked there may be closed by us, what is insecure there is not ours to verify
-    let v1 = |table: &str| refused(&[("/etc/containers/registries.conf", &format!("[registries.{table}]\nregistries = [\"quay.io\"]\n"))]);
-    assert_eq!(
-        [v1("search"), v1("block"), v1("insecure")],
-        [("none", ""), ("conflict", "foreign-registry"), ("conflict", "foreign-registry")]
-    );
-    let closed = self::spec(&[("quay.io", &["m.local"], Fallback::Never)]);
-    let block = tree(&[("/etc/containers/registries.conf", "[registries.block]\nregistries = [\"quay.io\"]\n")]);
-    assert_eq!(problems(&want(&closed, &[&on(Runtime::Podman)], &block)[0]).0, "none");
+    // what version 1 says of a source gives way to the spec, but for what it blocks below it
+    let v1 = |table: &str| refused(&[("/etc/containers/registries.conf", &format!("[registries.{table}\"]\n"))]);
+    for table in ["search]\nregistries = [\"quay.io", "block]\nregistries = [\"quay.io", "insecure]\nregistries = [\"quay.io/team"] {
+        assert_eq!(v1(table), ("none", ""), "{table}");
+    }
+    assert_eq!(v1("block]\nregistries = [\"quay.io/team"), ("conflict", "legacy-block"));
     // a broken earlier file of our own is replaced, not complained about
     assert_eq!(refused(&[(&format!("{d}/zz-nodeprep.conf"), "[[")]).0, "none");
     let mut linked = tree(&[]);
@@ -402,3 +399,36 @@ fn activation_is_the_least_that_works() {
 }
 
 mod meaning;
+
+/// The ledger's entry is what tells later what version 1 said from what somebody has added.
+#[test]
+fn what_was_version_1_gives_way_later_too() {
+    let main = "/etc/containers/registries.conf";
+    let v1 = "[registries.insecure]\nregistries = [\"quay.io\", \"lab.io\"]\n";
+    let one = want(&spec(&[("docker.io", &["m.local"], Fallback::Never)]), &[&on(Runtime::Podman)], &tree(&[(main, v1)]));
+    let Some(Want::Keys(keys)) = one[0].wants.get(&path(main)) else { panic!("{one:?}") };
+    let text = String::from_utf8(keys.content.bytes.clone()).unwrap();
+    let owned = Owned {
+        target: Target::Containers,
+        now: Stamp::Absent,
+        origin: Prior::Absent,
+        keys: keys.edits.clone(),
+        format: Some(crate::format::KeyFormat::Registries),
+        shared: false,
+    };
+    let later = spec(&[("quay.io", &["m.local"], Fallback::Never)]);
+    let second = |text: &str, owns: &super::want::Owns| {
+        problems(&want_knowing(&later, &[&on(Runtime::Podman)], &tree(&[(main, text)]), known(owns))[0])
+    };
+    let ours = super::want::Owns::from([(path(main), owned)]);
+    assert_eq!(second(&text, &ours), ("none", Vec::new()));
+    assert_eq!(second(&text, &super::want::Owns::new()), ("conflict", vec!["foreign-registry"]));
+    assert_eq!(
+        second(&text.replace("[[registry]]\nlocation = \"quay.io\"", "[[registry]]\nblocked = true\nlocation = \"quay.io\""), &ours).0,
+        "conflict"
+    );
+    // and it stays as it is
+    let part = &want_knowing(&later, &[&on(Runtime::Podman)], &tree(&[(main, &text)]), known(&ours))[0];
+    let Some(Want::Keys(again)) = part.wants.get(&path(main)) else { panic!("{part:?}") };
+    assert!(again.edits.is_empty() && again.wanted.len() == keys.edits.len());
+}

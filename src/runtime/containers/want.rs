@@ -3,9 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::conflicts::{self, Against};
-use super::entries::{Entries, entries, entries_with};
-use super::{carry, give_way};
-use super::{files, logins};
+use super::entries::{Entries, entries, entries_over};
+use super::{carry, files, give_way, legacy, logins};
 use crate::desired::{Foreign, Keys, Part, Refusal, Target, Want, Whole};
 use crate::format::registries_conf::{DROP_IN, render};
 use crate::format::{KeyEdit, KeyFormat, auth_json, certs_d, crio_conf};
@@ -65,11 +64,22 @@ fn containers(spec: &Spec, found: &[&FoundRuntime], tree: &Tree, known: Known<'_
         Err(problems) => return part.refuse(Refusal::Conflict(problems)),
     };
     let spec = &counts;
-    let entries = entries_with(spec, &give_way::below(found, tree, known, &entries(spec)));
+    let places: Vec<_> = found.iter().map(|on| files::places(tree, on)).collect();
+    let mut legacy = legacy::found(tree, &places, owned);
+    let entries = entries_over(spec, &give_way::below(found, tree, known, &entries(spec)), &legacy.prefixes());
     part.notes.extend(entries.notes.iter().cloned());
     let mut against = Against { cannot: entries.cannot.clone(), ..Against::default() };
-    let places: Vec<_> = found.iter().map(|on| files::places(tree, on)).collect();
     let dirs: BTreeSet<&NodePath> = places.iter().filter_map(|places| places.dirs.first()).collect();
+    // a reader that refuses version 1 pulls nothing with it, whatever the spec says
+    if !entries.registries.is_empty() || places.iter().any(|places| places.only_2) {
+        part.notes.append(&mut legacy.notes);
+        if let Some((was, note)) = legacy.unread(tree, &places) {
+            part.was = Some(was);
+            part.notes.push(note);
+        }
+        legacy.replaced(&entries, &mut part.notes);
+        part.wants.extend(std::mem::take(&mut legacy.keys).into_iter().map(|(main, keys)| (main, Want::Keys(keys))));
+    }
     if !entries.registries.is_empty() {
         for dir in dirs {
             let why = "registries.conf drop-in: what is pulled from where".to_owned();
@@ -84,6 +94,7 @@ fn containers(spec: &Spec, found: &[&FoundRuntime], tree: &Tree, known: Known<'_
             part.notes.push(Problem::note("rootless-client-key", what, help));
         }
     }
+    against.conflict.extend(legacy.opened(&entries));
     give_way::stay_gone(&mut part, owned, &entries);
     let mut after = overlay(tree, &part, owned);
     for (on, places) in found.iter().zip(&places) {
@@ -94,7 +105,7 @@ fn containers(spec: &Spec, found: &[&FoundRuntime], tree: &Tree, known: Known<'_
         after = overlay(tree, &part, owned);
     }
     for (on, places) in found.iter().zip(&places) {
-        conflicts::registries(&mut against, tree, &after, places, &entries, known);
+        conflicts::registries(&mut against, tree, &after, places, &entries, &legacy, known);
         conflicts::certs(&mut against, spec, tree, &after, on, &entries.reached, known.foreign);
     }
     auth(spec, found, tree, known, &entries, &mut part, &mut against);
@@ -110,7 +121,7 @@ fn containers(spec: &Spec, found: &[&FoundRuntime], tree: &Tree, known: Known<'_
 }
 
 /// The folder for temporary files beside a folder that is scanned: never in it (rule 20 of `runtime-semantics.md` 8.4).
-fn stage(scanned: &NodePath) -> NodePath {
+pub(super) fn stage(scanned: &NodePath) -> NodePath {
     scanned.parent().unwrap_or_else(NodePath::root).join(".nodeprep-stage")
 }
 
@@ -156,7 +167,10 @@ pub(super) fn overlay(tree: &Tree, part: &Part, owned: &Owns) -> Tree {
         match want {
             Want::Whole(whole) => after.put(path, whole.content.bytes.clone(), whole.mode),
             Want::Gone(_) => after.remove(path),
-            Want::Keys(_) => {}
+            Want::Keys(keys) => {
+                let real = after.real(path).unwrap_or_else(|| path.clone());
+                after.put(&real, keys.content.bytes.clone(), keys.mode);
+            }
         }
     }
     after
