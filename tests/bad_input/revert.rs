@@ -59,6 +59,37 @@ fn partly_ours_edited() {
 }
 
 #[test]
+fn version_1_edited_after_it_became_version_2() {
+    let main = "/etc/containers/registries.conf";
+    let version_1 = "# shipped\n[registries.insecure]\nregistries = ['lab.io', 'old.io']\n";
+    let node = Node::new();
+    node.put(main, version_1);
+    let before = node.picture(false);
+    node.run("apply").says(0, &["registries.insecure (line 3) is now 2 [[registry]]"]);
+    let moved = node.get(main);
+    // somebody takes a host out and adds a comment: version 1 comes back, and says what the file said
+    node.put(main, format!("{}# mine\n", moved.replace("[[registry]]\nlocation = \"old.io\"\ninsecure = true\n", "")));
+    node.run("apply").says(0, &[]);
+    node.run("revert").says(0, &[]);
+    let back = node.get(main);
+    assert!(back.ends_with("[registries.insecure]\nregistries = [\"lab.io\"]\n") && back.contains("# mine\n"), "{back}");
+    // somebody adds what only version 2 knows: the two cannot be mixed, so nothing is touched
+    node.put(main, version_1);
+    node.run("apply").says(0, &[]);
+    node.put(main, format!("{moved}\n[[registry]]\nlocation = \"mine.io\"\n"));
+    node.run("apply").says(0, &[]);
+    let edited = node.get(main);
+    node.run("revert").says(5, &["containers: left untouched: conflict", main, "cannot be mixed", "is kept as /var/lib/nodeprep/blobs/"]);
+    assert_eq!(node.get(main), edited);
+    assert!(node.at(DROP_IN).exists());
+    // the advice works
+    node.put(main, moved);
+    node.run("revert").says(0, &[]);
+    node.put(main, version_1);
+    same(&before, &node.picture(false));
+}
+
+#[test]
 fn our_key_changed_by_hand() {
     let node = Node::new();
     node.run("apply").says(0, &[]);

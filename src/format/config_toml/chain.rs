@@ -41,7 +41,7 @@ pub struct HostSettings {
     pub basic: Option<Secret>,
     /// Its `auth` table holds a token.
     pub token: bool,
-    /// The names under which `registry.auths` says the login: URLs, or the host itself. They go before its `auth` table.
+    /// The URLs under which `registry.auths` says the login. They go before its `auth` table.
     pub auths: Vec<String>,
     /// Its table.
     pub at: Place,
@@ -89,6 +89,8 @@ pub struct Chain {
     pub configs: BTreeMap<String, HostSettings>,
     /// `registry.auths` is there: pulls by the old way, as with `configs`.
     pub auths: bool,
+    /// A name in `registry.auths` that is no URL.
+    pub no_url: Option<Said<String>>,
     /// The pause image when a file sets it.
     pub sandbox: Option<Said<String>>,
     /// `disabled_plugins` names the CRI plugin.
@@ -158,8 +160,16 @@ impl Chain {
         let hosts = |key: &str| cri.get(&["registry", key]).and_then(Node::entries).into_iter().flatten();
         let mut configs: BTreeMap<String, HostSettings> =
             hosts("configs").map(|(host, node)| (host.clone(), settings(node, dialect, &place))).collect();
+        let mut no_url = None;
         for (url, node) in hosts("auths") {
-            let Some(host) = auths_host(url) else { continue };
+            let host = match auths_host(url) {
+                Ok(Some(host)) => host,
+                Ok(None) => continue,
+                Err(()) => {
+                    no_url.get_or_insert(Said { value: url.clone(), at: place(node.spot()) });
+                    continue;
+                }
+            };
             let (basic, token) = login(node);
             let new = || HostSettings { tls: None, basic: None, token: false, auths: Vec::new(), at: place(node.spot()) };
             let known = configs.entry(host.to_owned()).or_insert_with(new);
@@ -178,6 +188,7 @@ impl Chain {
             mirrors: hosts("mirrors").map(mirror).collect(),
             configs,
             auths: hosts("auths").next().is_some(),
+            no_url,
             sandbox: cri.get(&["pinned_images", "sandbox"]).and_then(said),
             disabled,
             local_pull: cri.get(&["use_local_image_pull"]).and_then(Node::boolean).unwrap_or(false),
@@ -215,6 +226,10 @@ impl Chain {
     /// Why the CRI plugin does not load although containerd starts (1.8, T58).
     #[must_use]
     pub fn unloadable(&self, dialect: Dialect) -> Option<Broken> {
+        if let Some(Said { value, at }) = &self.no_url {
+            let why = format!("the CRI plugin does not load: {value:?} in registry.auths is no URL");
+            return Some(Broken { why, at: at.clone() });
+        }
         let path = self.set_path.as_ref().filter(|_| !self.config_path(dialect).is_empty())?;
         if let Some(mirror) = self.mirrors.values().next() {
             let why = "the CRI plugin does not load: registry.mirrors and config_path are both set".to_owned();
@@ -357,10 +372,15 @@ fn login(node: &Node) -> (Option<Secret>, bool) {
     (plain.or(coded).map(Secret::new), text("identitytoken").is_some())
 }
 
-/// The host that an entry of the deprecated `registry.auths` is for: that of a URL, or what stands there where no scheme can be
-/// seen in it (`ValidatePluginConfig`, pkg/cri/config/config.go). What reads as a scheme, `reg.local:5000`, is for nobody.
-fn auths_host(url: &str) -> Option<&str> {
-    let Some((_, rest)) = url.split_once("://") else { return Some(url).filter(|host| !host.contains(':')) };
-    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
-    Some(authority.rsplit_once('@').map_or(authority, |(_, host)| host))
+/// The host that an entry of the deprecated `registry.auths` is for: that of a URL (`ValidatePluginConfig`,
+/// pkg/cri/config/config.go). `None` where there is no `//`: `reg.local` and `reg.local:5000` are for nobody, as 1.6.20, 1.7.24
+/// and 2.1.9 show. `Err` where Go reads no URL in it, as in `127.0.0.1:5000`: the CRI plugin does not load then.
+fn auths_host(url: &str) -> Result<Option<&str>, ()> {
+    let Some((scheme, rest)) = url.split_once(':').filter(|(first, _)| !first.contains(['/', '?', '#'])) else { return Ok(None) };
+    let letters = |text: &str| text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'-' | b'.'));
+    if !(scheme.starts_with(|c: char| c.is_ascii_alphabetic()) && letters(scheme)) {
+        return Err(());
+    }
+    let authority = rest.strip_prefix("//").and_then(|rest| rest.split(['/', '?', '#']).next());
+    Ok(authority.map(|authority| authority.rsplit_once('@').map_or(authority, |(_, host)| host)))
 }
