@@ -74,13 +74,16 @@ pub fn desired(spec: &Spec, tree: &Tree, found: &[FoundRuntime], ledger: &Ledger
         parts.push(containerd::want_knowing(&own, on, tree, &dialects, known).counting(&own, spec));
     }
     for part in &mut parts {
-        express(spec, found, part);
+        express(spec, found, tree, part);
+    }
+    if let Some(problem) = trust::by_api(tree) {
+        parts = parts.into_iter().map(|part| part.refuse(Refusal::Cannot(vec![problem.clone()]))).collect();
     }
     Desired { parts }
 }
 
 /// Adds what the expressibility table says of a part's runtimes: refusals stop it, approximations are noted.
-fn express(spec: &Spec, found: &[FoundRuntime], part: &mut Part) {
+fn express(spec: &Spec, found: &[FoundRuntime], tree: &Tree, part: &mut Part) {
     let mut refused = Vec::new();
     let there: Vec<Runtime> = found.iter().map(|found| found.runtime).collect();
     for reader in crate::plan::whole::readers(&part.target, found) {
@@ -89,7 +92,8 @@ fn express(spec: &Spec, found: &[FoundRuntime], part: &mut Part) {
             continue;
         }
         // containers/image's room tells more of ports than the table does
-        for gap in gaps(spec, reader.runtime, &there).into_iter().filter(|gap| gap.row.subject != Subject::PortlessSource) {
+        let dialects = reader.dialects(tree);
+        for gap in gaps(spec, reader.runtime, &dialects, &there).into_iter().filter(|gap| gap.row.subject != Subject::PortlessSource) {
             let list = if gap.problem.severity == Severity::Error { &mut refused } else { &mut part.notes };
             if !list.contains(&gap.problem) {
                 list.push(gap.problem);

@@ -34,7 +34,7 @@ pub struct Choices {
 pub fn wishes(tree: &Tree, probes: &Probes, ledger: &Ledger, named: &[Runtime]) -> Vec<Wish> {
     let mut wishes = facts::wishes(tree, probes);
     wishes.push(Wish::folder(NodePath::fixed(PKI), 1));
-    wishes.extend(crate::trust::wishes());
+    wishes.extend(crate::trust::wishes(tree));
     for found in facts::with_named(facts::found(tree, probes), named) {
         wishes.extend(found.wishes(tree));
     }
@@ -79,6 +79,14 @@ pub fn prepare(
             Foreign::Replace => {
                 part.notes.extend(orphans.iter().map(|orphan| Problem { severity: Severity::Warning, ..orphan.clone() }));
             }
+        }
+    }
+    // an image's own first boot can do it later; a running system cannot
+    let lacks = crate::trust::lacks_tool(spec, &snapshot.tree).filter(|_| snapshot.probes.live);
+    for part in desired.parts.iter_mut().filter(|part| part.target == Target::Trust && part.refused.is_none()) {
+        if let Some(problem) = &lacks {
+            part.notes.retain(|note| note.code != problem.code);
+            *part = part.clone().refuse(Refusal::Cannot(vec![problem.clone()]));
         }
     }
     plan(spec, desired, found, Now { tree: &snapshot.tree, ledger, blobs, foreign, live: snapshot.probes.live })

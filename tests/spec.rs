@@ -10,6 +10,7 @@ use nodeprep::model::problem::{Problem, Severity};
 use nodeprep::model::time::Time;
 use nodeprep::report::problems::render;
 use nodeprep::spec::Spec;
+use nodeprep::spec::documents::Document;
 use nodeprep::spec::load::{Draft, LARGEST};
 use nodeprep::spec::problems::CODES;
 use nodeprep::spec::reference::Location;
@@ -36,11 +37,29 @@ fn cases() -> Vec<String> {
     names
 }
 
+/// The documents of a case: `spec.toml`, `spec.yaml`, or all of the folder `spec`, which is then called so.
+fn documents(folder: &Path) -> Vec<Document> {
+    let read = |path: &str| fs::read(folder.join(path)).ok().map(|bytes| Document { file: path.to_owned(), bytes });
+    if let Some(only) = read("spec.toml").or_else(|| read("spec.yaml")) {
+        return vec![only];
+    }
+    let names = fs::read_dir(folder.join("spec")).unwrap().filter_map(Result::ok);
+    let mut names: Vec<String> = names.map(|entry| format!("spec/{}", entry.file_name().into_string().unwrap())).collect();
+    names.sort();
+    names.iter().map(|name| read(name).unwrap()).collect()
+}
+
+fn draft(folder: &Path) -> Result<Draft, Vec<Problem>> {
+    let documents = documents(folder);
+    let name = if let [only] = documents.as_slice() { only.file.clone() } else { "spec".to_owned() };
+    Draft::open_all(&name, &documents)
+}
+
 /// Everything that is said about a case.
 fn run(case: &str) -> (Option<Spec>, Vec<Problem>) {
     let folder = Path::new(FIXTURES).join(case);
     let now = fs::read_to_string(folder.join("now")).ok().map(|secs| Time::from_secs(secs.trim().parse().unwrap()));
-    let draft = match Draft::open("spec.toml", &fs::read(folder.join("spec.toml")).unwrap()) {
+    let draft = match draft(&folder) {
         Ok(draft) => draft,
         Err(problems) => return (None, problems),
     };

@@ -16,7 +16,9 @@ impl Version {
         text.split(|c: char| c.is_whitespace() || c == ',').find_map(Self::parse)
     }
 
-    fn parse(word: &str) -> Option<Self> {
+    /// A word that is a version; whatever follows the third number is passed over.
+    #[must_use]
+    pub fn parse(word: &str) -> Option<Self> {
         let word = word.split_once(':').map_or(word, |(_, rest)| rest);
         let word = word.strip_prefix('v').unwrap_or(word);
         let mut numbers = word.splitn(3, '.').map(|part| {

@@ -242,7 +242,7 @@ fn reached(whole: &mut Spec, adopted: &Adopted) {
     }
     for host in hosts {
         let how = configured.get(&api(&host)).copied();
-        let loopback = host.is_loopback() && host.port().is_some_and(|port| port != 443);
+        let loopback = host.is_loopback();
         let default = if loopback && how.is_none() { Scheme::Http } else { Scheme::Https };
         let scheme = schemes.get(&host).copied().unwrap_or(default);
         let before = how.map_or_else(|| Access { scheme, ..Access::bare() }, |how| how.access(scheme));

@@ -6,10 +6,11 @@
 use std::ops::Range;
 
 use super::Scope;
-use super::document::{Node, Scalar, Tree};
+use super::document::{NOTHING, Node, REPORTED, Scalar, Tree};
 use super::nearest::nearest;
+use super::notation::Notation;
 use super::problems::Problems;
-use super::table::{self, Field, Kind, TableDef, When};
+use super::table::{self, Field, Kind, TableDef, When, Word};
 use super::text::{holds_private_key, names_a_secret};
 use crate::spec::{Fallback, Unlisted};
 
@@ -27,6 +28,10 @@ pub struct At<T> {
 pub struct Raw {
     /// `version`.
     pub version: Option<At<i64>>,
+    /// `name`.
+    pub name: Option<At<String>>,
+    /// `requires`.
+    pub requires: Option<At<String>>,
     /// `fallback`.
     pub fallback: Option<At<Fallback>>,
     /// `unlisted`.
@@ -109,6 +114,8 @@ pub fn decode(root: &Node, problems: &mut Problems<'_>) -> Raw {
     let row = Row::read(&table::DOCUMENT, root, problems);
     let mut raw = Raw {
         version: row.integer("version"),
+        name: row.text("name"),
+        requires: row.text("requires"),
         unlisted: row.text("unlisted").map(|word| if word.value == "deny" { Unlisted::Deny } else { Unlisted::Allow }),
         fallback: row.text("fallback").map(|word| At { value: fallback(&word.value), span: word.span }),
         runtimes: row.texts("runtimes", problems),
@@ -249,6 +256,9 @@ impl<'n> Row<'n> {
                 value.push(At { value: text.to_owned(), span: node.span.clone() });
             } else {
                 wrong = true;
+                if node.value == Tree::Scalar(Scalar::Other(REPORTED)) {
+                    continue;
+                }
                 let what = format!("`{name}` takes a list of texts; there is {} in it", node.kind());
                 problems.error("wrong-type", &node.span, what, "put each entry in quotation marks");
             }
@@ -271,6 +281,10 @@ fn fits(def: &TableDef, field: &'static Field, key: &Range<usize>, node: &Node, 
         problems.error("not-available", key, what, "take it out, or wait for a later nodeprep");
         return false;
     }
+    if node.value == Tree::Scalar(Scalar::Other(REPORTED)) {
+        return false;
+    }
+    let notation = problems.text().notation(key.start);
     let right = match (&field.kind, &node.value) {
         (Kind::Integer, Tree::Scalar(Scalar::Integer(_)))
         | (Kind::Flag, Tree::Scalar(Scalar::Flag(_)))
@@ -280,9 +294,13 @@ fn fits(def: &TableDef, field: &'static Field, key: &Range<usize>, node: &Node, 
         | (Kind::Any, _) => true,
         (Kind::Tables(inner), Tree::List(nodes)) => {
             let wrong: Vec<&Node> = nodes.iter().filter(|node| !matches!(node.value, Tree::Table(_))).collect();
-            for node in &wrong {
+            for node in wrong.iter().filter(|node| node.value != Tree::Scalar(Scalar::Other(REPORTED))) {
                 let what = format!("`{}` takes tables; there is {} in it", field.name, node.kind());
-                problems.error("wrong-type", &node.span, what, format!("write each one as {}", inner.header));
+                let help = match notation {
+                    Notation::Toml => format!("write each one as {}", inner.header),
+                    Notation::Yaml => "write each one as `- ` with keys and values".to_owned(),
+                };
+                problems.error("wrong-type", &node.span, what, help);
             }
             return wrong.is_empty();
         }
@@ -295,10 +313,9 @@ fn fits(def: &TableDef, field: &'static Field, key: &Range<usize>, node: &Node, 
                     false
                 }
                 None => {
-                    let names: Vec<String> = words.iter().map(|word| format!("\"{}\"", word.name)).collect();
                     let near = nearest(text, words.iter().map(|word| word.name));
-                    let help = near.map_or_else(|| format!("write {}", names.join(" or ")), |near| format!("write \"{near}\""));
-                    let what = format!("`{}` takes {}; \"{}\" is neither", field.name, names.join(" or "), short(text));
+                    let help = near.map_or_else(|| format!("write {}", one_of(words)), |near| format!("write \"{near}\""));
+                    let what = format!("`{}` takes {}; \"{}\" is neither", field.name, one_of(words), short(text));
                     problems.error("bad-value", &node.span, what, help);
                     false
                 }
@@ -308,6 +325,16 @@ fn fits(def: &TableDef, field: &'static Field, key: &Range<usize>, node: &Node, 
     };
     if !right {
         let help = match (&field.kind, &node.value) {
+            (Kind::Tables(_), _) if notation == Notation::Yaml => {
+                format!("write `{}:` and below it each one as `- ` with keys and values", field.name)
+            }
+            (Kind::Table(_), _) if notation == Notation::Yaml => format!("write `{}:` and its keys below it, further in", field.name),
+            (Kind::Word(words), Tree::Scalar(_)) if notation == Notation::Yaml => format!("write {}", one_of(words)),
+            (Kind::Text, Tree::Scalar(scalar)) if notation == Notation::Yaml && *scalar != Scalar::Other(NOTHING) => {
+                "put it in quotation marks".to_owned()
+            }
+            (Kind::Flag, Tree::Scalar(Scalar::Other("a bare yes" | "a bare on"))) => format!("write true: `{} = true`", field.name),
+            (Kind::Flag, Tree::Scalar(Scalar::Other("a bare no" | "a bare off"))) => format!("write false: `{} = false`", field.name),
             (Kind::Tables(inner) | Kind::Table(inner), _) => format!("write {} above its keys", inner.header),
             (Kind::Texts, Tree::Scalar(Scalar::Text(_))) => format!("put it in brackets: `{} = [\"…\"]`", field.name),
             (Kind::Flag, Tree::Scalar(Scalar::Text(_))) => format!("write it without quotation marks: `{}`", field.example),
@@ -317,6 +344,10 @@ fn fits(def: &TableDef, field: &'static Field, key: &Range<usize>, node: &Node, 
         problems.error("wrong-type", span, format!("`{}` takes {}, not {}", field.name, field.kind.name(), node.kind()), help);
     }
     right
+}
+
+fn one_of(words: &[Word]) -> String {
+    words.iter().map(|word| format!("\"{}\"", word.name)).collect::<Vec<_>>().join(" or ")
 }
 
 /// Reports a key that the table does not have; gives the key of this table that is likely meant.
@@ -343,14 +374,15 @@ fn unknown(def: &'static TableDef, key: &str, span: &Range<usize>, problems: &mu
             None => (None, elsewhere(true)),
         },
     };
+    let notation = problems.text().notation(span.start);
     let help = if let Some(other) = other {
-        belongs(other, key)
+        belongs(other, key, notation)
     } else if let Some(field) = meant.and_then(|name| def.field(name)) {
         field.kind.table().map_or_else(|| format!("write `{}`", field.name), |table| format!("write {}", table.header))
     } else if let Some((other, name)) =
         others().find_map(|other| nearest(key, other.fields.iter().map(|field| field.name)).map(|name| (other, name)))
     {
-        belongs(other, name)
+        belongs(other, name, notation)
     } else {
         let names: Vec<String> = own().map(|field| format!("`{}`", field.name)).collect();
         format!("use one of {}", names.join(", "))
@@ -359,9 +391,10 @@ fn unknown(def: &'static TableDef, key: &str, span: &Range<usize>, problems: &mu
     meant
 }
 
-fn belongs(def: &TableDef, name: &str) -> String {
+fn belongs(def: &TableDef, name: &str, notation: Notation) -> String {
     match def.name {
         "" if def.field(name).is_some_and(|field| field.kind.table().is_some()) => format!("write it as {}", header_of(def, name)),
+        "" if notation == Notation::Yaml => format!("put `{name}` at the top of the document, without indentation"),
         "" => format!("put `{name}` at the top of the document, above the first table"),
         _ => format!("put `{name}` under {}, where it belongs", def.header),
     }

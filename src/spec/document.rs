@@ -1,7 +1,7 @@
 //! The document as a tree in which every key and value knows its place.
 //!
-//! What lives here: TOML text → [`Node`]. What must not: the spec's keys, and anything of TOML behind this file: another
-//! notation gives the same tree.
+//! What lives here: the tree, and TOML text → [`Node`] (YAML: [`super::yaml`]). What must not: the spec's keys, and anything of
+//! TOML behind this file: both notations give the same tree.
 
 use std::ops::Range;
 
@@ -51,6 +51,25 @@ pub enum Scalar {
     Other(&'static str),
 }
 
+/// What stands for no value at all, as [`Scalar::Other`].
+pub const NOTHING: &str = "nothing";
+
+/// What stands for a value that is reported as wrong already, as [`Scalar::Other`].
+pub const REPORTED: &str = "something that is not taken";
+
+/// Something that the notation allows and the spec does not take.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Slip {
+    /// Code of the problem.
+    pub code: &'static str,
+    /// Where.
+    pub span: Range<usize>,
+    /// What is wrong, a lower-case fragment.
+    pub what: String,
+    /// What to do.
+    pub help: String,
+}
+
 /// Why a text is no document.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
@@ -74,6 +93,23 @@ impl Node {
             Tree::List(_) => "a list",
             Tree::Table(_) => "a table",
         }
+    }
+
+    /// The same, its places moved by `by` bytes.
+    #[must_use]
+    pub fn moved(self, by: usize) -> Self {
+        let moved = |span: Range<usize>| span.start + by..span.end + by;
+        let value = match self.value {
+            Tree::Scalar(scalar) => Tree::Scalar(scalar),
+            Tree::List(nodes) => Tree::List(nodes.into_iter().map(|node| node.moved(by)).collect()),
+            Tree::Table(entries) => {
+                let entries = entries.into_iter();
+                Tree::Table(
+                    entries.map(|entry| Entry { key: entry.key, key_span: moved(entry.key_span), node: entry.node.moved(by) }).collect(),
+                )
+            }
+        };
+        Self { span: moved(self.span), value }
     }
 
     /// The text, if it is one.

@@ -13,12 +13,14 @@ use super::validate::canonical;
 use super::{Fallback, Source, Spec, Unlisted};
 use crate::model::endpoint::Scheme;
 use crate::model::host::Host;
+use crate::model::image::ImageRef;
 use crate::model::place::Place;
 use crate::model::problem::{Problem, Severity};
 use crate::model::repo::RepoPath;
 use crate::model::resolution::{Attempt, End, Resolution, Trust};
 use crate::model::suffix::Suffix;
-use crate::runtime::Runtime;
+use crate::model::version::Version;
+use crate::runtime::{Dialect, Runtime, containerd};
 
 /// Runtimes that read the same files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -54,7 +56,9 @@ pub enum Subject {
     DenyAll,
     /// A mirror for only one of two runtimes that read the same files.
     OneOfFamily,
-    /// An IPv6 address as host.
+    /// An IPv6 address as source.
+    Ipv6Source,
+    /// An IPv6 address as endpoint, or as host of its own.
     Ipv6,
     /// An endpoint's host without dot and port.
     BareEndpoint,
@@ -109,6 +113,13 @@ pub enum Verdict {
         /// What to write instead.
         instead: &'static str,
     },
+    /// It can, from one version on.
+    Since {
+        /// The version.
+        version: Version,
+        /// How it is before.
+        before: &'static Verdict,
+    },
     /// Nearly.
     Approximated {
         /// What is different.
@@ -129,6 +140,12 @@ const fn nearly(subject: Subject, family: Family, note: &'static str) -> Row {
 }
 
 const HTTPS_FIRST: &str = "HTTPS without verification is tried first, then plain HTTP: registries.conf has one word for both";
+
+const NO_IPV6: &str = "references to IPv6 addresses cannot be parsed";
+const DNS_NAME: &str = "give the registry a DNS name and write that";
+
+/// Since when containerd reads references to IPv6 addresses (`reference/docker/reference.go`; seen on 1.7.24 and 2.1.9; 1.6.20 does not).
+const IPV6_REFERENCES: Version = Version(1, 7, 0);
 
 /// The table.
 pub const ROWS: &[Row] = &[
@@ -239,14 +256,27 @@ pub const ROWS: &[Row] = &[
         "name both in the `runtimes` of this [[mirror]], or neither",
     )
     .shown_by(&["flow/sources-one-of-family"]),
-    yes(Subject::Ipv6, Family::Containerd).shown_by(&["real/ipv6", "vectors/containerd/T33"]),
-    refused(
-        Subject::Ipv6,
-        Family::Containers,
-        "references to IPv6 addresses cannot be parsed",
-        "give the registry a DNS name and write that",
-    )
-    .shown_by(&["vectors/containers/R28"]),
+    Row {
+        subject: Subject::Ipv6Source,
+        fallback: None,
+        family: Family::Containerd,
+        verdict: Verdict::Since { version: IPV6_REFERENCES, before: &Verdict::Refused { reason: NO_IPV6, instead: DNS_NAME } },
+        proof: &["vectors/containerd/T33"],
+    },
+    refused(Subject::Ipv6Source, Family::Containers, NO_IPV6, DNS_NAME).shown_by(&["vectors/containers/R28"]),
+    Row {
+        subject: Subject::Ipv6,
+        fallback: None,
+        family: Family::Containerd,
+        verdict: Verdict::Since {
+            version: IPV6_REFERENCES,
+            before: &Verdict::Approximated {
+                note: "it is used as an endpoint, but references to it cannot be parsed: no image is pulled from there by that name",
+            },
+        },
+        proof: &["real/ipv6"],
+    },
+    refused(Subject::Ipv6, Family::Containers, NO_IPV6, DNS_NAME).shown_by(&["vectors/containers/R28"]),
     yes(Subject::BareEndpoint, Family::Containerd).shown_by(&["vectors/containerd/T35"]),
     refused(
         Subject::BareEndpoint,
@@ -344,7 +374,8 @@ impl Subject {
             Self::AllSource => "source `*`",
             Self::DenyAll => "source `*` beside `unlisted = \"deny\"`",
             Self::OneOfFamily => "`runtimes` of a mirror with only one of CRI-O and Podman, where both are",
-            Self::Ipv6 => "IPv6 address as host",
+            Self::Ipv6Source => "IPv6 address as source",
+            Self::Ipv6 => "IPv6 address as endpoint or host of its own",
             Self::BareEndpoint => "endpoint host without dot and port",
             Self::Prefix => "endpoint with prefix",
             Self::ClosedEndpoint => "source on which another mirror's endpoint lies",
@@ -358,18 +389,33 @@ impl Subject {
     }
 }
 
-/// What of `spec` this runtime cannot express as it is meant. `there`: the runtimes beside which it is.
+/// What of `spec` this runtime cannot express as it is meant. Where that depends on the version, it is refused when one of
+/// `dialects`, of which the files must be right for each, cannot; without any it is a note, for a fleet may have either. `there`: the runtimes
+/// beside which it is.
 #[must_use]
-pub fn gaps(spec: &Spec, runtime: Runtime, there: &[Runtime]) -> Vec<Gap> {
+pub fn gaps(spec: &Spec, runtime: Runtime, dialects: &[Dialect], there: &[Runtime]) -> Vec<Gap> {
     let family = Family::of(runtime);
     let spec = &*spec.scoped(runtime);
     let mut gaps = Vec::new();
     for row in ROWS.iter().filter(|row| row.family == family) {
-        let (severity, code, why, help) = match &row.verdict {
-            Verdict::Yes => continue,
+        let (verdict, since) = match &row.verdict {
+            Verdict::Since { version, before } => {
+                let class = containerd::Dialect::of_version(*version);
+                let can = |dialect: &Dialect| dialect.containerd().is_none_or(|dialect| dialect >= class);
+                if !dialects.is_empty() && dialects.iter().all(can) {
+                    continue;
+                }
+                (*before, Some(version))
+            }
+            verdict => (verdict, None),
+        };
+        let (severity, code, why, help) = match verdict {
+            Verdict::Yes | Verdict::Since { .. } => continue,
+            Verdict::Refused { reason, .. } if since.is_some() && dialects.is_empty() => (Severity::Note, "approximated", reason, ""),
             Verdict::Refused { reason, instead } => (Severity::Error, "not-expressible", reason, *instead),
             Verdict::Approximated { note } => (Severity::Note, "approximated", note, ""),
         };
+        let why = since.map_or_else(|| (*why).to_owned(), |version| format!("before {}.{} {why}", version.0, version.1));
         for (thing, at) in occurrences(spec, row, there) {
             let what = format!("{thing} on {}: {why}", family.name());
             gaps.push(Gap { problem: Problem { severity, at, ..Problem::note(code, what, help) }, row });
@@ -385,7 +431,7 @@ pub fn proof(spec: &Spec) -> Vec<Problem> {
     let mut seen: BTreeSet<String> = BTreeSet::new();
     let named = spec.runtimes.as_deref();
     let there = named.unwrap_or(&Runtime::ALL);
-    let all = there.iter().flat_map(|runtime| gaps(spec, *runtime, there)).map(|gap| gap.problem);
+    let all = there.iter().flat_map(|runtime| gaps(spec, *runtime, &[], there)).map(|gap| gap.problem);
     let fresh = all.filter(|problem| seen.insert(problem.what.clone()));
     fresh.map(|problem| if named.is_some() { problem } else { Problem { severity: Severity::Note, ..problem } }).collect()
 }
@@ -431,11 +477,13 @@ fn occurrences(spec: &Spec, row: &Row, there: &[Runtime]) -> Vec<(String, Option
             let one = |only: &Vec<Runtime>| only.contains(&Runtime::Crio) != only.contains(&Runtime::Podman);
             sources(&|mirror| both && mirror.runtimes.as_ref().is_some_and(one))
         }
+        Subject::Ipv6Source => {
+            let found = spec.mirrors.iter().filter(|mirror| mirror.source.host().is_some_and(Host::is_ipv6));
+            found.map(|mirror| (format!("source {}", mirror.source), Some(mirror.at.clone()))).collect()
+        }
         Subject::Ipv6 => {
-            let sources = spec.mirrors.iter().filter_map(|mirror| Some((mirror.source.host()?, Some(&mirror.at))));
-            let hosts = spec.access.iter().map(|(host, access)| (host, access.at.as_ref()));
-            let found: BTreeMap<_, _> = hosts.chain(sources).filter(|(host, _)| host.is_ipv6()).collect();
-            found.into_iter().map(|(host, at)| (format!("host {host}"), at.cloned())).collect()
+            let found = spec.access.iter().filter(|(host, _)| host.is_ipv6());
+            found.map(|(host, access)| (format!("host {host}"), access.at.clone())).collect()
         }
         Subject::BareEndpoint => {
             let mut found = BTreeMap::new();
@@ -522,12 +570,16 @@ fn closed_endpoints(spec: &Spec) -> Vec<(String, Option<Place>)> {
     found
 }
 
-/// An intent as this runtime can express it: where [`ROWS`] says "approximated", what it will really ask.
+/// An intent as this version of a runtime can express it: where [`ROWS`] says "approximated", what it will really ask.
 #[must_use]
-pub fn adapt(spec: &Spec, resolution: Resolution, runtime: Runtime) -> Resolution {
-    match Family::of(runtime) {
+pub fn adapt(spec: &Spec, resolution: Resolution, dialect: Dialect) -> Resolution {
+    match family_of(dialect) {
+        Family::Containerd if unreadable(&resolution.image, dialect) => {
+            let why = format!("{}: {NO_IPV6}", resolution.image);
+            Resolution { attempts: Vec::new(), end: End::Broken(why), ..resolution }
+        }
         Family::Containerd if is_lenient(spec, &resolution.image.host) => {
-            let own = |attempt: Attempt| if attempt.upstream { leniently(attempt) } else { vec![attempt] };
+            let own = |attempt: Attempt| if attempt.upstream { leniently(attempt, dialect) } else { vec![attempt] };
             let attempts = resolution.attempts.into_iter().flat_map(own);
             Resolution { attempts: attempts.collect(), ..resolution }
         }
@@ -556,13 +608,14 @@ fn is_lenient(spec: &Spec, host: &Host) -> bool {
     host.is_loopback() && spec.mirrors_named(host).next().is_none() && spec.wider(host).is_some()
 }
 
-fn leniently(attempt: Attempt) -> Vec<Attempt> {
+fn leniently(attempt: Attempt, dialect: Dialect) -> Vec<Attempt> {
     let port = attempt.host.port();
     let unverified = Attempt { trust: Trust::Unverified, ..attempt.clone() };
     let plain = Attempt { scheme: Scheme::Http, trust: Trust::Plain, ..attempt };
     match port {
         None | Some(443) => vec![unverified],
         Some(80) => vec![plain],
+        Some(_) if dialect.containerd().is_some_and(|dialect| !dialect.tries_tls_first()) => vec![plain],
         Some(_) => vec![unverified, plain],
     }
 }
@@ -574,16 +627,30 @@ fn stays_open(spec: &Spec, host: &Host) -> bool {
     !denied(host) && !named(host) && !host.aliases().iter().any(named)
 }
 
+const fn family_of(dialect: Dialect) -> Family {
+    match dialect {
+        Dialect::Containerd(_) => Family::Containerd,
+        Dialect::Containers => Family::Containers,
+    }
+}
+
+/// Whether the image is one whose reference this version cannot even read: the table says so.
+#[must_use]
+pub fn unreadable(image: &ImageRef, dialect: Dialect) -> bool {
+    let old = |dialect: containerd::Dialect| dialect < containerd::Dialect::of_version(IPV6_REFERENCES);
+    image.host.is_ipv6() && dialect.containerd().is_some_and(old)
+}
+
 /// The same without a copy where there is nothing to adapt.
 #[must_use]
-pub fn adapted<'a>(spec: &Spec, resolution: &'a Resolution, runtime: Runtime) -> Cow<'a, Resolution> {
+pub fn adapted<'a>(spec: &Spec, resolution: &'a Resolution, dialect: Dialect) -> Cow<'a, Resolution> {
     let bent = |attempt: &Attempt| matches!(attempt.trust, Trust::Plain | Trust::Unverified);
     let denied = matches!(resolution.end, End::Blocked(_));
-    match Family::of(runtime) {
-        Family::Containerd if is_lenient(spec, &resolution.image.host) => Cow::Owned(adapt(spec, resolution.clone(), runtime)),
-        Family::Containers if denied || resolution.attempts.iter().any(bent) => Cow::Owned(adapt(spec, resolution.clone(), runtime)),
-        Family::Containerd | Family::Containers => Cow::Borrowed(resolution),
-    }
+    let adapt = match family_of(dialect) {
+        Family::Containers => denied || resolution.attempts.iter().any(bent),
+        Family::Containerd => unreadable(&resolution.image, dialect) || is_lenient(spec, &resolution.image.host),
+    };
+    if adapt { Cow::Owned(self::adapt(spec, resolution.clone(), dialect)) } else { Cow::Borrowed(resolution) }
 }
 
 /// The table as Markdown, for the documentation.
@@ -597,8 +664,11 @@ pub fn markdown() -> String {
             continue;
         }
         done.push(key);
-        let cell =
-            |family| ROWS.iter().find(|row| row.family == family && (row.subject, row.fallback) == key).map_or_else(String::new, cell);
+        let cell = |family| {
+            ROWS.iter()
+                .find(|row| row.family == family && (row.subject, row.fallback) == key)
+                .map_or_else(String::new, |row| cell(&row.verdict))
+        };
         let fallback = match row.fallback {
             None => "any",
             Some(Fallback::Never) => "never",
@@ -610,10 +680,11 @@ pub fn markdown() -> String {
     text
 }
 
-fn cell(row: &Row) -> String {
-    match &row.verdict {
+fn cell(verdict: &Verdict) -> String {
+    match verdict {
         Verdict::Yes => "yes".to_owned(),
         Verdict::Refused { reason, instead } => format!("**refused**: {reason}; {instead}"),
+        Verdict::Since { version, before } => format!("yes, since {}.{}; before that {}", version.0, version.1, cell(before)),
         Verdict::Approximated { note } => format!("nearly: {note}"),
     }
 }
@@ -621,7 +692,6 @@ fn cell(row: &Row) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::image::ImageRef;
     use crate::spec::intent::intent;
     use crate::spec::load::Draft;
 
@@ -636,7 +706,7 @@ mod tests {
     }
 
     fn refusals(text: &str, runtime: Runtime) -> Vec<Subject> {
-        let gaps = gaps(&spec(text), runtime, &Runtime::ALL).into_iter().filter(|gap| gap.problem.severity == Severity::Error);
+        let gaps = gaps(&spec(text), runtime, &[], &Runtime::ALL).into_iter().filter(|gap| gap.problem.severity == Severity::Error);
         gaps.map(|gap| gap.row.subject).collect()
     }
 
@@ -657,6 +727,7 @@ mod tests {
             (mirror("quay.io", "m.corp/quay"), vec![], vec![]),
             (mirror("quay.io/team", "m.corp/quay"), vec![Subject::SubHostSource], vec![]),
             (mirror("quay.io", "[2001:db8::1]:5000"), vec![], vec![Subject::Ipv6]),
+            (mirror("[2001:db8::1]:5000", "m.corp"), vec![], vec![Subject::Ipv6Source]),
             (mirror("quay.io", "mirror"), vec![], vec![Subject::BareEndpoint]),
             (mirror("quay.io", "m.corp") + &mirror("m.corp", "x.corp"), vec![], vec![Subject::ClosedEndpoint]),
         ] {
@@ -687,10 +758,34 @@ mod tests {
     fn one_word_for_two_meanings_becomes_two_attempts() {
         let spec = spec(&mirror("quay.io", "http://m.corp:5000"));
         let meant = intent(&spec, &ImageRef::parse("quay.io/a/b:1").unwrap());
-        assert_eq!(adapt(&spec, meant.clone(), Runtime::Containerd), meant);
-        let asked = adapt(&spec, meant, Runtime::Podman);
+        assert_eq!(adapt(&spec, meant.clone(), Dialect::Containerd(containerd::Dialect::V1_6)), meant);
+        let asked = adapt(&spec, meant, Dialect::Containers);
         let asked: Vec<_> = asked.attempts.iter().map(|attempt| (attempt.scheme, &attempt.trust)).collect();
         assert_eq!(asked, [(Scheme::Https, &Trust::Unverified), (Scheme::Http, &Trust::Plain)]);
+    }
+
+    /// A source at an IPv6 address: refused where a version that must be right cannot read such references, a note where no
+    /// version is known, nothing else.
+    #[test]
+    fn what_depends_on_the_version() {
+        use containerd::Dialect as Class;
+        let spec = spec(&mirror("[2001:db8::1]:5000", "m.corp"));
+        let found = |dialects: &[Class]| {
+            let dialects: Vec<Dialect> = dialects.iter().copied().map(Dialect::Containerd).collect();
+            let gaps = gaps(&spec, Runtime::Containerd, &dialects, &[]).into_iter();
+            gaps.filter(|gap| gap.row.subject == Subject::Ipv6Source).map(|gap| gap.problem.severity).collect::<Vec<_>>()
+        };
+        assert_eq!(found(&[Class::V1_6_32]), [Severity::Error]);
+        assert_eq!(found(&[Class::V2_1, Class::V1_6]), [Severity::Error]);
+        assert_eq!(found(&Class::ALL), [Severity::Error]);
+        assert_eq!(found(&[Class::V1_7_0, Class::V2_3]), []);
+        assert_eq!(found(&[]), [Severity::Note]);
+        let meant = intent(&spec, &ImageRef::parse("[2001:db8::1]:5000/a/b:1").unwrap());
+        for class in Class::ALL {
+            let asked = adapted(&spec, &meant, Dialect::Containerd(class));
+            assert_eq!(matches!(asked.end, End::Broken(_)), class.is_v1_6(), "{class:?}");
+            assert_eq!(asked.same(&meant), !class.is_v1_6(), "{class:?}");
+        }
     }
 
     #[test]

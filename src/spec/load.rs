@@ -3,17 +3,14 @@
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
-use std::sync::Arc;
 
-use super::decode::{Raw, decode};
-use super::document::parse_toml;
+use super::decode::{Raw, decode, short};
+use super::documents::{self, Document};
 use super::problems::{Problems, sort};
 use super::reference::{self, Reference};
 use super::text::Text;
-use super::validate;
-use super::{Spec, express};
+use super::{Spec, express, requires, validate};
 use crate::model::digest::Digest;
-use crate::model::place::Place;
 use crate::model::problem::{Problem, Severity};
 use crate::model::time::Time;
 
@@ -58,49 +55,50 @@ impl fmt::Debug for Draft {
 }
 
 impl Draft {
-    /// Reads the document `file`: UTF-8 TOML of at most [`LARGEST`] bytes; a byte order mark and CRLF are allowed.
+    /// Reads the document `file`: UTF-8 of at most [`LARGEST`] bytes; a byte order mark and CRLF are allowed. Its name says
+    /// whether it is TOML or YAML, else its first line ([`super::notation`]).
     ///
     /// # Errors
     /// When it is no document at all. Everything else that is wrong is told by [`Draft::close`].
     pub fn open(file: &str, bytes: &[u8]) -> Result<Self, Vec<Problem>> {
-        let file: Arc<str> = Arc::from(file);
-        let whole = |problem: Problem| vec![problem.at(Place::file(Arc::clone(&file)))];
-        if bytes.len() > LARGEST {
-            let what = format!("the document has {} bytes; at most {LARGEST} are read", bytes.len());
-            return Err(whole(Problem::error(
-                "too-large",
-                what,
-                "check that this is the spec, and move what is long into files of its own",
-            )));
-        }
-        let document = Digest::of(bytes);
-        let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
-        let text = match std::str::from_utf8(bytes) {
-            Ok(text) => Text::new(Arc::clone(&file), text.to_owned()),
-            Err(error) => {
-                let readable = String::from_utf8_lossy(&bytes[..error.valid_up_to()]).into_owned();
-                let end = readable.len();
-                let problem = Problem::error("not-utf8", "the document is no UTF-8 text from here on", "save it as UTF-8");
-                return Err(vec![Text::new(file, readable).locate(problem, &(end..end))]);
-            }
-        };
-        let mut text = text;
-        let root = match parse_toml(text.as_str()) {
-            Ok(root) => root,
-            Err(error) => {
-                let problem = Problem::error(
-                    "syntax",
-                    format!("the document is no TOML: {error}"),
-                    "correct the line; https://toml.io shows the notation",
-                );
-                return Err(vec![text.locate(problem, &error.span)]);
-            }
-        };
+        Self::open_all(file, &[Document { file: file.to_owned(), bytes: bytes.to_vec() }])
+    }
+
+    /// Reads the documents of the folder `name`, in this order: one of them carries the top-level keys, the others only lists.
+    ///
+    /// # Errors
+    /// When one is no document at all, when none carries the top-level keys, or when a newer nodeprep is needed.
+    pub fn open_all(name: &str, documents: &[Document]) -> Result<Self, Vec<Problem>> {
+        let documents::Joined { mut text, root, slips, problems: told } = documents::join(name, documents)?;
         text.hide(reference::hidden(&root));
         let mut problems = Problems::new(&text);
+        if let Some(wanted) = requires::unmet(&root, env!("CARGO_PKG_VERSION")) {
+            let what = format!("this spec needs nodeprep {}, this is {}", short(&wanted.value), env!("CARGO_PKG_VERSION"));
+            problems.error(
+                "needs-newer",
+                &wanted.span,
+                what,
+                "install that nodeprep on the node, or write the spec without what only it can do",
+            );
+            return Err(problems.into_vec());
+        }
+        let slipped = !slips.is_empty();
+        for slip in slips {
+            problems.error(slip.code, &slip.span, slip.what, slip.help);
+        }
         let raw = decode(&root, &mut problems);
         let references = reference::all(&raw, &mut problems);
-        let problems = problems.into_vec();
+        let mut problems = problems.into_vec();
+        if slipped {
+            // what an alias or a merge key would have brought is not missing
+            problems.retain(|problem| problem.code != "missing-key");
+        }
+        if told.iter().any(|problem| problem.code == "no-head") {
+            // one cause, one problem: the document's own keys are missing because no document has them
+            problems.retain(|problem| problem.code != "missing-key" || !problem.what.ends_with("is missing"));
+        }
+        problems.extend(told);
+        let document = digest_of(documents);
         Ok(Self { text, document, raw, problems, references })
     }
 
@@ -128,6 +126,18 @@ impl Draft {
         let spec = sound.then(|| Spec { digest: digest(self.document, &self.references, materials), ..whole });
         Closed { spec, problems: found, unread, text: self.text }
     }
+}
+
+/// Over the bytes of the documents; with their names, where there are several.
+fn digest_of(documents: &[Document]) -> Digest {
+    if let [only] = documents {
+        return Digest::of(&only.bytes);
+    }
+    let mut text = String::new();
+    for document in documents {
+        let _ = writeln!(text, "{} {:?}", Digest::of(&document.bytes), document.file.rsplit('/').next().unwrap_or_default());
+    }
+    Digest::of(text.as_bytes())
 }
 
 /// Over the document and everything that it references.

@@ -12,17 +12,22 @@
 pub mod adopt;
 pub mod decode;
 pub mod document;
+pub mod documents;
 pub mod domains;
 pub mod express;
 pub mod intent;
 pub mod load;
+mod masks;
 mod nearest;
+pub mod notation;
 pub mod problems;
 pub mod reference;
+pub mod requires;
 pub mod scope;
 pub mod table;
 pub mod text;
 pub mod validate;
+pub mod yaml;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, OnceLock};
@@ -61,6 +66,9 @@ pub enum Unlisted {
     Deny,
 }
 
+/// What a spec is called that does not say its name.
+pub const DEFAULT_NAME: &str = "default";
+
 /// A valid, closed spec.
 #[derive(Clone, Debug)]
 pub struct Spec {
@@ -68,6 +76,8 @@ pub struct Spec {
     pub file: Arc<str>,
     /// Digest over the document and everything that it references.
     pub digest: Digest,
+    /// Which spec it is: `name`, else [`DEFAULT_NAME`].
+    pub name: String,
     /// The document's `fallback`; each mirror carries its own, resolved.
     pub fallback: Fallback,
     /// What happens to registries that it does not name.
@@ -342,7 +352,8 @@ impl Spec {
 
     /// Whether it is a name with a port below the domain of a source: no registry of that source, and none that could be closed
     /// or opened beside it ([`express`]).
-    fn beside_domain(&self, host: &Host) -> bool {
+    #[must_use]
+    pub fn beside_domain(&self, host: &Host) -> bool {
         let lookup = self.lookup();
         let mut domains = lookup.domains.iter().filter_map(|at| match &self.mirrors[*at].source {
             Source::Domain(domain) => Some(domain.domain()),

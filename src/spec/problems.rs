@@ -10,7 +10,7 @@ use crate::model::problem::{Problem, Severity};
 /// Every code that reading a spec can give, with what it is about. Scripts rely on them: they are not renamed.
 pub const CODES: &[(&str, &str)] = &[
     ("approximated", "a runtime does nearly what is meant"),
-    ("bad-name", "a [[ca]] has a name that is no file name"),
+    ("bad-name", "a [[ca]] has a name that is no file name, or the spec one that is none"),
     ("bad-runtimes", "`runtimes` is empty, names one twice, one that nodeprep does not know, or none of the document's"),
     ("bad-value", "a value is none of those that the key takes"),
     ("ca-expired", "a CA certificate is no longer valid and is left out"),
@@ -41,6 +41,8 @@ pub const CODES: &[(&str, &str)] = &[
     ("mirror-of-itself", "an endpoint lies inside its own source"),
     ("missing-key", "a required key is not there"),
     ("more-problems", "there are more than are shown"),
+    ("needs-newer", "the spec needs another version of nodeprep (`requires`)"),
+    ("no-head", "no document of a folder carries the top-level keys"),
     ("no-valid-ca", "a registry is left without any CA that is valid now"),
     ("not-available", "known, but this version does not do it yet"),
     ("not-expressible", "a runtime cannot do what is meant"),
@@ -57,13 +59,15 @@ pub const CODES: &[(&str, &str)] = &[
     ("reference-unreadable", "a referenced file could not be read"),
     ("scheme-conflict", "one host both with and without TLS"),
     ("secret-in-spec", "a secret stands in the document"),
-    ("syntax", "the document is no TOML"),
+    ("several-heads", "several documents of a folder carry top-level keys"),
+    ("syntax", "the document is no TOML or YAML"),
     ("tls-over-http", "TLS settings for a host that is spoken to over plain HTTP"),
     ("too-large", "the document is larger than 1 MiB"),
     ("unknown-ca", "`ca` names a [[ca]] that is not there"),
     ("unknown-key", "a key that the spec does not have"),
     ("unsupported-version", "a version of the spec that this nodeprep does not know"),
     ("wrong-type", "a value of another kind than the key takes"),
+    ("yaml-feature", "an anchor, alias, tag, merge key or second document in YAML"),
 ];
 
 /// As many errors, and as many warnings and notes, are told at most: nobody reads more, and each costs a look at its line.
@@ -145,7 +149,7 @@ impl<'a> Problems<'a> {
 /// Orders problems by place.
 pub fn sort(problems: &mut [Problem]) {
     problems.sort_by(|a, b| {
-        let key = |problem: &Problem| problem.at.as_ref().map(|place| (place.line, place.column));
+        let key = |problem: &'_ Problem| problem.at.as_ref().map(|place| (Arc::clone(&place.file), place.line, place.column));
         key(a).cmp(&key(b)).then_with(|| b.severity.cmp(&a.severity))
     });
 }

@@ -125,7 +125,7 @@ fn location(written: &At<String>, holds: Holds, problems: &mut Problems<'_>) -> 
 }
 
 /// `user:password`, or JSON, where a file name belongs.
-fn is_a_login(text: &str) -> bool {
+pub(super) fn is_a_login(text: &str) -> bool {
     text.trim_start().starts_with('{') || text.contains(':') && !text.starts_with("node:") && !text.contains("://")
 }
 

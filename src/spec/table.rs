@@ -143,6 +143,13 @@ pub const DOCUMENT: TableDef = TableDef {
     doc: "Which registries are mirrored where and which internal CAs are trusted, for a whole fleet.",
     fields: &[
         key("version", Kind::Integer, "version = 1", "Version of the spec: 1.").required(),
+        key(
+            "name",
+            Kind::Text,
+            "name = \"fleet-a\"",
+            "Name of the spec (default \"default\"): a node that one spec owns is not taken over by one of another name.",
+        )
+        .elsewhere(&["spec_name", "metadata"]),
         key("fallback", FALLBACK, "fallback = \"never\"", "What happens when no endpoint has an image; a mirror may override it.")
             .required(),
         key(
@@ -158,7 +165,13 @@ pub const DOCUMENT: TableDef = TableDef {
             "What the fleet runs, of containerd, crio and podman: `check` proves the spec against these.",
         )
         .elsewhere(&["runtime_names", "container_runtimes", "targets"]),
-        later("requires", "requires = \">=0.4\"", "The oldest nodeprep that understands the document."),
+        key(
+            "requires",
+            Kind::Text,
+            "requires = \">=0.1\"",
+            "The nodeprep that understands the document: `>=0.4`, or several of `>=`, `>`, `<=`, `<` and `=` with commas between.",
+        )
+        .elsewhere(&["min_version", "minimum_version", "nodeprep_version"]),
         later(
             "deny_domains",
             "deny_domains = [\"com\"]",

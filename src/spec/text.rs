@@ -4,6 +4,8 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::masks::secrets_in;
+use super::notation::Notation;
 use crate::model::place::Place;
 use crate::model::problem::{Excerpt, Problem};
 use crate::model::secret::MASK;
@@ -11,10 +13,12 @@ use crate::model::secret::MASK;
 /// Longest excerpt, in characters: enough for a line, too little for a file on one line.
 const WIDEST: usize = 160;
 
-/// The document's text, with an index of its lines and of the secrets in it.
+/// The text of the documents, with an index of their lines and of the secrets in them. Several documents stand behind one
+/// another: a place in bytes is one in all of them.
 #[derive(Clone)]
 pub struct Text {
-    file: Arc<str>,
+    name: Arc<str>,
+    parts: Vec<Part>,
     all: String,
     /// Where each line begins.
     lines: Vec<usize>,
@@ -22,19 +26,75 @@ pub struct Text {
     secrets: Vec<Range<usize>>,
 }
 
+/// One document.
+#[derive(Clone)]
+struct Part {
+    file: Arc<str>,
+    notation: Notation,
+    start: usize,
+    /// Its first line among all.
+    line: usize,
+}
+
 impl fmt::Debug for Text {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Text({}, {} bytes)", self.file, self.all.len())
+        write!(f, "Text({}, {} bytes)", self.name, self.all.len())
     }
 }
 
 impl Text {
     /// Takes the text of `file`.
     #[must_use]
-    pub fn new(file: Arc<str>, text: String) -> Self {
-        let lines = std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect();
-        let secrets = merged(secrets_in(&text));
-        Self { file, all: text, lines, secrets }
+    pub fn new(file: Arc<str>, notation: Notation, text: String) -> Self {
+        Self::of_all(Arc::clone(&file), vec![(file, notation, text)])
+    }
+
+    /// Takes the documents of the folder `name`.
+    #[must_use]
+    pub fn of_all(name: Arc<str>, documents: Vec<(Arc<str>, Notation, String)>) -> Self {
+        let mut text = Self { name, parts: Vec::new(), all: String::new(), lines: Vec::new(), secrets: Vec::new() };
+        for (file, notation, document) in documents {
+            // a line that ends a document without newline, and the end itself, are still in it
+            if !text.parts.is_empty() {
+                text.all.push('\n');
+            }
+            let start = text.all.len();
+            text.parts.push(Part { file, notation, start, line: text.lines.len() });
+            text.lines.push(start);
+            text.lines.extend(document.match_indices('\n').map(|(at, _)| start + at + 1));
+            text.secrets.extend(secrets_in(&document).into_iter().map(|secret| start + secret.start..start + secret.end));
+            if text.all.is_empty() { text.all = document } else { text.all.push_str(&document) }
+        }
+        text.secrets = merged(std::mem::take(&mut text.secrets));
+        text
+    }
+
+    /// Where each document begins.
+    pub fn starts(&self) -> impl Iterator<Item = usize> {
+        self.parts.iter().map(|part| part.start)
+    }
+
+    fn part(&self, offset: usize) -> Option<&Part> {
+        let after = self.parts.partition_point(|part| part.start <= offset);
+        self.parts.get(after.saturating_sub(1))
+    }
+
+    /// The file that a byte is in.
+    #[must_use]
+    pub fn file_at(&self, offset: usize) -> &Arc<str> {
+        self.part(offset).map_or(&self.name, |part| &part.file)
+    }
+
+    /// How the document is written that a byte is in.
+    #[must_use]
+    pub fn notation(&self, offset: usize) -> Notation {
+        self.part(offset).map_or(Notation::Toml, |part| part.notation)
+    }
+
+    /// Where something stands, said beside something at `here`: `on line 3`, or `at b.toml:3:1` when that is another document.
+    #[must_use]
+    pub fn seen_from(&self, first: &Place, here: usize) -> String {
+        if first.file == *self.file_at(here) { format!("on line {}", first.line) } else { format!("at {first}") }
     }
 
     /// Takes more of it as secret.
@@ -43,16 +103,10 @@ impl Text {
         self.secrets = merged(all);
     }
 
-    /// The text.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.all
-    }
-
-    /// The name of the file.
+    /// The name of the file, or of the folder of several.
     #[must_use]
     pub fn file(&self) -> &Arc<str> {
-        &self.file
+        &self.name
     }
 
     fn line_of(&self, offset: usize) -> usize {
@@ -73,7 +127,8 @@ impl Text {
         let line = self.line_of(offset);
         let before = self.all.get(self.line(line).start..offset).unwrap_or_default();
         let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-        Place { file: Arc::clone(&self.file), line: number(line + 1), column: number(before.chars().count() + 1) }
+        let first = self.part(offset).map_or(0, |part| part.line);
+        Place { file: Arc::clone(self.file_at(offset)), line: number(line - first + 1), column: number(before.chars().count() + 1) }
     }
 
     /// The line in which `span` begins, secrets masked, long lines cut.
@@ -112,21 +167,34 @@ impl Text {
         cut(&shown, from, to)
     }
 
-    /// The same problem, at this place and with its line.
+    /// The same problem, at this place, with its line, and in the words of the document's notation.
     #[must_use]
     pub fn locate(&self, problem: Problem, span: &Range<usize>) -> Problem {
-        Problem { at: Some(self.place(span.start)), excerpt: Some(self.excerpt(span)), ..problem }
+        let problem = Problem { at: Some(self.place(span.start)), excerpt: Some(self.excerpt(span)), ..problem };
+        said(problem, self.notation(span.start))
     }
 
-    /// Gives a problem that has a place in this document its line, from there on.
+    /// Gives a problem that has a place in these documents its line, from there on, and the words of its notation.
     #[must_use]
     pub fn illustrate(&self, problem: Problem) -> Problem {
-        let Some(place) = problem.at.as_ref().filter(|place| place.file == self.file && place.line > 0) else { return problem };
-        let line = self.line(place.line as usize - 1);
+        let at = problem.at.as_ref().filter(|place| place.line > 0);
+        let found = at.and_then(|place| Some((place, self.parts.iter().find(|part| part.file == place.file)?)));
+        let Some((place, part)) = found else { return problem };
+        let line = self.line(part.line + place.line as usize - 1);
         let text = self.all.get(line.clone()).unwrap_or_default();
         let column = (place.column as usize).saturating_sub(1);
         let start = text.char_indices().nth(column).map_or(line.end, |(at, _)| line.start + at);
-        Problem { excerpt: Some(self.excerpt(&(start..line.end))), ..problem }
+        said(Problem { excerpt: Some(self.excerpt(&(start..line.end))), ..problem }, part.notation)
+    }
+}
+
+fn said(problem: Problem, notation: Notation) -> Problem {
+    match notation {
+        Notation::Toml => problem,
+        Notation::Yaml => {
+            let (what, help) = (notation.said(&problem.what).into_owned(), notation.said(&problem.help).into_owned());
+            Problem { what, help, ..problem }
+        }
     }
 }
 
@@ -189,67 +257,12 @@ pub fn holds_login(text: &str) -> bool {
     text.split('@').skip(1).any(|rest| !["sha256:", "sha384:", "sha512:"].iter().any(|algorithm| rest.starts_with(algorithm)))
 }
 
-/// What looks like a secret in a text that may not even be a document: private keys, the login in URLs, and what stands
-/// behind a key that names a secret.
-fn secrets_in(text: &str) -> Vec<Range<usize>> {
-    let mut found = Vec::new();
-    for (at, _) in text.match_indices("PRIVATE KEY-----") {
-        let seen = found.last().is_some_and(|last: &Range<usize>| at < last.end);
-        let begins = !seen && text[..at].rfind("-----").is_some_and(|dashes| text[dashes..at].starts_with("-----BEGIN "));
-        if begins {
-            let from = at + "PRIVATE KEY-----".len();
-            let to = text[from..].find("-----END").map_or(text.len(), |end| from + end);
-            found.push(from..to);
-        }
-    }
-    for (at, mark) in text.match_indices("://") {
-        let from = at + mark.len();
-        let rest = &text[from..];
-        let end = rest.find(|c: char| c.is_whitespace() || matches!(c, '"' | '\'' | ',')).unwrap_or(rest.len());
-        if let Some(login) = rest[..end].rfind('@') {
-            found.push(from..from + login);
-        }
-    }
-    let mut skip_to = 0;
-    let mut start = 0;
-    for line in text.split_inclusive('\n') {
-        if start >= skip_to {
-            skip_to = behind_secret_keys(text, start, line, &mut found);
-        }
-        start += line.len();
-    }
-    found
-}
-
-/// Every `key = value` of a line whose key names a secret: what stands behind it, until the end of the line or of the text
-/// that begins there. Gives the place until which it has looked.
-fn behind_secret_keys(text: &str, start: usize, line: &str, found: &mut Vec<Range<usize>>) -> usize {
-    for (at, _) in line.match_indices(['=', ':']) {
-        let before = line[..at].trim_end().trim_end_matches(['"', '\'']);
-        let key = before.rsplit(|c: char| !(c.is_alphanumeric() || matches!(c, '_' | '-'))).next().unwrap_or_default();
-        // `secret:5000` is a host
-        let rest = &line[at + 1..];
-        if !names_a_secret(key) || line[at..].starts_with(':') && !rest.starts_with(char::is_whitespace) {
-            continue;
-        }
-        let value = rest.trim_start();
-        let from = start + line.len() - value.len();
-        let to = match value.get(..3) {
-            Some(quote @ ("\"\"\"" | "'''")) => text[from + 3..].find(quote).map_or(text.len(), |end| from + 3 + end),
-            _ => start + line.trim_end().len(),
-        };
-        found.push(from..to.max(from));
-        return to;
-    }
-    0
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn text(text: &str) -> Text {
-        Text::new("spec.toml".into(), text.to_owned())
+        Text::new("spec.toml".into(), Notation::Toml, text.to_owned())
     }
 
     #[test]
@@ -288,5 +301,23 @@ mod tests {
         let excerpt = text(&line).excerpt(&(5000..5001));
         assert!(excerpt.text.chars().count() <= WIDEST + 2);
         assert_eq!(excerpt.text.chars().nth(excerpt.column as usize - 1), Some('x'));
+    }
+
+    #[test]
+    fn several_documents_keep_their_places() {
+        let parts = [("a.toml", Notation::Toml, "x = 1"), ("b.yaml", Notation::Yaml, "y: 1\nz: 2\n"), ("c.toml", Notation::Toml, "")];
+        let text = Text::of_all("dir".into(), parts.map(|(file, notation, text)| (file.into(), notation, text.to_owned())).to_vec());
+        assert_eq!(text.starts().collect::<Vec<_>>(), [0, 6, 17]);
+        for (at, place) in
+            [(0, "a.toml:1:1"), (5, "a.toml:1:6"), (6, "b.yaml:1:1"), (11, "b.yaml:2:1"), (16, "b.yaml:3:1"), (17, "c.toml:1:1")]
+        {
+            assert_eq!(text.place(at).to_string(), place);
+        }
+        assert_eq!(text.excerpt(&(11..12)).text, "z: 2");
+        let problem = Problem::error("x", "`a = 1`", "").at(Place { file: "b.yaml".into(), line: 2, column: 4 });
+        let shown = text.illustrate(problem);
+        assert_eq!((shown.excerpt.unwrap().text.as_str(), shown.what.as_str()), ("z: 2", "`a: 1`"));
+        assert_eq!(text.seen_from(&text.place(11), 6), "on line 2");
+        assert_eq!(text.seen_from(&text.place(11), 0), "at b.yaml:2:1");
     }
 }

@@ -7,6 +7,7 @@ mod disk;
 mod foreign;
 mod node;
 mod output;
+mod ownership;
 mod revert;
 mod spec;
 mod state;

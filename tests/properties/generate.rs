@@ -32,6 +32,16 @@ pub const MIRRORS: [&str; 6] = [
 ];
 const PREFIXES: [&str; 5] = ["", "docker.io", "hub", "hub/proxy", "quay.io"];
 
+/// Sources that are for more than one registry, and the runtimes that they are for.
+const WIDE: [(&str, &str); 6] = [
+    ("*", "containerd"),
+    ("*", "containerd"),
+    ("*.example.com", "podman"),
+    ("*.io", "podman"),
+    ("*.corp.example", "podman"),
+    ("*.hub.corp.example", "podman"),
+];
+
 /// One mirror of a spec.
 #[derive(Clone, Debug)]
 pub struct Mirror {
@@ -39,6 +49,10 @@ pub struct Mirror {
     pub path: &'static str,
     pub endpoints: Vec<(usize, &'static str)>,
     pub fallback: Option<bool>,
+    /// The runtime that it is for, where it is not for all.
+    pub only: Option<&'static str>,
+    /// With a path: `widen`, and the path at the end of each endpoint. Without: written as a list of hosts.
+    pub other: bool,
 }
 
 /// What a spec is made from.
@@ -66,8 +80,15 @@ pub enum Access {
 fn mirror() -> impl Strategy<Value = Mirror> {
     let endpoints = subsequence((0..MIRRORS.len()).collect::<Vec<_>>(), 1..=3).prop_shuffle();
     let path = select(&PATHS[..]);
-    (select(&SOURCES[..]), path, endpoints, vec(select(&PREFIXES[..]), 3), proptest::option::weighted(0.3, any::<bool>())).prop_map(
-        |(source, path, hosts, prefixes, fallback)| Mirror { source, path, endpoints: hosts.into_iter().zip(prefixes).collect(), fallback },
+    let only = proptest::option::weighted(0.15, select(&["containerd", "podman"][..]));
+    let fallback = proptest::option::weighted(0.3, any::<bool>());
+    let prefixes = vec(select(&PREFIXES[..]), 3);
+    let other = proptest::bool::weighted(0.3);
+    (select(&SOURCES[..]), path, endpoints, prefixes, fallback, only, other).prop_map(
+        |(source, path, hosts, prefixes, fallback, only, other)| {
+            let endpoints = hosts.into_iter().zip(prefixes).collect();
+            Mirror { source, path, endpoints, fallback, only, other }
+        },
     )
 }
 
@@ -81,10 +102,18 @@ pub fn draft() -> impl Strategy<Value = Draft> {
         2 => Just(Access::Client),
     ];
     let switches = (any::<bool>(), any::<bool>(), any::<bool>(), proptest::bool::weighted(0.125), proptest::bool::weighted(0.3));
-    (vec(mirror(), 1..6), vec(access, MIRRORS.len()), 0..3usize, switches).prop_map(
-        |(mut mirrors, access, cas, (never, narrow_ca, pause, below, deny))| {
+    // now and then one is for everybody, which somebody cannot express
+    let wide = vec((mirror(), select(&WIDE[..]), proptest::bool::weighted(0.03)), 0..3);
+    (vec(mirror(), 1..6), wide, vec(access, MIRRORS.len()), 0..3usize, switches).prop_map(
+        |(mut mirrors, wide, access, cas, (never, narrow_ca, pause, below, deny))| {
             let mut seen = BTreeSet::new();
             mirrors.iter_mut().filter(|_| !below).for_each(|mirror| mirror.path = "");
+            let wide = wide.into_iter().map(|(mirror, (source, only), all)| {
+                // beside `deny`, all of it can only be closed
+                let fallback = if source == "*" && deny { Some(true) } else { mirror.fallback };
+                Mirror { source, path: "", only: (!all).then_some(only), other: false, fallback, ..mirror }
+            });
+            mirrors.extend(wide);
             let mirrors = mirrors.into_iter().filter(|mirror| seen.insert((mirror.source, mirror.path))).collect();
             Draft { never, mirrors, access, cas, narrow_ca, pause, deny }
         },
@@ -92,6 +121,11 @@ pub fn draft() -> impl Strategy<Value = Draft> {
 }
 
 impl Draft {
+    /// Whether it speaks of registries that it does not name.
+    pub fn of_others(&self) -> bool {
+        self.deny || self.mirrors.iter().any(|mirror| mirror.source == "*")
+    }
+
     /// The document.
     pub fn text(&self) -> String {
         let mut text = format!("version = 1\nfallback = \"{}\"\n", if self.never { "never" } else { "upstream" });
@@ -113,22 +147,32 @@ impl Draft {
         }
         for mirror in &self.mirrors {
             let slash = if mirror.path.is_empty() { "" } else { "/" };
+            let end = match (mirror.other, mirror.path) {
+                (false, _) => String::new(),
+                (true, "") if mirror.source.contains(':') => String::new(),
+                (true, "") => "/{host}".to_owned(),
+                (true, path) => format!("/{path}"),
+            };
             let endpoints: Vec<String> = mirror
                 .endpoints
                 .iter()
                 .map(|(host, prefix)| {
                     let scheme = if self.access[*host] == Access::Plain { "http://" } else { "" };
                     let slash = if prefix.is_empty() { "" } else { "/" };
-                    format!("\"{scheme}{}{slash}{prefix}\"", MIRRORS[*host])
+                    format!("\"{scheme}{}{slash}{prefix}{end}\"", MIRRORS[*host])
                 })
                 .collect();
-            let _ = write!(
-                text,
-                "\n[[mirror]]\nsource = \"{}{slash}{}\"\nendpoints = [{}]\n",
-                mirror.source,
-                mirror.path,
-                endpoints.join(", ")
-            );
+            let source = match (mirror.other, mirror.path) {
+                (true, "") => format!("hosts = [\"{}\"]", mirror.source),
+                (_, path) => format!("source = \"{}{slash}{path}\"", mirror.source),
+            };
+            let _ = write!(text, "\n[[mirror]]\n{source}\nendpoints = [{}]\n", endpoints.join(", "));
+            if mirror.other && !mirror.path.is_empty() {
+                text.push_str("widen = true\n");
+            }
+            if let Some(only) = mirror.only {
+                let _ = writeln!(text, "runtimes = [\"{only}\"]");
+            }
             if let Some(never) = mirror.fallback {
                 let _ = writeln!(text, "fallback = \"{}\"", if never { "never" } else { "upstream" });
             }
@@ -148,6 +192,9 @@ pub fn images() -> impl Strategy<Value = Vec<String>> {
         1 => Just("registry-1.docker.io".to_owned()),
         1 => Just("quay.io:443".to_owned()),
         1 => Just("elsewhere.example.org".to_owned()),
+        // below domains, and beside them
+        2 => select(&["x.example.com", "a.b.hub.corp.example", "new.io", "hub.iodine.io", "new.io:5000", "localhost:6000", "corp.example"][..])
+            .prop_map(ToOwned::to_owned),
     ];
     let path = select(&["library/nginx", "team/app", "team/app/deep", "team-b/x", "x", "team", "library"][..]);
     let reference = prop_oneof![Just(":1.25".to_owned()), Just(String::new()), Just(format!("@sha256:{}", "a".repeat(64)))];

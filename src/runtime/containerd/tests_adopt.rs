@@ -22,6 +22,7 @@ const CONFIG: &str = "/etc/containerd/config.toml";
 
 fn spec(fallback: Fallback, hosts: &[&str]) -> Spec {
     Spec {
+        name: crate::spec::DEFAULT_NAME.to_owned(),
         file: "spec.toml".into(),
         digest: Digest::of(b""),
         fallback,

@@ -158,7 +158,7 @@ fn text(host: &Host, path: &RepoPath) -> String {
 
 impl Entries {
     fn add(&mut self, spec: &Spec, host: &Host, path: &RepoPath) {
-        let mirror = responsible(spec, host, path);
+        let mirror = responsible(spec, host, path).or_else(|| spec.wider(host));
         let access = spec.access(host);
         let (mut mirrors, mut blocked, mut place) = (Vec::new(), false, access.at.clone());
         // an entry that is there only so that a source's does not cover it

@@ -82,6 +82,7 @@ fn spec(mirrors: &[(&str, &[&str], Fallback)]) -> Spec {
     let mirrors: Vec<Mirror> = mirrors.iter().enumerate().map(mirror).collect();
     let hosts = mirrors.iter().flat_map(|mirror| &mirror.endpoints).map(|endpoint| (endpoint.host.clone(), access()));
     Spec {
+        name: crate::spec::DEFAULT_NAME.to_owned(),
         file: "spec.toml".into(),
         digest: Digest::of(b""),
         fallback: Fallback::Never,

@@ -77,8 +77,8 @@ fn schemes(mirrors: &[mirror::Checked], problems: &mut Problems<'_>) -> BTreeMap
                 Some((first, _)) if *first == endpoint.scheme => {}
                 Some((first, at)) => {
                     if told.insert(endpoint.host.clone()) {
-                        let line = problems.text().place(at.start).line;
-                        let what = format!("{} is spoken to with {} here and with {first} on line {line}", endpoint.host, endpoint.scheme);
+                        let place = problems.text().seen_from(&problems.text().place(at.start), span.start);
+                        let what = format!("{} is spoken to with {} here and with {first} {place}", endpoint.host, endpoint.scheme);
                         problems.error(
                             "scheme-conflict",
                             span,

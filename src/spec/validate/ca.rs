@@ -73,7 +73,8 @@ fn name(written: &RawCa, cas: &Cas, problems: &mut Problems<'_>) -> Option<At<St
         return None;
     }
     if let Some(first) = cas.by_name.get(&name.value) {
-        let what = format!("[[ca]] {} is there twice, first on line {}", name.value, cas.list[*first].at.line);
+        let first = problems.text().seen_from(&cas.list[*first].at, name.span.start);
+        let what = format!("[[ca]] {} is there twice, first {first}", name.value);
         problems.error("duplicate", &name.span, what, "rename one, or put both certificates into one file");
         return None;
     }
@@ -119,7 +120,7 @@ fn trustworthy(certs: Vec<Cert>, name: &str, span: &Range<usize>, problems: &mut
             problems.error("ca-is-leaf", span, what, "name the file of the CA that issued it");
             continue;
         }
-        if !cert.is_ca {
+        if !cert.is_anchor() {
             let what = format!(
                 "[[ca]] {name}: {} is self-signed and has no CA flag: p11-kit trust stores (RHEL, Fedora, SUSE) drop it",
                 cert.subject

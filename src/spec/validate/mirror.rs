@@ -7,6 +7,7 @@ use super::super::decode::{At, Raw, RawMirror};
 use super::super::problems::Problems;
 use super::name::{self, canonical};
 use crate::model::endpoint::Endpoint;
+use crate::model::place::Place;
 use crate::runtime::Runtime;
 use crate::spec::{Fallback, Mirror, Source};
 
@@ -165,7 +166,7 @@ struct Seen(BTreeMap<String, Vec<Known>>);
 
 struct Known {
     name: String,
-    line: u32,
+    at: Place,
     runtimes: Option<BTreeSet<Runtime>>,
 }
 
@@ -182,16 +183,16 @@ impl Seen {
             _ => true,
         };
         let all = self.0.entry(key).or_default();
-        if let Some(Known { name, line, .. }) = all.iter().find(meets) {
+        if let Some(Known { name, at, .. }) = all.iter().find(meets) {
+            let place = problems.text().seen_from(at, span.start);
             let what = if *name == source.to_string() {
-                format!("source {source} is mirrored twice, first on line {line}")
+                format!("source {source} is mirrored twice, first {place}")
             } else {
-                format!("source {source} is mirrored twice: {name} on line {line} is the same registry")
+                format!("source {source} is mirrored twice: {name} {place} is the same registry")
             };
             problems.error("duplicate", span, what, "put the endpoints of both into one [[mirror]]");
             return;
         }
-        let line = problems.text().place(span.start).line;
-        all.push(Known { name: source.to_string(), line, runtimes });
+        all.push(Known { name: source.to_string(), at: problems.text().place(span.start), runtimes });
     }
 }

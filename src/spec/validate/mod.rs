@@ -17,7 +17,8 @@ use super::decode::{At, Raw};
 use super::nearest::nearest;
 use super::problems::Problems;
 use super::reference::{Location, Reference};
-use super::{Fallback, Pause, Spec};
+use super::requires::Requirement;
+use super::{DEFAULT_NAME, Fallback, Pause, Spec};
 use crate::model::digest::Digest;
 use crate::model::image::ImageRef;
 use crate::model::time::Time;
@@ -89,6 +90,11 @@ pub fn validate(raw: &Raw, materials: &mut Materials<'_>, now: Option<Time>, pro
         let what = format!("version {} of the spec is not known to this nodeprep", version.value);
         problems.error("unsupported-version", &version.span, what, "write `version = 1`");
     }
+    if let Some(requires) = raw.requires.as_ref().filter(|requires| Requirement::parse(&requires.value).is_none()) {
+        let what = format!("\"{}\" says no version of nodeprep", super::decode::short(&requires.value));
+        problems.error("bad-value", &requires.span, what, "write `requires = \">=0.4\"`: a sign (>=, >, <=, <, =) and up to three numbers");
+    }
+    let spec_name = spec_name(raw, problems);
     let runtimes = raw.runtimes.as_ref().map(|names| runtimes(names, problems));
     let cas = ca::check(raw, materials, now, problems);
     let mirrors = mirror::check(raw, runtimes.as_deref(), problems);
@@ -99,6 +105,7 @@ pub fn validate(raw: &Raw, materials: &mut Materials<'_>, now: Option<Time>, pro
     Spec {
         file: problems.text().file().clone(),
         digest: Digest::of(b""),
+        name: spec_name,
         fallback: raw.fallback.as_ref().map_or(Fallback::Never, |word| word.value),
         unlisted: raw.unlisted.unwrap_or_default(),
         runtimes,
@@ -111,6 +118,18 @@ pub fn validate(raw: &Raw, materials: &mut Materials<'_>, now: Option<Time>, pro
         exact: BTreeSet::new(),
         names: crate::spec::Names::default(),
     }
+}
+
+fn spec_name(raw: &Raw, problems: &mut Problems<'_>) -> String {
+    let Some(name) = &raw.name else { return DEFAULT_NAME.to_owned() };
+    let good = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    let text = name.value.as_str();
+    if text.is_empty() || text.len() > 63 || !text.bytes().all(good) || text.starts_with('-') || text.ends_with('-') {
+        let what = format!("\"{}\" is no name for a spec", super::decode::short(text));
+        let help = "use small letters, digits and `-`, at most 63, with a letter or digit at both ends";
+        problems.error("bad-name", &name.span, what, help);
+    }
+    name.value.clone()
 }
 
 /// The runtimes of a list.

@@ -9,6 +9,7 @@ use super::super::problems::Problems;
 use super::ca::Cas;
 use super::{Materials, client, credentials, name};
 use crate::model::host::Host;
+use crate::model::place::Place;
 use crate::model::time::Time;
 use crate::spec::{Client, Login};
 
@@ -37,19 +38,20 @@ pub struct Checked {
 /// Checks every `[[registry]]`.
 pub fn check(raw: &Raw, cas: &Cas, materials: &mut Materials<'_>, now: Option<Time>, problems: &mut Problems<'_>) -> Vec<Checked> {
     let (mut clients, mut logins) = (client::Seen::default(), credentials::Seen::default());
-    let mut lines: HashMap<Host, u32> = HashMap::new();
+    let mut places: HashMap<Host, Place> = HashMap::new();
     let mut found = Vec::with_capacity(raw.registries.len());
     for written in &raw.registries {
         let client = client::check(written, &mut clients, materials, now, problems);
         let ca = written.ca.as_ref().map(|names| At { value: indexes(names, raw, cas, problems), span: names.span.clone() });
         let Some(host_at) = &written.host else { continue };
         let Some(host) = name::host(host_at, problems) else { continue };
-        if let Some(line) = lines.get(&host) {
-            let what = format!("[[registry]] {host} is there twice, first on line {line}");
+        if let Some(first) = places.get(&host) {
+            let first = problems.text().seen_from(first, host_at.span.start);
+            let what = format!("[[registry]] {host} is there twice, first {first}");
             problems.error("duplicate", &host_at.span, what, "put the keys of both into one");
             continue;
         }
-        lines.insert(host.clone(), problems.text().place(host_at.span.start).line);
+        places.insert(host.clone(), problems.text().place(host_at.span.start));
         let login = written.credentials.as_ref().and_then(|file| credentials::check(file, &host, &mut logins, materials, problems));
         let insecure = written.insecure.as_ref().filter(|flag| flag.value).map(|flag| flag.span.clone());
         found.push(Checked {

@@ -1,0 +1,137 @@
+//! What looks like a secret in a text that may not even be a document: no excerpt shows it.
+//!
+//! What lives here: guesses over text, better too many than too few. What a tree tells stands in [`super::reference`].
+
+use std::ops::Range;
+
+use super::reference::is_a_login;
+use super::text::{holds_login, names_a_secret};
+
+/// Private keys, the login in URLs, and what stands behind a key that names a secret.
+pub(super) fn secrets_in(text: &str) -> Vec<Range<usize>> {
+    let mut found = Vec::new();
+    for (at, _) in text.match_indices("PRIVATE KEY-----") {
+        let seen = found.last().is_some_and(|last: &Range<usize>| at < last.end);
+        let begins = !seen && text[..at].rfind("-----").is_some_and(|dashes| text[dashes..at].starts_with("-----BEGIN "));
+        if begins {
+            let from = at + "PRIVATE KEY-----".len();
+            let to = text[from..].find("-----END").map_or(text.len(), |end| from + end);
+            found.push(from..to);
+        }
+    }
+    for (at, mark) in text.match_indices("://") {
+        let from = at + mark.len();
+        let rest = &text[from..];
+        let end = rest.find(|c: char| c.is_whitespace() || matches!(c, '"' | '\'' | ',')).unwrap_or(rest.len());
+        if let Some(login) = rest[..end].rfind('@') {
+            found.push(from..from + login);
+        }
+    }
+    // `user:password@host` without a scheme; the `@` of a digest is none
+    let ends_word = |c: char| c.is_whitespace() || matches!(c, '"' | '\'' | ',' | '[' | ']' | '{' | '}');
+    for (at, _) in text.match_indices('@').filter(|(at, _)| holds_login(text[*at..].split(ends_word).next().unwrap_or_default())) {
+        let word = at - text[..at].rsplit(ends_word).next().unwrap_or_default().len();
+        if text[word..at].contains(':') && !text[word..at].contains("://") {
+            found.push(word..at);
+        }
+    }
+    let mut skip_to = 0;
+    let mut start = 0;
+    for line in text.split_inclusive('\n') {
+        if start >= skip_to {
+            skip_to = behind_secret_keys(text, start, line, &mut found);
+        }
+        start += line.len();
+    }
+    found
+}
+
+/// Every `key = value` and `key: value` of a line whose key names a secret: what stands behind it, until the end of the line
+/// or of what begins there. Gives the place until which it has looked.
+fn behind_secret_keys(text: &str, start: usize, line: &str, found: &mut Vec<Range<usize>>) -> usize {
+    for (at, sign) in line.match_indices(['=', ':']) {
+        let unquoted = line[..at].trim_end();
+        let before = unquoted.trim_end_matches(['"', '\'']);
+        let key = before.rsplit(|c: char| !(c.is_alphanumeric() || matches!(c, '_' | '-'))).next().unwrap_or_default();
+        let rest = &line[at + 1..];
+        // `secret:5000` is a host; `"secret":5000` is JSON
+        let is_key = sign == "=" || rest.is_empty() || rest.starts_with(char::is_whitespace) || before.len() < unquoted.len();
+        let value = rest.trim_start();
+        let is_login = key == "credentials" && is_a_login(value.trim_start_matches(['"', '\'']).trim_end());
+        if !(names_a_secret(key) || is_login) || !is_key {
+            continue;
+        }
+        let from = start + line.len() - value.len();
+        let to = match value.get(..3) {
+            Some(quote @ ("\"\"\"" | "'''")) => text[from + 3..].find(quote).map_or(text.len(), |end| from + 3 + end),
+            _ if sign == "=" => start + line.trim_end().len(),
+            _ => end_of_yaml(text, start, line, value, before.len() - key.len()),
+        };
+        found.push(from..to.max(from));
+        return to;
+    }
+    if line.trim_start().strip_prefix("? ").is_some_and(|key| names_a_secret(key.trim())) {
+        let to = text[start + line.len()..].find('\n').map_or(text.len(), |end| start + line.len() + end);
+        found.push(start + line.len()..to);
+        return to;
+    }
+    0
+}
+
+/// Where a value of YAML ends that begins on this line, behind a key in this column: quoted, in braces, or in lines that are
+/// further in.
+fn end_of_yaml(text: &str, start: usize, line: &str, value: &str, column: usize) -> usize {
+    let from = start + line.len() - value.len();
+    let line_end = start + line.trim_end().len();
+    if let Some(quote) = value.chars().next().filter(|first| matches!(first, '"' | '\'')) {
+        return text[from + 1..].find(quote).map_or(text.len(), |end| from + 1 + end).max(line_end);
+    }
+    if line[..line.len() - value.len()].contains(['{', '[']) {
+        return text[from..].find(['}', ']']).map_or(text.len(), |end| from + end).max(line_end);
+    }
+    let mut to = line_end;
+    let mut next = start + line.len();
+    for line in text[next..].split_inclusive('\n') {
+        let inner = line.trim_start();
+        let indent = line.len() - inner.len();
+        let belongs = inner.is_empty() || indent > column || value.is_empty() && indent == column && inner.starts_with('-');
+        if !belongs {
+            break;
+        }
+        next += line.len();
+        if !inner.is_empty() {
+            to = start.max(next - (line.len() - line.trim_end().len()));
+        }
+    }
+    to
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_of_a_secret_is_left() {
+        for text in [
+            "password: hunter2",
+            "- x: 1\n  password: hunter2\n",
+            "password: |\n  hunter2\n\n  hunter2\nafter: 1",
+            "a:\n  token:\n  - hunter2\n  - hunter2\n  after: 1",
+            "token:\n  hunter2\nafter: 1",
+            "{password: hunter2, after: 1}",
+            "{password: x\nhunter2, y: z}\nafter: 1",
+            "{\"auth\":\"hunter2\"}",
+            "password: \"a\nhunter2\nb\"\nafter: 1",
+            "? password\n: hunter2\nafter: 1",
+            "password:\n\n\n   hunter2",
+            "password: 'hunter2",
+        ] {
+            let hidden = secrets_in(text);
+            let shown: String =
+                text.char_indices().filter(|(at, _)| !hidden.iter().any(|range| range.contains(at))).map(|(_, c)| c).collect();
+            assert!(!shown.contains("hunter2"), "{text:?}: {shown:?}");
+            assert!(!text.contains("\nafter") || shown.contains("\nafter: 1"), "{text:?}: {shown:?}");
+        }
+        assert_eq!(secrets_in("host: secret:5000\nsource: token.example.com"), []);
+    }
+}
