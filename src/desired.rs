@@ -92,8 +92,8 @@ fn express(spec: &Spec, found: &[FoundRuntime], tree: &Tree, part: &mut Part) {
             continue;
         }
         // containers/image's room tells more of ports than the table does
-        let dialects = reader.dialects(tree);
-        for gap in gaps(spec, reader.runtime, &dialects, &there).into_iter().filter(|gap| gap.row.subject != Subject::PortlessSource) {
+        let gaps = gaps(spec, reader.runtime, &there, &reader.dialects(tree));
+        for gap in gaps.into_iter().filter(|gap| gap.row.subject != Subject::PortlessSource) {
             let list = if gap.problem.severity == Severity::Error { &mut refused } else { &mut part.notes };
             if !list.contains(&gap.problem) {
                 list.push(gap.problem);

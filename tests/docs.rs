@@ -12,6 +12,7 @@ use nodeprep::runtime::Runtime;
 use nodeprep::spec::load::Draft;
 use nodeprep::spec::table::{Field, Kind, TABLES, TableDef, When};
 use nodeprep::spec::{Spec, express};
+use nodeprep::trust::{family, refused_markdown};
 
 fn project(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
@@ -70,10 +71,42 @@ fn example(field: &Field) -> String {
     if field.example.is_empty() { String::new() } else { format!("`{}`", field.example.replace('\n', " ").replace('|', "\\|")) }
 }
 
+const FORMS: &str = "
+## Forms
+
+- **TOML or YAML**, the same keys. This page shows TOML; in YAML `key = value` is `key: value`, and `[[mirror]]` is an entry of the list `mirror`:
+
+  ```yaml
+  version: 1
+  fallback: never
+  mirror:
+  - source: docker.io
+    endpoints: [registry.example.com:5000/docker.io]
+  ```
+
+  Anchors, aliases, tags, merge keys and doubled keys are errors; so are `yes`, `no`, `on` and `off` without quotation marks: write `true` or
+  `false`. JSON is YAML.
+- **A file**: its name says which (`.toml`, `.yaml`, `.yml`). **Standard input** (`--spec -`) and files of other names: the first line that is
+  neither empty nor a comment says it: `---`, `%YAML`, `{`, `- ` or a key with `:` is YAML, everything else TOML.
+- **A folder**, such as a mounted ConfigMap: its `*.toml`, `*.yaml` and `*.yml` in the order of their names are one spec. Exactly one carries the
+  top-level keys, the others carry lists only (`[[mirror]]`, `[[registry]]`, `[[ca]]`). Names that begin with a dot are passed over; other files are there
+  to be referenced.
+- 1 MiB at most, all documents together; YAML at most 16 levels deep. A referenced file has at most 1 MiB.
+
+`nodeprep schema` prints a JSON Schema ([spec.schema.json](spec.schema.json)) for editors: `#:schema spec.schema.json` in the first line of TOML,
+`# yaml-language-server: $schema=spec.schema.json` in that of YAML.
+
+A digest beside a reference (`sha256`, `client_cert_sha256`, …) pins it: a file that is another one is an error. Certificates and keys are PEM: several
+in a file, CRLF, a byte order mark and text around them are fine. Of DER, PKCS#7, PKCS#12 and Java keystores the error names the command that
+converts them.
+
+A spec that needs a certain nodeprep says `requires = \">=0.4\"`; another one then refuses it with that one reason, and changes nothing.
+";
+
 #[test]
 fn the_spec_reference_is_made_from_the_decoder_table() {
     let mut text = String::from(
-        "# The spec\n\nOne TOML document says, for a whole fleet, which registries are mirrored where and which internal CAs are trusted. \
+        "# The spec\n\nOne document says, for a whole fleet, which registries are mirrored where and which internal CAs are trusted. \
          Unknown keys are errors\nthat name the nearest known one; all problems are reported at once, each with its place. This page is \
          generated from the table that decodes\nthe document.\n\nAn endpoint is *where the repository lives*: `harbor.corp/dockerhub` means \
          `harbor.corp/dockerhub/library/nginx`. Each runtime's own way of\nwriting that is worked out. Every host that appears as an \
@@ -81,6 +114,7 @@ fn the_spec_reference_is_made_from_the_decoder_table() {
          (`file`, `client_key`, …) are looked for beside the document or below `--material DIR`, never through a link that leaves\nit; \
          `node:/path` is a path on the node. Secrets never stand in the document itself.\n",
     );
+    text.push_str(FORMS);
     for table in TABLES {
         section(table, &mut text);
     }
@@ -108,7 +142,7 @@ fn every_cell_of_the_table_is_shown_by_something() {
             assert!(["real", "vectors", "flow"].contains(&kind), "{cell}: {proof} is neither case nor vector nor flow");
             if kind != "vectors" && row.verdict != express::Verdict::Yes {
                 let spec = spec(&folder);
-                let met = Runtime::ALL.iter().flat_map(|runtime| express::gaps(&spec, *runtime, &[], &Runtime::ALL));
+                let met = Runtime::ALL.iter().flat_map(|runtime| express::gaps(&spec, *runtime, &Runtime::ALL, &[]));
                 assert!(met.into_iter().any(|gap| gap.row == row), "{cell} is not met in fixtures/{proof}");
             }
         }
@@ -126,6 +160,42 @@ fn spec(folder: &Path) -> Spec {
     }
     let closed = draft.close(&materials, None);
     closed.spec.unwrap_or_else(|| panic!("{}: {:?}", folder.display(), closed.problems))
+}
+
+#[test]
+fn the_trust_stores_are_those_of_the_table() {
+    let mut text = String::from(
+        "# OS trust stores\n\nCAs of the spec (`[[ca]]`, unless `trust = \"registries\"`) become anchor files of the distribution, and its own \
+         command puts them into the\nbundle that programs read. Whether they arrived is told by the fingerprints in the bundle, never by the \
+         command's exit code. This page is\ngenerated from the table in `src/trust/family.rs`.\n\nThe family is told by `ID` of os-release, \
+         else by `ID_LIKE`, else by what the families leave behind, the most specific first, in the order of\nthe table. A distribution that \
+         is none of these is reported, never guessed: its CAs are used per registry only.\n\n",
+    );
+    text.push_str(&family::markdown());
+    text.push_str(
+        "\nA self-signed certificate without CA flag is *left out* of the bundle where p11-kit makes it (of X.509 version 1, which has no \
+         flags, it is\ntaken): `check` and `plan` warn. In the CA files of single registries it works everywhere.\n\n*Tested with*: scripts \
+         in `tests/trust_store/` run nodeprep on a root that is laid out so, with the real program where there is one; fixtures\nin \
+         `fixtures/trust/` say in `rules.txt` where their rules come from.\n\n## Refused\n\n",
+    );
+    text.push_str(&refused_markdown());
+    text.push_str(
+        "\n## Where the command cannot run\n\n- **A running node without the command**: the trust store is left as it is (exit code 4); \
+         install the package.\n- **The root of an image** (`--root`): it is run there by `chroot` if it can be. Without it, for another \
+         machine, or without the right\n  to change the root, the anchors are written, the refresh is said to be due, and the exit code is 0. \
+         The first run on the node finds it: in\n  the ledger, or where that was not kept, by what the bundle lacks. Restarts are not due \
+         for an image: what does not run reads everything\n  when it starts.\n- **Inside `transactional-update`** (MicroOS, SL Micro): SUSE's \
+         command only leaves a mark there. It is due, and done at the next boot. `/etc` and\n  `/var` can be written outside of a transaction: \
+         nodeprep needs none.\n",
+    );
+    generated("docs/trust-stores.md", &text);
+}
+
+#[test]
+fn the_schema_is_what_the_program_prints() {
+    let output = Command::new(env!("CARGO_BIN_EXE_nodeprep")).arg("schema").output().unwrap();
+    assert!(output.status.success());
+    generated("docs/spec.schema.json", &String::from_utf8(output.stdout).unwrap());
 }
 
 #[test]
@@ -175,7 +245,7 @@ fn the_readme_can_be_followed() {
     };
     let commands: Vec<String> = blocks(&readme, "sh").join("\n").lines().map(ToOwned::to_owned).collect();
     let ours = commands.iter().filter(|line| line.starts_with("nodeprep "));
-    assert_eq!(ours.clone().count(), 6, "{commands:?}");
+    assert_eq!(ours.clone().count(), 8, "{commands:?}");
     for line in ours {
         if line.starts_with("nodeprep revert") {
             // the example session shows an applied node

@@ -4,6 +4,7 @@ mod apply;
 mod check;
 mod explain;
 mod plan;
+mod render;
 mod revert;
 mod session;
 mod verify;
@@ -41,14 +42,18 @@ enum Command {
     Explain(explain::Explain),
     /// Check what is on the node: leaks, files that are ignored, hidden or broken.
     Verify(verify::VerifyArgs),
+    /// Write the files alone into a folder, as a bare node would get them: for image builds and review.
+    Render(render::Render),
     /// Give back what was there before nodeprep.
     Revert(revert::Revert),
+    /// Print the JSON Schema of the spec, for editors.
+    Schema,
 }
 
 /// The spec.
 #[derive(Debug, Args)]
 struct SpecArgs {
-    /// The spec: a file, a folder with one document, or `-`.
+    /// The spec: a file, a folder of documents, or `-` for standard input; TOML or YAML.
     #[arg(long, env = "NODEPREP_SPEC", default_value = "/etc/nodeprep", value_name = "SPEC")]
     spec: PathBuf,
     /// Where files that the spec references are looked for [default: beside the spec].
@@ -143,7 +148,9 @@ pub fn run(cli: Cli) -> anyhow::Result<Outcome> {
         Command::Apply(apply) => apply.run(style.results),
         Command::Explain(explain) => explain.run(style.results),
         Command::Verify(verify) => verify.run(style.results),
+        Command::Render(render) => render.run(style.results),
         Command::Revert(revert) => revert.run(style.results),
+        Command::Schema => Ended { shown: crate::spec::schema::schema(), outcome: Outcome::Converged },
     };
     crate::node::terminal::print(&ended.shown).map_err(|error| {
         let outcome = ended.outcome;

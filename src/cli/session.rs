@@ -11,7 +11,7 @@ use crate::model::problem::{Problem, Severity};
 use crate::model::secret::Secret;
 use crate::model::tree::Tree;
 use crate::node::error::{Class, NodeError};
-use crate::node::material::{document, materials};
+use crate::node::material::{MaterialError, documents, materials};
 use crate::node::root::Root;
 use crate::node::{Snapshot, blobs, probe, read};
 use crate::plan::activation::cut_off;
@@ -75,10 +75,10 @@ pub(super) fn spec(args: &SpecArgs, node: Option<&Root>) -> Result<(Spec, Vec<Pr
 /// The spec with everything that is wrong with it.
 pub(super) fn closed(args: &SpecArgs, node: Option<&Root>) -> Result<Closed, Stopped> {
     let invalid = |problems| Stopped { problems, outcome: Outcome::InvalidSpec };
-    let document =
-        document(&args.spec).map_err(|error| invalid(vec![Problem::error("spec-unreadable", error.to_string(), error.help())]))?;
-    let draft = Draft::open(&document.name, &document.bytes).map_err(invalid)?;
-    let folder = args.material.as_deref().or(document.folder.as_deref());
+    let unreadable = |error: MaterialError| Problem::error("spec-unreadable", error.to_string(), error.help());
+    let found = documents(&args.spec).map_err(|errors| invalid(errors.into_iter().map(unreadable).collect()))?;
+    let draft = Draft::open_all(&found.name, &found.documents).map_err(invalid)?;
+    let folder = args.material.as_deref().or(found.folder.as_deref());
     let materials = materials(folder, node, draft.references());
     Ok(draft.close(&materials, Some(probe::now())))
 }

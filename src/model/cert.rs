@@ -1,6 +1,7 @@
 //! Certificates: the only user of the PEM and X.509 crates.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::io::BufReader;
 use std::sync::Arc;
 
@@ -48,9 +49,9 @@ pub struct Pem {
 /// Why a file gives no certificates.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PemError {
-    /// DER, or something else entirely.
-    #[error("holds binary data; PEM is wanted")]
-    Binary,
+    /// Something that is no text of bytes.
+    #[error("holds {0}; PEM is wanted")]
+    Binary(Binary),
     /// Text without a section that could be read.
     #[error("holds no PEM section")]
     Empty,
@@ -62,6 +63,63 @@ pub enum PemError {
     Certificate(usize, String),
 }
 
+/// What a file holds that is no PEM.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Binary {
+    /// A certificate in DER.
+    Certificate,
+    /// A private key in DER.
+    Key,
+    /// PKCS#7: certificates, as Windows exports them.
+    Pkcs7,
+    /// PKCS#12: certificates and keys under a password.
+    Pkcs12,
+    /// A Java keystore.
+    Keystore,
+    /// Text in UTF-16.
+    Utf16,
+    /// Something else.
+    Unknown,
+}
+
+impl fmt::Display for Binary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Certificate => "a certificate in DER",
+            Self::Key => "a private key in DER",
+            Self::Pkcs7 => "PKCS#7",
+            Self::Pkcs12 => "PKCS#12",
+            Self::Keystore => "a Java keystore",
+            Self::Utf16 => "text in UTF-16",
+            Self::Unknown => "binary data",
+        })
+    }
+}
+
+/// What kind of binary data it is, by its first bytes: JKS and JCEKS have signs of their own (OpenJDK, `JavaKeyStore.java`,
+/// `JceKeyStore.java`); the rest is a SEQUENCE of which the first element tells (RFC 7292 4, RFC 2315 7, RFC 5958 2,
+/// RFC 8017 A.1.2, RFC 5915 3, RFC 5280 4.1).
+fn binary(bytes: &[u8]) -> Binary {
+    const SIGNED_DATA: [u8; 11] = [0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x07, 0x02];
+    match bytes {
+        [0xfe, 0xed, 0xfe, 0xed, ..] | [0xce, 0xce, 0xce, 0xce, ..] => return Binary::Keystore,
+        [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => return Binary::Utf16,
+        _ => {}
+    }
+    let first = match bytes {
+        [0x30, length, rest @ ..] if *length <= 0x80 => rest,
+        [0x30, length, rest @ ..] => rest.get(usize::from(length & 0x7f)..).unwrap_or_default(),
+        _ => return Binary::Unknown,
+    };
+    match first {
+        [0x02, 0x01, 0x03, ..] => Binary::Pkcs12,
+        [0x02, 0x01, 0x00 | 0x01, ..] => Binary::Key,
+        first if first.starts_with(&SIGNED_DATA) => Binary::Pkcs7,
+        [0x30, ..] => Binary::Certificate,
+        _ => Binary::Unknown,
+    }
+}
+
 /// Reads a PEM file: text around the sections, CRLF and a byte order mark are allowed.
 ///
 /// # Errors
@@ -69,8 +127,8 @@ pub enum PemError {
 pub fn read_pem(bytes: &[u8]) -> Result<Pem, PemError> {
     let text = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
     let is_pem = text.windows(11).any(|part| part == b"-----BEGIN ");
-    if !is_pem && (text.contains(&0) || text.first() == Some(&0x30)) {
-        return Err(PemError::Binary);
+    if !is_pem && (text.contains(&0) || std::str::from_utf8(text).is_err() || text.first() == Some(&0x30)) {
+        return Err(PemError::Binary(binary(text)));
     }
     let mut pem = Pem::default();
     for item in rustls_pemfile::read_all(&mut BufReader::new(text)) {
@@ -292,7 +350,7 @@ mod tests {
     fn says_what_is_wrong() {
         let (one, _) = made(true, "a.example");
         let der = read_pem(one.as_bytes()).unwrap().certs[0].der.clone();
-        assert_eq!(read_pem(&der).unwrap_err(), PemError::Binary);
+        assert_eq!(read_pem(&der).unwrap_err(), PemError::Binary(Binary::Certificate));
         assert_eq!(read_pem(b"").unwrap_err(), PemError::Empty);
         assert_eq!(read_pem(b"hello").unwrap_err(), PemError::Empty);
         assert!(matches!(read_pem(&one.as_bytes()[..200]).unwrap_err(), PemError::Malformed(_)));

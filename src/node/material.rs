@@ -1,23 +1,25 @@
-//! The spec's document and the files that it references.
+//! The spec's documents and the files that they reference.
 
 use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use super::root::Root;
+use super::root::{Last, Root};
 use crate::model::path::NodePath;
 use crate::model::tree::{Found, Tree};
 use crate::runtime::Wish;
+use crate::spec::documents::Document;
 use crate::spec::load::LARGEST;
+use crate::spec::notation::Notation;
 use crate::spec::reference::{Location, Reference};
 
-/// A document as it was found.
+/// The documents of a spec as they were found.
 #[derive(Debug)]
-pub struct Document {
-    /// The file, as it is named in messages.
+pub struct Documents {
+    /// The file or folder, as it is named in messages.
     pub name: String,
-    /// Its bytes; at most one more than is allowed, so that "too large" can be told.
-    pub bytes: Vec<u8>,
+    /// At least one, in the order of their names; at most one byte more than is allowed, so that "too large" can be told.
+    pub documents: Vec<Document>,
     /// The folder in which relative references are looked for; `None` for standard input.
     pub folder: Option<PathBuf>,
 }
@@ -31,15 +33,21 @@ pub enum MaterialError {
         /// The file.
         name: String,
         /// What the system said.
-        why: std::io::Error,
+        why: String,
     },
-    /// A folder without a document, or with several.
-    #[error("the spec folder {name} holds {found} documents (*.toml)")]
-    NotOne {
+    /// One of a folder's cannot be read.
+    #[error("the document {name} cannot be read: {why}")]
+    InFolder {
+        /// The file.
+        name: String,
+        /// What is in the way.
+        why: String,
+    },
+    /// A folder without a document.
+    #[error("the spec folder {name} holds no document (*.toml, *.yaml, *.yml)")]
+    Empty {
         /// The folder.
         name: String,
-        /// How many.
-        found: usize,
     },
 }
 
@@ -49,43 +57,59 @@ impl MaterialError {
     pub fn help(&self) -> String {
         match self {
             Self::Unreadable { name, .. } => format!("write the spec to {name}, or name another file with --spec"),
-            Self::NotOne { .. } => "keep exactly one document in the folder, or name the file with --spec".to_owned(),
+            Self::InFolder { .. } => "put the document itself into the folder, readable for nodeprep, or take the name out".to_owned(),
+            Self::Empty { .. } => "put a document into the folder, or name another one with --spec".to_owned(),
         }
     }
 }
 
-/// Reads the document at `spec`: a file, `-` for standard input, or a folder with one `*.toml` (names that begin with a dot
-/// are passed over).
+/// Reads the documents at `spec`: a file, `-` for standard input, or a folder: its `*.toml`, `*.yaml` and `*.yml` whose names
+/// do not begin with a dot, through links only where these stay in the folder (as those of a mounted `ConfigMap` do).
 ///
 /// # Errors
-/// When there is nothing to read.
-pub fn document(spec: &Path) -> Result<Document, MaterialError> {
+/// When there is nothing to read: everything that cannot be.
+pub fn documents(spec: &Path) -> Result<Documents, Vec<MaterialError>> {
     let name = spec.display().to_string();
-    let unreadable = |name: &str, why| MaterialError::Unreadable { name: name.to_owned(), why };
+    let unreadable = |name: &str, why: &std::io::Error| vec![MaterialError::Unreadable { name: name.to_owned(), why: why.to_string() }];
     let most = LARGEST as u64 + 1;
     let mut bytes = Vec::new();
     if name == "-" {
-        std::io::stdin().take(most).read_to_end(&mut bytes).map_err(|why| unreadable("on standard input", why))?;
-        return Ok(Document { name: "standard input".to_owned(), bytes, folder: None });
+        std::io::stdin().take(most).read_to_end(&mut bytes).map_err(|why| unreadable("on standard input", &why))?;
+        let name = "standard input".to_owned();
+        return Ok(Documents { name: name.clone(), documents: vec![Document { file: name, bytes }], folder: None });
     }
-    let mut file = spec.to_owned();
     if spec.is_dir() {
-        let names = std::fs::read_dir(spec).map_err(|why| unreadable(&name, why))?;
-        let mut found: Vec<PathBuf> = names.flatten().map(|entry| entry.path()).collect();
-        found.retain(|path| {
-            let hidden = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
-            !hidden && path.extension().is_some_and(|ending| ending == "toml")
-        });
-        match found.pop() {
-            Some(only) if found.is_empty() => file = only,
-            other => return Err(MaterialError::NotOne { name, found: found.len() + usize::from(other.is_some()) }),
+        return in_folder(spec, name);
+    }
+    let opened = std::fs::File::open(spec).map_err(|why| unreadable(&name, &why))?;
+    opened.take(most).read_to_end(&mut bytes).map_err(|why| unreadable(&name, &why))?;
+    let folder = spec.parent().map(|folder| if folder.as_os_str().is_empty() { PathBuf::from(".") } else { folder.to_owned() });
+    Ok(Documents { name: name.clone(), documents: vec![Document { file: name, bytes }], folder })
+}
+
+fn in_folder(folder: &Path, name: String) -> Result<Documents, Vec<MaterialError>> {
+    let unreadable = |name: &str, why: String| MaterialError::Unreadable { name: name.to_owned(), why };
+    let names = std::fs::read_dir(folder).map_err(|why| vec![unreadable(&name, why.to_string())])?;
+    let mut names: Vec<String> = names.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+    names.retain(|name| !name.starts_with('.') && Notation::of_name(name).is_some());
+    names.sort();
+    if names.is_empty() {
+        return Err(vec![MaterialError::Empty { name }]);
+    }
+    let root = Root::open(folder).map_err(|why| vec![unreadable(&name, why.to_string())])?;
+    let (mut documents, mut wrong) = (Vec::new(), Vec::new());
+    for file in names {
+        let shown = folder.join(&file).display().to_string();
+        match beside(&root, &file) {
+            Ok(bytes) => documents.push(Document { file: shown, bytes }),
+            Err(why) => wrong.push(MaterialError::InFolder { name: shown, why }),
         }
     }
-    let name = file.display().to_string();
-    let opened = std::fs::File::open(&file).map_err(|why| unreadable(&name, why))?;
-    opened.take(most).read_to_end(&mut bytes).map_err(|why| unreadable(&name, why))?;
-    let folder = file.parent().map(|folder| if folder.as_os_str().is_empty() { PathBuf::from(".") } else { folder.to_owned() });
-    Ok(Document { name, bytes, folder })
+    if !wrong.is_empty() {
+        return Err(wrong);
+    }
+    let name = if let [only] = documents.as_slice() { only.file.clone() } else { name };
+    Ok(Documents { name, documents, folder: Some(folder.to_owned()) })
 }
 
 /// Reads the files that a document references, by [`Reference::written`]: relative ones below `folder`, never through a link
@@ -96,7 +120,7 @@ pub fn materials(folder: Option<&Path>, node: Option<&Root>, references: &[Refer
     let mut materials = BTreeMap::new();
     for reference in references {
         let content = match (&reference.location, &opened, node) {
-            (Location::Beside(name), Some(Ok(folder)), _) => inside(folder, &NodePath::root().join(name)),
+            (Location::Beside(name), Some(Ok(folder)), _) => beside(folder, name),
             (Location::Beside(_), Some(Err(why)), _) => Err(why.clone()),
             (Location::Beside(_), None, _) => {
                 Err("a document from standard input has no folder to look in; name one with --material".to_owned())
@@ -109,11 +133,41 @@ pub fn materials(folder: Option<&Path>, node: Option<&Root>, references: &[Refer
     materials
 }
 
+/// A file of a folder, never through a link that leaves it.
+fn beside(folder: &Root, name: &str) -> Result<Vec<u8>, String> {
+    let path = NodePath::root().join(name);
+    let mut leaving = None;
+    // where the way ends is told by `inside`
+    let _ = folder.walk(&path, Last::Follow, &mut |here, name, to| {
+        if leaving.is_none() && leaves(&here.path, to) {
+            let link = here.path.join(name);
+            leaving = Some(format!("its link {} leads to {to}, out of the folder", link.as_str().trim_start_matches('/')));
+        }
+    });
+    leaving.map_or_else(|| inside(folder, &path), Err)
+}
+
+/// Whether a link in the folder `here` leads above the root.
+fn leaves(here: &NodePath, to: &str) -> bool {
+    if to.starts_with('/') {
+        return true;
+    }
+    let mut depth = here.components().count();
+    for part in to.split('/').filter(|part| !matches!(*part, "" | ".")) {
+        match (part, depth) {
+            ("..", 0) => return true,
+            ("..", _) => depth -= 1,
+            _ => depth += 1,
+        }
+    }
+    false
+}
+
 fn inside(root: &Root, path: &NodePath) -> Result<Vec<u8>, String> {
     let tree: Tree = super::read::read(root, |_| vec![Wish::path(path.clone())]);
     match tree.find(path) {
         Found::File(bytes, _) => Ok(bytes.to_vec()),
-        Found::Absent | Found::Unread => Err("it does not exist (links that leave the folder are not followed)".to_owned()),
+        Found::Absent | Found::Unread => Err("it does not exist".to_owned()),
         Found::Dir(_) => Err("it is a folder".to_owned()),
         Found::Unreadable(why) => Err(why.to_owned()),
     }

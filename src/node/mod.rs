@@ -18,6 +18,7 @@ pub mod material;
 mod meta;
 pub mod probe;
 pub mod read;
+pub mod render;
 pub mod root;
 mod stage;
 mod survey;

@@ -59,6 +59,8 @@ pub struct RawCa {
     pub file: Option<At<String>>,
     /// `pem`.
     pub pem: Option<At<String>>,
+    /// `sha256`.
+    pub sha256: Option<At<String>>,
     /// `trust`.
     pub scope: Option<Scope>,
     /// A key that could hold the certificates is there but wrong, and reported.
@@ -80,6 +82,8 @@ pub struct RawRegistry {
     pub client_key: Option<At<String>>,
     /// `credentials`.
     pub credentials: Option<At<String>>,
+    /// `client_cert_sha256`, `client_key_sha256` and `credentials_sha256`.
+    pub sha256: [Option<At<String>>; 3],
     /// `insecure`.
     pub insecure: Option<At<bool>>,
     /// `allow_plaintext_credentials`.
@@ -128,6 +132,7 @@ pub fn decode(root: &Node, problems: &mut Problems<'_>) -> Raw {
             name: row.text("name"),
             file: row.text("file"),
             pem: row.text("pem"),
+            sha256: row.text("sha256"),
             scope: row.text("trust").map(|word| if word.value == "registries" { Scope::Registries } else { Scope::System }),
             source_reported: row.reported,
         });
@@ -141,6 +146,7 @@ pub fn decode(root: &Node, problems: &mut Problems<'_>) -> Raw {
             client_cert: row.text("client_cert"),
             client_key: row.text("client_key"),
             credentials: row.text("credentials"),
+            sha256: ["client_cert_sha256", "client_key_sha256", "credentials_sha256"].map(|name| row.text(name)),
             insecure: row.flag("insecure"),
             allow_plaintext_credentials: row.flag("allow_plaintext_credentials").is_some_and(|flag| flag.value),
         });

@@ -261,7 +261,7 @@ pub const ROWS: &[Row] = &[
         fallback: None,
         family: Family::Containerd,
         verdict: Verdict::Since { version: IPV6_REFERENCES, before: &Verdict::Refused { reason: NO_IPV6, instead: DNS_NAME } },
-        proof: &["vectors/containerd/T33"],
+        proof: &["flow/containerd-1.6-ipv6", "vectors/containerd/T33"],
     },
     refused(Subject::Ipv6Source, Family::Containers, NO_IPV6, DNS_NAME).shown_by(&["vectors/containers/R28"]),
     Row {
@@ -274,7 +274,7 @@ pub const ROWS: &[Row] = &[
                 note: "it is used as an endpoint, but references to it cannot be parsed: no image is pulled from there by that name",
             },
         },
-        proof: &["real/ipv6"],
+        proof: &["real/ipv6", "flow/containerd-1.6-ipv6-endpoint", "vectors/containerd/T33"],
     },
     refused(Subject::Ipv6, Family::Containers, NO_IPV6, DNS_NAME).shown_by(&["vectors/containers/R28"]),
     yes(Subject::BareEndpoint, Family::Containerd).shown_by(&["vectors/containerd/T35"]),
@@ -389,11 +389,11 @@ impl Subject {
     }
 }
 
-/// What of `spec` this runtime cannot express as it is meant. Where that depends on the version, it is refused when one of
-/// `dialects`, of which the files must be right for each, cannot; without any it is a note, for a fleet may have either. `there`: the runtimes
-/// beside which it is.
+/// What of `spec` this runtime cannot express as it is meant. `there`: the runtimes beside which it is. Where that depends on the
+/// version, it is refused when one of `dialects`, of which the files must be right for each, cannot; without any it is a note,
+/// for a fleet may have either.
 #[must_use]
-pub fn gaps(spec: &Spec, runtime: Runtime, dialects: &[Dialect], there: &[Runtime]) -> Vec<Gap> {
+pub fn gaps(spec: &Spec, runtime: Runtime, there: &[Runtime], dialects: &[Dialect]) -> Vec<Gap> {
     let family = Family::of(runtime);
     let spec = &*spec.scoped(runtime);
     let mut gaps = Vec::new();
@@ -431,7 +431,7 @@ pub fn proof(spec: &Spec) -> Vec<Problem> {
     let mut seen: BTreeSet<String> = BTreeSet::new();
     let named = spec.runtimes.as_deref();
     let there = named.unwrap_or(&Runtime::ALL);
-    let all = there.iter().flat_map(|runtime| gaps(spec, *runtime, &[], there)).map(|gap| gap.problem);
+    let all = there.iter().flat_map(|runtime| gaps(spec, *runtime, there, &[])).map(|gap| gap.problem);
     let fresh = all.filter(|problem| seen.insert(problem.what.clone()));
     fresh.map(|problem| if named.is_some() { problem } else { Problem { severity: Severity::Note, ..problem } }).collect()
 }
@@ -464,6 +464,10 @@ fn occurrences(spec: &Spec, row: &Row, there: &[Runtime]) -> Vec<(String, Option
             let below = spec.mirrors.iter().filter(|mirror| mirror.source.below_host().is_some() && !mirror.widen);
             below.map(|mirror| (format!("source {}", mirror.source), Some(mirror.at.clone()))).collect()
         }
+        Subject::Ipv6Source => {
+            let found = spec.mirrors.iter().filter(|mirror| mirror.source.host().is_some_and(Host::is_ipv6));
+            found.map(|mirror| (format!("source {}", mirror.source), Some(mirror.at.clone()))).collect()
+        }
         Subject::WidenedSource | Subject::WidenedEndpoint | Subject::WidenedBeside => widened(spec, row.subject),
         Subject::DomainSource => sources(&|mirror| matches!(mirror.source, Source::Domain(_))),
         Subject::DomainShort => short_below_domains(spec),
@@ -476,10 +480,6 @@ fn occurrences(spec: &Spec, row: &Row, there: &[Runtime]) -> Vec<(String, Option
             let both = [Runtime::Crio, Runtime::Podman].iter().all(|runtime| there.contains(runtime));
             let one = |only: &Vec<Runtime>| only.contains(&Runtime::Crio) != only.contains(&Runtime::Podman);
             sources(&|mirror| both && mirror.runtimes.as_ref().is_some_and(one))
-        }
-        Subject::Ipv6Source => {
-            let found = spec.mirrors.iter().filter(|mirror| mirror.source.host().is_some_and(Host::is_ipv6));
-            found.map(|mirror| (format!("source {}", mirror.source), Some(mirror.at.clone()))).collect()
         }
         Subject::Ipv6 => {
             let found = spec.access.iter().filter(|(host, _)| host.is_ipv6());
@@ -706,7 +706,7 @@ mod tests {
     }
 
     fn refusals(text: &str, runtime: Runtime) -> Vec<Subject> {
-        let gaps = gaps(&spec(text), runtime, &[], &Runtime::ALL).into_iter().filter(|gap| gap.problem.severity == Severity::Error);
+        let gaps = gaps(&spec(text), runtime, &Runtime::ALL, &[]).into_iter().filter(|gap| gap.problem.severity == Severity::Error);
         gaps.map(|gap| gap.row.subject).collect()
     }
 
@@ -772,7 +772,7 @@ mod tests {
         let spec = spec(&mirror("[2001:db8::1]:5000", "m.corp"));
         let found = |dialects: &[Class]| {
             let dialects: Vec<Dialect> = dialects.iter().copied().map(Dialect::Containerd).collect();
-            let gaps = gaps(&spec, Runtime::Containerd, &dialects, &[]).into_iter();
+            let gaps = gaps(&spec, Runtime::Containerd, &Runtime::ALL, &dialects).into_iter();
             gaps.filter(|gap| gap.row.subject == Subject::Ipv6Source).map(|gap| gap.problem.severity).collect::<Vec<_>>()
         };
         assert_eq!(found(&[Class::V1_6_32]), [Severity::Error]);

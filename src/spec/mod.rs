@@ -1,9 +1,9 @@
 //! What the user wrote: one document for a whole fleet.
 //!
-//! What lives here: the document with the place of every value ([`document`], [`text`]), the table that decodes it ([`table`],
-//! [`decode`]), closing it over the files that it references ([`load`], [`mod@reference`]), what is wrong with it
-//! ([`validate`], [`problems`]), its meaning ([`mod@intent`]), what of it is for one runtime ([`scope`]), what a runtime can
-//! express of that ([`express`]), what a node adds to it for one target ([`mod@adopt`]).
+//! What lives here: the documents with the place of every value ([`documents`], [`document`], [`yaml`], [`text`]), the table that
+//! decodes them ([`table`], [`decode`], [`schema`]), closing it over the files that it references ([`load`], [`mod@reference`]),
+//! what is wrong with it ([`validate`], [`problems`]), its meaning ([`mod@intent`]), what of it is for one runtime ([`scope`]), what
+//! a runtime can express of that ([`express`]), what a node adds to it for one target ([`mod@adopt`]).
 //! What must not: effects (referenced files arrive as bytes), any runtime's or file format's words.
 //!
 //! A [`Spec`] is closed and resolved: every referenced file is inside, every default filled in, every value valid. What is
@@ -23,6 +23,7 @@ pub mod notation;
 pub mod problems;
 pub mod reference;
 pub mod requires;
+pub mod schema;
 pub mod scope;
 pub mod table;
 pub mod text;

@@ -216,8 +216,12 @@ pub const CA: TableDef = TableDef {
             "Who trusts it (default \"system\").",
         )
         .elsewhere(&["scope"]),
+        key("sha256", Kind::Text, "sha256 = \"e3b0c442…\"", "SHA-256 of `file` in hexadecimal: any other file is an error.").elsewhere(&[
+            "digest",
+            "checksum",
+            "fingerprint",
+        ]),
         later("url", "url = \"internal-root-2026.pem\"", "The certificates at the same origin as a document from a URL."),
-        later("sha256", "sha256 = \"…\"", "Digest of what stands at `url`."),
     ],
 };
 
@@ -243,6 +247,9 @@ pub const REGISTRY: TableDef = TableDef {
             .elsewhere(&["key", "key_file"]),
         key("credentials", Kind::Text, "credentials = \"pull-secret.json\"", "A dockerconfigjson file, as in an imagePullSecret.")
             .elsewhere(&["auth_file", "authfile", "pull_secret", "pullsecret", "login", "username", "user"]),
+        key("client_cert_sha256", Kind::Text, "client_cert_sha256 = \"e3b0c442…\"", "SHA-256 of the file `client_cert`."),
+        key("client_key_sha256", Kind::Text, "client_key_sha256 = \"e3b0c442…\"", "SHA-256 of the file `client_key`."),
+        key("credentials_sha256", Kind::Text, "credentials_sha256 = \"e3b0c442…\"", "SHA-256 of the file `credentials`."),
         key(
             "insecure",
             Kind::Flag,

@@ -94,11 +94,20 @@ impl Builder<'_> {
     }
 
     fn syntax(&self, info: &str, marker: Marker) -> SyntaxError {
-        let at = self.byte(marker);
+        let mut at = self.byte(marker);
+        let keyless = info.contains("simple key expect");
+        if keyless {
+            // noticed on a later line
+            let told = self.text[..at].trim_end();
+            let line = told.rfind('\n').map_or(0, |end| end + 1);
+            at = line + told[line..].len() - told[line..].trim_start().len();
+        }
         let line = self.text[..at].rfind('\n').map_or(0, |end| end + 1);
         let indent = self.text[line..].len() - self.text[line..].trim_start_matches([' ', '\t']).len();
         let message = if info.contains("unknown anchor") {
             "aliases (`*name`) are not taken; write the value again".to_owned()
+        } else if keyless {
+            "a line without `:` stands where a key and its value belong".to_owned()
         } else if info.contains("recursion limit") {
             format!("more than {DEEPEST} levels of lists and mappings")
         } else if self.text[line..line + indent].contains('\t') {

@@ -2,8 +2,8 @@
 //!
 //! What lives here: a constant table of families ([`family::FAMILIES`]), which one a node belongs to ([`family()`]), the
 //! anchor files that a spec wants ([`want`]), and what shows that they arrived ([`missing`]). What must not: effects (running
-//! the command is the node's), any runtime's knowledge. Facts: `runtime-semantics.md` section 6; sources of the single rows
-//! stand in `docs/trust-stores.md`.
+//! the command is the node's), any runtime's knowledge. Facts: `runtime-semantics.md` section 6; where each family's rules come
+//! from stands in `fixtures/trust/*/rules.txt`.
 //!
 //! Exit codes of the stores' commands prove nothing anywhere: only fingerprints in the bundle file do.
 
@@ -14,7 +14,7 @@ mod told;
 use std::collections::BTreeSet;
 
 pub use family::{CertsPerFile, Family, Reads};
-pub use told::{by_api, family};
+pub use told::{by_api, family, markdown as refused_markdown};
 
 use crate::desired::{Part, Refusal, Target, Want, Whole};
 use crate::model::cert::{Cert, fingerprints};
@@ -90,11 +90,20 @@ pub fn want(spec: &Spec, family: &Result<&'static Family, Problem>, tree: &Tree)
     part
 }
 
-/// Why nothing can be done on a running node: anchors change or are not in the bundle yet, and the command is not there.
+/// Why nothing can be done on a running node: the command is not there.
 #[must_use]
-pub fn lacks_tool(spec: &Spec, tree: &Tree) -> Option<Problem> {
+pub fn lacks_tool(tree: &Tree) -> Option<Problem> {
     let family = family(tree).ok()?;
-    (!has_tool(family, tree) && !missing(spec, family, tree).is_empty()).then(|| no_tool(family))
+    (!has_tool(family, tree)).then(|| no_tool(family))
+}
+
+/// Whether a refresh will be needed: anchors come, change or go (`ours` are those that are there),
+/// or the bundle lacks some.
+#[must_use]
+pub fn needs_refresh<'a>(spec: &Spec, part: &Part, mut ours: impl Iterator<Item = &'a NodePath>, tree: &Tree) -> bool {
+    let as_wanted = |(path, want): (&NodePath, &Want)| matches!(want, Want::Whole(whole) if tree.bytes(path) == Some(&whole.content.bytes));
+    let lacks = family(tree).is_ok_and(|family| !missing(spec, family, tree).is_empty());
+    lacks || !part.wants.iter().all(as_wanted) || ours.any(|path| !part.wants.contains_key(path))
 }
 
 fn has_tool(family: &Family, tree: &Tree) -> bool {

@@ -1,5 +1,7 @@
 //! Which family a node belongs to: by os-release, else by what is there; never guessed (`runtime-semantics.md` 6.4).
 
+use std::fmt::Write as _;
+
 use super::family::{FAMILIES, Family};
 use crate::model::path::NodePath;
 use crate::model::problem::Problem;
@@ -93,6 +95,17 @@ impl Other {
         };
         Problem::error("trust-family", what, self.help)
     }
+}
+
+/// What is refused, as the document shows it.
+#[must_use]
+pub fn markdown() -> String {
+    let mut text = String::from("| distribution | what is left alone | instead |\n|---|---|---|\n");
+    for other in &OTHERS {
+        let what = if other.by_api { "every target" } else { "the trust store" };
+        let _ = writeln!(text, "| {} | {what} | {} |", other.name, other.help);
+    }
+    text
 }
 
 fn os_release(tree: &Tree) -> String {

@@ -5,6 +5,7 @@
 
 mod disk;
 mod foreign;
+mod image;
 mod node;
 mod output;
 mod ownership;

@@ -183,7 +183,7 @@ fn block(value: &Value, indent: usize, out: &mut String) {
         }
         Value::Text(text) if is_plain(text) => writeln!(out, " {text}  # c").unwrap(),
         Value::Text(text) if !text.contains('\'') && !text.chars().any(|c| c.is_control() || c == '\u{2028}') => {
-            writeln!(out, " '{text}'").unwrap()
+            writeln!(out, " '{text}'").unwrap();
         }
         Value::Text(text) if text.len() > 1 && text.ends_with('\n') && !text.contains("\n\n") && text.trim() == text.trim_end() => {
             writeln!(out, " |").unwrap();

@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use super::super::decode::{At, Raw, RawCa, short};
 use super::super::problems::Problems;
+use super::super::reference::Holds;
 use super::super::text::holds_private_key;
 use super::{Materials, SOON_DAYS, pem};
 use crate::model::cert::Cert;
@@ -100,7 +101,7 @@ fn certs(written: &RawCa, name: &str, materials: &mut Materials<'_>, problems: &
             return None;
         }
     };
-    let pem = pem::read(bytes, label, &span, problems)?;
+    let pem = pem::read(bytes, label, Holds::Ca, &span, problems)?;
     if !pem::sections(&pem, label, &span, problems) {
         return None;
     }

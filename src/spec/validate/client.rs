@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use super::super::decode::{At, RawRegistry};
 use super::super::problems::Problems;
+use super::super::reference::Holds;
 use super::{Materials, SOON_DAYS, pem};
 use crate::model::cert::{KeyMatch, key_matches};
 use crate::model::time::Time;
@@ -62,7 +63,7 @@ fn read(
 ) -> Option<Client> {
     let (cert_bytes, key_bytes) = (materials.get(cert, problems), materials.get(key, problems));
     let certs = cert_bytes.and_then(|bytes| {
-        let pem = pem::read(bytes, &cert.value, &cert.span, problems)?;
+        let pem = pem::read(bytes, &cert.value, Holds::ClientCert, &cert.span, problems)?;
         let only_a_key = pem.certs.is_empty() && !pem.keys.is_empty();
         if only_a_key {
             let what = format!("{}: holds a private key and no certificate", cert.value);
@@ -72,7 +73,7 @@ fn read(
         pem::sections(&pem, &cert.value, &cert.span, problems).then_some(pem.certs)
     });
     let key_pem = key_bytes.and_then(|bytes| {
-        let pem = pem::read(bytes, &key.value, &key.span, problems)?;
+        let pem = pem::read(bytes, &key.value, Holds::ClientKey, &key.span, problems)?;
         let first = pem.keys.into_iter().next();
         if first.is_none() {
             let what = format!("{}: holds no private key", key.value);

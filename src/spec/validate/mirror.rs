@@ -166,7 +166,7 @@ struct Seen(BTreeMap<String, Vec<Known>>);
 
 struct Known {
     name: String,
-    at: Place,
+    place: Place,
     runtimes: Option<BTreeSet<Runtime>>,
 }
 
@@ -183,8 +183,8 @@ impl Seen {
             _ => true,
         };
         let all = self.0.entry(key).or_default();
-        if let Some(Known { name, at, .. }) = all.iter().find(meets) {
-            let place = problems.text().seen_from(at, span.start);
+        if let Some(Known { name, place, .. }) = all.iter().find(meets) {
+            let place = problems.text().seen_from(place, span.start);
             let what = if *name == source.to_string() {
                 format!("source {source} is mirrored twice, first {place}")
             } else {
@@ -193,6 +193,7 @@ impl Seen {
             problems.error("duplicate", span, what, "put the endpoints of both into one [[mirror]]");
             return;
         }
-        all.push(Known { name: source.to_string(), at: problems.text().place(span.start), runtimes });
+        let place = problems.text().place(span.start);
+        all.push(Known { name: source.to_string(), place, runtimes });
     }
 }

@@ -9,6 +9,7 @@ mod credentials;
 mod mirror;
 mod name;
 mod pem;
+mod pin;
 mod registry;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -101,6 +102,7 @@ pub fn validate(raw: &Raw, materials: &mut Materials<'_>, now: Option<Time>, pro
     let pause = pause(raw, problems);
     let registries = registry::check(raw, &cas, materials, now, problems);
     let access = access::build(raw, &cas, &mirrors, registries, pause.as_ref(), problems);
+    pin::check(raw, materials, problems);
     pull_secrets(&mirrors, runtimes.as_deref(), problems);
     Spec {
         file: problems.text().file().clone(),
