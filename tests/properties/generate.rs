@@ -30,6 +30,8 @@ pub const MIRRORS: [&str; 6] = [
     "second.corp.example:443",
     "plain.corp.example:8080",
 ];
+/// Sources that may be blocked: none of them is mirrored.
+const BLOCKED: [&str; 4] = ["gcr.io", "evil.example.org:5000", "quay.io/team/evil", "blocked.example.org"];
 const PREFIXES: [&str; 5] = ["", "docker.io", "hub", "hub/proxy", "quay.io"];
 
 /// Sources that are for more than one registry, and the runtimes that they are for.
@@ -48,6 +50,8 @@ pub struct Mirror {
     pub source: &'static str,
     pub path: &'static str,
     pub endpoints: Vec<(usize, &'static str)>,
+    /// What the first endpoint has of its own.
+    pub options: &'static str,
     pub fallback: Option<bool>,
     /// The runtime that it is for, where it is not for all.
     pub only: Option<&'static str>,
@@ -66,6 +70,7 @@ pub struct Draft {
     pub narrow_ca: bool,
     pub pause: bool,
     pub deny: bool,
+    pub blocked: Vec<&'static str>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,14 +85,23 @@ pub enum Access {
 fn mirror() -> impl Strategy<Value = Mirror> {
     let endpoints = subsequence((0..MIRRORS.len()).collect::<Vec<_>>(), 1..=3).prop_shuffle();
     let path = select(&PATHS[..]);
+    // a header and `pull = "tag"` are each refused by one of the families
+    let options = prop_oneof![
+        120 => Just(""),
+        16 => Just("pull = \"digest\""),
+        8 => Just("timeout = \"1500ms\""),
+        8 => Just("pull = \"digest\", timeout = \"1m\""),
+        1 => Just("pull = \"tag\""),
+        1 => Just("header = { X-Team = \"a\", X-Site = \"b\" }"),
+    ];
     let only = proptest::option::weighted(0.15, select(&["containerd", "podman"][..]));
     let fallback = proptest::option::weighted(0.3, any::<bool>());
     let prefixes = vec(select(&PREFIXES[..]), 3);
     let other = proptest::bool::weighted(0.3);
-    (select(&SOURCES[..]), path, endpoints, prefixes, fallback, only, other).prop_map(
-        |(source, path, hosts, prefixes, fallback, only, other)| {
+    (select(&SOURCES[..]), path, endpoints, prefixes, fallback, only, other, options).prop_map(
+        |(source, path, hosts, prefixes, fallback, only, other, options)| {
             let endpoints = hosts.into_iter().zip(prefixes).collect();
-            Mirror { source, path, endpoints, fallback, only, other }
+            Mirror { source, path, endpoints, options, fallback, only, other }
         },
     )
 }
@@ -101,11 +115,13 @@ pub fn draft() -> impl Strategy<Value = Draft> {
         2 => Just(Access::Login),
         2 => Just(Access::Client),
     ];
+    let blocked = vec(select(&BLOCKED[..]), 0..2);
     let switches = (any::<bool>(), any::<bool>(), any::<bool>(), proptest::bool::weighted(0.125), proptest::bool::weighted(0.3));
     // now and then one is for everybody, which somebody cannot express
     let wide = vec((mirror(), select(&WIDE[..]), proptest::bool::weighted(0.03)), 0..3);
-    (vec(mirror(), 1..6), wide, vec(access, MIRRORS.len()), 0..3usize, switches).prop_map(
-        |(mut mirrors, wide, access, cas, (never, narrow_ca, pause, below, deny))| {
+    (vec(mirror(), 1..6), wide, vec(access, MIRRORS.len()), 0..3usize, switches, blocked).prop_map(
+        |(mut mirrors, wide, access, cas, (never, narrow_ca, pause, below, deny), mut blocked)| {
+            blocked.retain(|source| below || !source.contains('/'));
             let mut seen = BTreeSet::new();
             mirrors.iter_mut().filter(|_| !below).for_each(|mirror| mirror.path = "");
             let wide = wide.into_iter().map(|(mirror, (source, only), all)| {
@@ -115,7 +131,7 @@ pub fn draft() -> impl Strategy<Value = Draft> {
             });
             mirrors.extend(wide);
             let mirrors = mirrors.into_iter().filter(|mirror| seen.insert((mirror.source, mirror.path))).collect();
-            Draft { never, mirrors, access, cas, narrow_ca, pause, deny }
+            Draft { never, mirrors, access, cas, narrow_ca, pause, deny, blocked }
         },
     )
 }
@@ -156,10 +172,15 @@ impl Draft {
             let endpoints: Vec<String> = mirror
                 .endpoints
                 .iter()
-                .map(|(host, prefix)| {
+                .enumerate()
+                .map(|(number, (host, prefix))| {
                     let scheme = if self.access[*host] == Access::Plain { "http://" } else { "" };
                     let slash = if prefix.is_empty() { "" } else { "/" };
-                    format!("\"{scheme}{}{slash}{prefix}{end}\"", MIRRORS[*host])
+                    let location = format!("\"{scheme}{}{slash}{prefix}{end}\"", MIRRORS[*host]);
+                    if number > 0 || mirror.options.is_empty() {
+                        return location;
+                    }
+                    format!("{{ location = {location}, {} }}", mirror.options)
                 })
                 .collect();
             let source = match (mirror.other, mirror.path) {
@@ -176,6 +197,9 @@ impl Draft {
             if let Some(never) = mirror.fallback {
                 let _ = writeln!(text, "fallback = \"{}\"", if never { "never" } else { "upstream" });
             }
+        }
+        for source in &self.blocked {
+            let _ = write!(text, "\n[[blocked]]\nsource = \"{source}\"\n");
         }
         if self.pause {
             text.push_str("\n[runtime]\npause_image = \"harbor.corp.example/k8s/pause:3.10\"\n");
@@ -195,6 +219,7 @@ pub fn images() -> impl Strategy<Value = Vec<String>> {
         // below domains, and beside them
         2 => select(&["x.example.com", "a.b.hub.corp.example", "new.io", "hub.iodine.io", "new.io:5000", "localhost:6000", "corp.example"][..])
             .prop_map(ToOwned::to_owned),
+        1 => select(&["gcr.io", "gcr.io:443", "evil.example.org:5000", "quay.io/team/evil"][..]).prop_map(ToOwned::to_owned),
     ];
     let path = select(&["library/nginx", "team/app", "team/app/deep", "team-b/x", "x", "team", "library"][..]);
     let reference = prop_oneof![Just(":1.25".to_owned()), Just(String::new()), Just(format!("@sha256:{}", "a".repeat(64)))];
