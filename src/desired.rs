@@ -89,7 +89,9 @@ fn express(spec: &Spec, found: &[FoundRuntime], tree: &Tree, part: &mut Part) {
             continue;
         }
         // containers/image's room tells more of ports than the table does
-        for gap in gaps(spec, reader.runtime, &there, &reader.dialects(tree)).into_iter().filter(|gap| gap.row.subject != Subject::PortlessSource) {
+        for gap in
+            gaps(spec, reader.runtime, &there, &reader.dialects(tree)).into_iter().filter(|gap| gap.row.subject != Subject::PortlessSource)
+        {
             let list = if gap.problem.severity == Severity::Error { &mut refused } else { &mut part.notes };
             if !list.contains(&gap.problem) {
                 list.push(gap.problem);

@@ -346,8 +346,8 @@ pub const BLOCKED: TableDef = TableDef {
     doc: "A source from which nothing is pulled, under none of its names.",
     fields: &[
         key("source", Kind::Text, "source = \"docker.io\"", "What is blocked: as the `source` of a [[mirror]].")
-        .required()
-        .elsewhere(&["prefix", "registry", "location", "host"]),
+            .required()
+            .elsewhere(&["prefix", "registry", "location", "host"]),
         key("runtimes", Kind::Texts, "runtimes = [\"podman\", \"crio\"]", "Only for these runtimes (default: for all).")
             .elsewhere(&["targets", "only"]),
     ],
@@ -365,7 +365,7 @@ pub const RUNTIME: TableDef = TableDef {
             "search",
             Kind::Texts,
             "search = [\"docker.io\"]",
-            "Registries in which CRI-O and Podman look for names without one, in order.",
+            "Registries in which CRI-O and Podman look for names without one, in order (skopeo and containerd: always docker.io).",
         )
         .elsewhere(&["unqualified_search_registries", "search_registries", "registries"]),
     ],

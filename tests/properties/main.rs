@@ -114,7 +114,9 @@ fn resolve_equals_intent_or_the_table_says_why() {
                 }
                 all = false;
                 let there = [Runtime::Containerd, Runtime::Podman];
-                let gaps = |reader: &&nodeprep::runtime::FoundRuntime| express::gaps(&spec, reader.runtime, &there, &reader.dialects(&snapshot.tree));
+                let gaps = |reader: &&nodeprep::runtime::FoundRuntime| {
+                    express::gaps(&spec, reader.runtime, &there, &reader.dialects(&snapshot.tree))
+                };
                 let rows: Vec<_> = readers.iter().flat_map(gaps).collect();
                 let confirmed = rows.iter().any(|gap| gap.problem.severity == Severity::Error);
                 prop_assert!(confirmed, "{} is refused, but no row says so: {refusal:?}\n{}", part.part.target, draft.text());
