@@ -7,7 +7,6 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
-use super::domains::{denied, loses_to_its_domain};
 use super::scope::{self, Narrow};
 use super::validate::canonical;
 use super::{Fallback, Source, Spec, Unlisted};
@@ -84,6 +83,10 @@ pub enum Subject {
     Credentials,
     /// `[[blocked]]`.
     Blocked,
+    /// `[runtime] search`.
+    Search,
+    /// The same with more than one registry.
+    SearchSeveral,
     /// `unlisted = "deny"`.
     Deny,
     /// `unlisted = "deny"`, and a name with a label of one letter below a domain that is closed.
@@ -360,6 +363,20 @@ pub const ROWS: &[Row] = &[
     yes(Subject::Blocked, Family::Containerd).shown_by(&["real/blocked"]),
     yes(Subject::Blocked, Family::Containers).shown_by(&["real/blocked", "real/blocked-below"]),
     nearly(
+        Subject::Search,
+        Family::Containerd,
+        "it has no such list: names without a registry are those of docker.io, whatever is said",
+    )
+    .shown_by(&["real/search"]),
+    yes(Subject::Search, Family::Containers).shown_by(&["real/search", "vectors/containers/2.6-search"]),
+    yes(Subject::SearchSeveral, Family::Containerd).shown_by(&["real/search"]),
+    nearly(
+        Subject::SearchSeveral,
+        Family::Containers,
+        "where short-name-mode is \"enforcing\" (CRI-O since 1.34), a name that may be in more than one is refused; such a node is left as it is",
+    )
+    .shown_by(&["flow/search", "vectors/containers/2.5-mode"]),
+    nearly(
         Subject::Deny,
         Family::Containerd,
         "registries on the loopback interface are closed too, unless [[registry]] names them: `_default` speaks for them as well",
@@ -368,7 +385,8 @@ pub const ROWS: &[Row] = &[
     nearly(
         Subject::Deny,
         Family::Containers,
-        "what can be named is closed: the top-level domains of public registries; addresses, names without a dot and other domains stay open",
+        "what can be named is closed: the top-level domains of public registries, or those of `deny_domains`; addresses, names without a dot and \
+         other domains stay open",
     )
     .shown_by(&["real/deny"]),
     yes(Subject::DenyShort, Family::Containerd).shown_by(&["real/deny"]),
@@ -436,6 +454,8 @@ impl Subject {
             Self::ClientCertificate => "`client_cert`",
             Self::Credentials => "`credentials`",
             Self::Blocked => "`[[blocked]]`, of a source that can be expressed",
+            Self::Search => "`search`",
+            Self::SearchSeveral => "`search` with more than one registry",
             Self::Deny => "`unlisted = \"deny\"`",
             Self::DenyShort => "`unlisted = \"deny\"` beside a name such as `x.io`",
         }
@@ -552,15 +572,25 @@ fn occurrences(spec: &Spec, row: &Row, there: &[Runtime]) -> Vec<(String, Option
         Subject::PlainHttp => access(|access| access.scheme == Scheme::Http, "plain HTTP for"),
         Subject::Unverified => access(|access| access.scheme == Scheme::Https && access.insecure, "`insecure` for"),
         Subject::Credentials => access(|access| access.login.is_some(), "credentials for"),
+        Subject::Search => spec.search.iter().map(|_| ("search".to_owned(), None)).collect(),
+        Subject::SearchSeveral => {
+            let several = spec.search.iter().filter(|hosts| hosts.len() > 1);
+            several.map(|hosts| (format!("search with {} registries", hosts.len()), None)).collect()
+        }
         Subject::Deny => {
-            let denied = (spec.unlisted == Unlisted::Deny && spec.all().is_none()).then(|| ("unlisted = \"deny\"".to_owned(), None));
+            let denied = (spec.unlisted == Unlisted::Deny && spec.all().is_none()).then(|| {
+                let all: Vec<String> = spec.deny_domains.iter().flatten().map(ToString::to_string).collect();
+                let closed =
+                    if all.is_empty() || row.family == Family::Containerd { String::new() } else { format!(" with {}", all.join(", ")) };
+                (format!("unlisted = \"deny\"{closed}"), None)
+            });
             denied.into_iter().collect()
         }
         Subject::DenyShort => {
             let denies = spec.unlisted == Unlisted::Deny;
             let sources = spec.mirrors.iter().filter_map(|mirror| Some((mirror.source.host()?, Some(&mirror.at))));
             let hosts = spec.access.iter().map(|(host, access)| (host, access.at.as_ref()));
-            let found: BTreeMap<_, _> = hosts.chain(sources).filter(|(host, _)| denies && loses_to_its_domain(host)).collect();
+            let found: BTreeMap<_, _> = hosts.chain(sources).filter(|(host, _)| denies && spec.loses_to_its_domain(host)).collect();
             found.into_iter().map(|(host, at)| (format!("{host} beside unlisted = \"deny\""), at.cloned())).collect()
         }
     }
@@ -652,6 +682,7 @@ pub fn adapt(spec: &Spec, resolution: Resolution, dialect: Dialect) -> Resolutio
             Resolution { attempts: attempts.collect(), ..resolution }
         }
         Family::Containerd => resolution,
+        Family::Containers if is_searched(spec, &resolution.image) => searched(spec, resolution, dialect),
         // what registries.conf has no name for stays open
         Family::Containers
             if matches!(resolution.end, End::Blocked(_))
@@ -674,6 +705,30 @@ pub fn adapt(spec: &Spec, resolution: Resolution, dialect: Dialect) -> Resolutio
             Resolution { attempts: attempts.collect(), ..resolution }
         }
     }
+}
+
+/// Whether the spec says where an image without registry is looked for.
+fn is_searched(spec: &Spec, image: &ImageRef) -> bool {
+    image.short && spec.search.is_some()
+}
+
+/// The full names that a name without registry stands for.
+pub fn full_names<'a>(spec: &'a Spec, image: &'a ImageRef) -> impl Iterator<Item = ImageRef> + 'a {
+    spec.search.iter().flatten().filter_map(|host| ImageRef::parse(&format!("{host}/{}", image.written)).ok())
+}
+
+/// One registry after the other.
+fn searched(spec: &Spec, resolution: Resolution, dialect: Dialect) -> Resolution {
+    let mut whole = Resolution { attempts: Vec::new(), end: End::Broken("there are no search registries".to_owned()), ..resolution };
+    for image in full_names(spec, &whole.image) {
+        let one = adapt(spec, super::intent::intent(spec, &image), dialect);
+        whole.attempts.extend(one.attempts);
+        whole.end = one.end;
+    }
+    if !whole.attempts.is_empty() && matches!(whole.end, End::Broken(_)) {
+        whole.end = End::Exhausted;
+    }
+    whole
 }
 
 /// Whether containerd asks a registry on the loopback interface in its own way (`runtime-semantics.md` 1.6): one without a
@@ -699,7 +754,7 @@ fn leniently(attempt: Attempt, dialect: Dialect) -> Vec<Attempt> {
 /// even another name of one that the spec does name.
 fn stays_open(spec: &Spec, host: &Host) -> bool {
     let named = |host: &Host| spec.access.contains_key(host) || spec.is_source_host(host);
-    !denied(host) && !named(host) && !host.aliases().iter().any(named)
+    !spec.closes_domain_of(host) && !named(host) && !host.aliases().iter().any(named)
 }
 
 const fn family_of(dialect: Dialect) -> Family {
@@ -727,7 +782,7 @@ pub fn adapted<'a>(spec: &Spec, resolution: &'a Resolution, dialect: Dialect) ->
     let bent = |attempt: &Attempt| matches!(attempt.trust, Trust::Plain | Trust::Unverified) || !attempt.ops.resolve;
     let denied = matches!(resolution.end, End::Blocked(_));
     let adapt = match family_of(dialect) {
-        Family::Containers => denied || resolution.attempts.iter().any(bent),
+        Family::Containers => denied || is_searched(spec, &resolution.image) || resolution.attempts.iter().any(bent),
         Family::Containerd => {
             let image = &resolution.image;
             unreadable(image, dialect) || unresolved(resolution) || is_lenient(spec, &image.host)

@@ -71,6 +71,9 @@ pub struct Draft {
     pub pause: bool,
     pub deny: bool,
     pub blocked: Vec<&'static str>,
+    /// `deny_domains` and `search`.
+    pub own_domains: bool,
+    pub search: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,12 +118,12 @@ pub fn draft() -> impl Strategy<Value = Draft> {
         2 => Just(Access::Login),
         2 => Just(Access::Client),
     ];
-    let blocked = vec(select(&BLOCKED[..]), 0..2);
+    let blocked = (vec(select(&BLOCKED[..]), 0..2), proptest::bool::weighted(0.3), proptest::bool::weighted(0.3));
     let switches = (any::<bool>(), any::<bool>(), any::<bool>(), proptest::bool::weighted(0.125), proptest::bool::weighted(0.3));
     // now and then one is for everybody, which somebody cannot express
     let wide = vec((mirror(), select(&WIDE[..]), proptest::bool::weighted(0.03)), 0..3);
     (vec(mirror(), 1..6), wide, vec(access, MIRRORS.len()), 0..3usize, switches, blocked).prop_map(
-        |(mut mirrors, wide, access, cas, (never, narrow_ca, pause, below, deny), mut blocked)| {
+        |(mut mirrors, wide, access, cas, (never, narrow_ca, pause, below, deny), (mut blocked, own_domains, search))| {
             blocked.retain(|source| below || !source.contains('/'));
             let mut seen = BTreeSet::new();
             mirrors.iter_mut().filter(|_| !below).for_each(|mirror| mirror.path = "");
@@ -131,7 +134,7 @@ pub fn draft() -> impl Strategy<Value = Draft> {
             });
             mirrors.extend(wide);
             let mirrors = mirrors.into_iter().filter(|mirror| seen.insert((mirror.source, mirror.path))).collect();
-            Draft { never, mirrors, access, cas, narrow_ca, pause, deny, blocked }
+            Draft { never, mirrors, access, cas, narrow_ca, pause, deny, blocked, own_domains, search }
         },
     )
 }
@@ -147,6 +150,9 @@ impl Draft {
         let mut text = format!("version = 1\nfallback = \"{}\"\n", if self.never { "never" } else { "upstream" });
         if self.deny {
             text.push_str("unlisted = \"deny\"\n");
+            if self.own_domains {
+                text.push_str("deny_domains = [\"io\", \"corp.example\", \"example.org\"]\n");
+            }
         }
         for number in 0..self.cas {
             let _ = write!(text, "\n[[ca]]\nname = \"ca-{number}\"\nfile = \"ca-{number}.pem\"\n");
@@ -201,8 +207,14 @@ impl Draft {
         for source in &self.blocked {
             let _ = write!(text, "\n[[blocked]]\nsource = \"{source}\"\n");
         }
+        if self.pause || self.search {
+            text.push_str("\n[runtime]\n");
+        }
         if self.pause {
-            text.push_str("\n[runtime]\npause_image = \"harbor.corp.example/k8s/pause:3.10\"\n");
+            text.push_str("pause_image = \"harbor.corp.example/k8s/pause:3.10\"\n");
+        }
+        if self.search {
+            text.push_str("search = [\"harbor.corp.example\", \"docker.io\"]\n");
         }
         text
     }

@@ -12,7 +12,6 @@ use crate::model::place::Place;
 use crate::model::problem::Problem;
 use crate::model::repo::RepoPath;
 use crate::model::suffix::Suffix;
-use crate::spec::domains::DENIED;
 use crate::spec::{Access, Fallback, Mirror, Source, Spec, Unlisted};
 
 /// What a spec is in registries.conf.
@@ -20,6 +19,8 @@ use crate::spec::{Access, Fallback, Mirror, Source, Spec, Unlisted};
 pub struct Entries {
     /// In the spec's order.
     pub registries: Vec<Registry>,
+    /// `unqualified-search-registries`, where the spec has an opinion.
+    pub search: Option<Vec<String>>,
     /// Hosts that are asked, as they are named in references: each has its certs.d folder and its login.
     pub reached: BTreeSet<Host>,
     /// What works, but not quite as one may think.
@@ -31,7 +32,8 @@ pub struct Entries {
 /// Translates a spec.
 #[must_use]
 pub fn entries(spec: &Spec) -> Entries {
-    let mut entries = Entries::default();
+    let search = spec.search.as_ref().map(|hosts| hosts.iter().map(ToString::to_string).collect());
+    let mut entries = Entries { search, ..Entries::default() };
     for mirror in &spec.mirrors {
         entries.check(spec, mirror);
     }
@@ -208,7 +210,11 @@ impl Entries {
         let names = below.flat_map(|host| std::iter::once(host.clone()).chain(host.aliases()));
         let names = names.filter(|host| spec.wider(host).is_none()).map(|host| host.to_string());
         let hosts: BTreeSet<String> = names.filter(|host| !known.contains(host)).collect();
-        let domains = DENIED.iter().map(|domain| format!("*.{domain}")).filter(|domain| !known.contains(domain));
+        // a domain of the document may be a registry itself
+        let own = spec.deny_domains.iter().flatten().map(|domain| domain.domain().to_owned());
+        let own = own.filter(|domain| domain.contains('.') && !hosts.contains(domain));
+        let domains = own.chain(spec.closed_domains().map(|domain| format!("*.{domain}"))).filter(|domain| !known.contains(domain));
+        let domains: Vec<String> = domains.collect();
         for prefix in hosts.into_iter().chain(domains) {
             self.registries.push(Registry {
                 location: if prefix.starts_with('*') { String::new() } else { prefix.clone() },

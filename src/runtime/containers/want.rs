@@ -52,10 +52,13 @@ fn containers(spec: &Spec, found: &[&FoundRuntime], tree: &Tree, owned: &Owns) -
     let mut against = Against { cannot: entries.cannot.clone(), ..Against::default() };
     let places: Vec<_> = found.iter().map(|on| files::places(tree, on)).collect();
     let dirs: BTreeSet<&NodePath> = places.iter().filter_map(|places| places.dirs.first()).collect();
-    if !entries.registries.is_empty() {
+    if !entries.registries.is_empty() || entries.search.is_some() {
         for dir in dirs {
             let why = "registries.conf drop-in: what is pulled from where".to_owned();
-            part.wants.insert(dir.join(DROP_IN), whole(Content::public(render(&entries.registries)), 0o644, None, stage(dir), why));
+            part.wants.insert(
+                dir.join(DROP_IN),
+                whole(Content::public(render(entries.search.as_deref(), &entries.registries)), 0o644, None, stage(dir), why),
+            );
         }
     }
     for host in &entries.reached {
@@ -68,6 +71,7 @@ fn containers(spec: &Spec, found: &[&FoundRuntime], tree: &Tree, owned: &Owns) -
     }
     let after = overlay(tree, &part, owned);
     for (on, places) in found.iter().zip(&places) {
+        part.notes.extend(conflicts::search(tree, places, &entries).filter(|note| !part.notes.contains(note)));
         conflicts::registries(&mut against, &after, places, &entries);
         conflicts::certs(&mut against, spec, tree, &after, on, &entries.reached);
     }
