@@ -188,7 +188,7 @@ impl Entries {
     }
 
     /// Every registry below a domain: the endpoints get the path alone (`runtime-semantics.md` 2.4), and the registry itself is
-    /// where the reference says. A block counts for each of them (seen on skopeo 1.9.3 and 1.18.0).
+    /// where the reference says. A block counts for each of them.
     fn domain(&mut self, spec: &Spec, domain: &Suffix, mirror: &Mirror) {
         let mirrors = mirror.endpoints.iter().map(|endpoint| self.mirror(spec, endpoint, &RepoPath::all(), &mirror.at)).collect();
         self.registries.push(Registry {
