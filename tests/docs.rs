@@ -123,7 +123,7 @@ fn the_spec_reference_is_made_from_the_decoder_table() {
     text.push_str(
         "\n*refused*: the target is left as it was, with the reason. *nearly*: applied, and said by `check`, `plan` and \
          `explain`. Each cell is shown\nby a case that runs the programs themselves, by a vector that is held against them, or \
-         by a flow that is refused: `ROWS` in\n`src/spec/express.rs` names it.\n",
+         by a flow that is refused: `ROWS` in\n`src/spec/express/rows.rs` names it.\n",
     );
     generated("docs/spec.md", &text);
 }

@@ -77,6 +77,8 @@ fn spec(folder: &Path) -> Spec {
         default_access: Access { scheme: Scheme::Https, ca: [].into(), client: None, login: None, insecure: false, at: None },
         mirrors: Vec::new(),
         pause: None,
+        search: None,
+        deny_domains: None,
         passing: std::collections::BTreeSet::new(),
         exact: std::collections::BTreeSet::new(),
         names: nodeprep::spec::Names::default(),

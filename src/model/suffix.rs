@@ -38,7 +38,7 @@ impl Suffix {
 }
 
 /// Whether a name lies below a domain in the eyes of containers/image, which looks for the first place where `.domain` stands
-/// and takes no other (`refMatchingSubdomainPrefix`; seen on skopeo 1.9.3): `registry.iodine.io` is not below `io`.
+/// and takes no other (`refMatchingSubdomainPrefix`; vector 2.3-first): `registry.iodine.io` is not below `io`.
 #[must_use]
 pub fn is_below(host: &Host, domain: &str) -> bool {
     let name = host.name();

@@ -1,8 +1,12 @@
 //! What a new spec may not do to a node without being asked to: take it over from another spec, or give up most of what the
 //! last one said. Pure.
 
+use std::collections::BTreeMap;
+
 use crate::ledger::{LastSpec, Ledger};
+use crate::model::host::Host;
 use crate::model::problem::Problem;
+use crate::model::suffix::is_below;
 use crate::spec::{Fallback, Spec, Unlisted};
 
 /// What was asked for in so many words.
@@ -22,8 +26,28 @@ pub fn record(spec: &Spec) -> LastSpec {
         never: spec.fallback == Fallback::Never,
         deny: spec.unlisted == Unlisted::Deny,
         empty: spec.mirrors.is_empty() && spec.cas.is_empty() && spec.access.is_empty() && spec.pause.is_none(),
-        sources: spec.mirrors.iter().map(|mirror| (mirror.source.to_string(), mirror.fallback == Fallback::Never)).collect(),
+        sources: sources(spec),
     }
+}
+
+/// Whether each source is closed; one that has mirrors for several runtimes is so when all of them are.
+fn sources(spec: &Spec) -> BTreeMap<String, bool> {
+    let mut sources = BTreeMap::new();
+    for mirror in &spec.mirrors {
+        let closed = sources.entry(mirror.source.to_string()).or_insert(true);
+        *closed &= mirror.fallback == Fallback::Never;
+    }
+    sources
+}
+
+/// Whether a source is for everything that another one is for, as both are written.
+fn holds(wide: &str, source: &str) -> bool {
+    let below = |domain: &str| {
+        let host = Host::new(source.split('/').next().unwrap_or_default());
+        host.is_ok_and(|host| host.port().is_none() && is_below(&host, domain))
+    };
+    let path = |rest: &str| rest.is_empty() || rest.starts_with('/');
+    wide == "*" || source.strip_prefix(wide).is_some_and(path) || wide.strip_prefix("*.").is_some_and(below)
 }
 
 /// What stands against `spec` on a node that another, or an earlier one, owns. Nothing on first contact.
@@ -46,10 +70,8 @@ fn lost(spec: &Spec, last: &LastSpec) -> Vec<Problem> {
     let problem = |what: String| Problem::error("shrinks", what, help);
     let now = record(spec);
     // a wider source holds what a narrower one held
-    let kept = |source: &str| {
-        now.sources.keys().any(|new| source == new || source.strip_prefix(new.as_str()).is_some_and(|rest| rest.starts_with('/')))
-    };
-    let gone: Vec<&str> = last.sources.keys().map(String::as_str).filter(|source| !kept(source)).collect();
+    let holder = |source: &str| now.sources.iter().filter(|(new, _)| holds(new, source)).max_by_key(|(new, _)| new.len());
+    let gone: Vec<&str> = last.sources.keys().map(String::as_str).filter(|source| holder(source).is_none()).collect();
     let mut problems = Vec::new();
     if now.empty && !last.empty {
         problems.push(problem("the spec is empty: everything that nodeprep owns on this node would be given back".to_owned()));
@@ -63,7 +85,7 @@ fn lost(spec: &Spec, last: &LastSpec) -> Vec<Problem> {
             "the document's `fallback` was \"never\" and is \"upstream\" now: what it closed would be asked again".to_owned(),
         ));
     }
-    let opened = |(source, closed): &(&String, &bool)| **closed && now.sources.get(*source) == Some(&false);
+    let opened = |(source, closed): &(&String, &bool)| **closed && holder(source).is_some_and(|(_, closed)| !closed);
     let opened: Vec<&str> = last.sources.iter().filter(opened).map(|(source, _)| source.as_str()).collect();
     if !opened.is_empty() {
         problems.push(problem(format!("sources that were closed would be asked themselves: {}", opened.join(", "))));
@@ -124,6 +146,12 @@ mod tests {
         assert_eq!(told(&spec(never, &[])), [empty, all]);
         let same = [("a.example", ""), ("b.example", "fallback = \"upstream\""), ("c.example/team", ""), ("d.example", "")];
         assert_eq!(told(&spec(never, &same)), ["sources that were closed would be asked themselves: b.example"]);
+        // wider sources are no loss either, but they may be more open
+        assert_eq!(told(&spec(never, &[("*.example", "")])), Vec::<String>::new());
+        assert_eq!(told(&spec(never, &[("*", "")])), Vec::<String>::new());
+        assert_eq!(told(&spec(never, &[("*", "fallback = \"upstream\""), ("*.example", "")])), Vec::<String>::new());
+        let wide = told(&spec(never, &[("*", "fallback = \"upstream\""), ("a.example", "")]));
+        assert_eq!(wide, ["sources that were closed would be asked themselves: b.example, c.example/team, d.example"]);
         let opened = same.map(|(source, _)| (source, "fallback = \"never\""));
         assert_eq!(told(&spec(open, &opened)).len(), 1, "what the document says counts for itself");
     }

@@ -13,7 +13,7 @@ use crate::model::problem::Problem;
 use crate::model::resolution::{Attempt, Auth, End, Resolution, Trust, Verdict};
 use crate::model::tree::Tree;
 use crate::runtime::{Dialect, FoundRuntime};
-use crate::spec::express::adapted;
+use crate::spec::express::{adapted, full_names};
 use crate::spec::intent::intent;
 use crate::spec::{Source, Spec};
 
@@ -22,6 +22,8 @@ const UNNAMED: [&str; 4] =
     ["nodeprep-probe.io", "deep.nodeprep-probe.io:8443", "registry.nodeprep-probe.example", "registry.nodeprep-probe.example:443"];
 /// A registry on the node itself: it lies below a source that is for all.
 const LOCAL: &str = "localhost:5000/nodeprep/probe";
+/// As many domains of a document are looked at; one entry is as good as another.
+const MOST_DOMAINS: usize = 50;
 /// As many disagreements are told; the rest is counted.
 const MOST_TOLD: usize = 5;
 
@@ -62,6 +64,12 @@ fn probes(spec: &Spec, extra: &[String]) -> Vec<Resolution> {
         }
     }
     names.extend(UNNAMED.map(|host| format!("{host}/nodeprep/probe")));
+    for domain in spec.deny_domains.iter().flatten().take(MOST_DOMAINS) {
+        names.insert(format!("nodeprep-probe.{}/nodeprep/probe", domain.domain()));
+        if domain.domain().contains('.') {
+            names.insert(format!("{}/nodeprep/probe", domain.domain()));
+        }
+    }
     names.extend(spec.own_hosts().map(|(host, _)| format!("{host}/nodeprep/probe")));
     for name in extra {
         names.insert(format!("{name}/nodeprep-probe"));
@@ -86,6 +94,13 @@ fn probes(spec: &Spec, extra: &[String]) -> Vec<Resolution> {
     found
 }
 
+/// A name without registry, where the spec says where it is looked for and says something of each of these registries.
+fn short_names(spec: &Spec, dialect: Dialect) -> Option<Resolution> {
+    let image = ImageRef::parse("nodeprep-probe:1").ok()?;
+    let known = spec.search.is_some() && full_names(spec, &image).all(|full| spec.covers(&full));
+    (known && dialect == Dialect::Containers).then(|| intent(spec, &image))
+}
+
 /// Holds what each runtime of `part` would ask, with the part's files in place (`after`), against what the spec means.
 ///
 /// # Errors
@@ -104,7 +119,7 @@ pub fn prove(spec: &Spec, part: &Part, after: &Tree, ledger: &Ledger, readers: &
                 Some((known, meant)) if known == names => meant,
                 _ => probes(spec, &names),
             };
-            for meant in &made.insert((names, meant)).1 {
+            for meant in made.insert((names, meant)).1.iter().chain(&short_names(spec, dialect)) {
                 let got = view.resolve(&meant.image);
                 let want = adapted(spec, meant, dialect);
                 // what stays open for want of a name may be closed where somebody's entry gives it one

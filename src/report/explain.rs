@@ -155,8 +155,15 @@ fn facts(attempt: &AnswerAttempt) -> String {
     facts.join("; ")
 }
 
+fn host(attempt: &AnswerAttempt) -> Option<&str> {
+    attempt.url.split('/').nth(2)
+}
+
 fn ending(answer: &Answer, style: Style) -> String {
-    let own = &answer.image.host;
+    // a name without registry may be looked for in several
+    let asked = answer.attempts.iter().filter(|attempt| attempt.upstream && answer.image.short).filter_map(host);
+    let asked: Vec<&str> = asked.collect();
+    let own = if asked.is_empty() { answer.image.host.to_string() } else { asked.join(", ") };
     match &answer.end {
         End::Broken(why) => style.red(&escape(&format!("nothing can be pulled: {why}"))),
         End::Blocked(why) if answer.attempts.is_empty() => style.green(&escape(&format!("nothing is asked: {why}"))),

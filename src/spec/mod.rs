@@ -95,6 +95,11 @@ pub struct Spec {
     pub mirrors: Vec<Mirror>,
     /// The pause image of the CRI runtimes.
     pub pause: Option<Pause>,
+    /// Where names without a registry are looked for, in order, by runtimes that look for them at all; `None`: as it is.
+    pub search: Option<Vec<Host>>,
+    /// Domains that are closed under `unlisted = "deny"` where only what is named can be closed; `None`: the shipped ones
+    /// ([`domains`]).
+    pub deny_domains: Option<Vec<Suffix>>,
     /// Hosts that are named as endpoints only, by no `[[registry]]` and no pause image.
     pub passing: BTreeSet<Host>,
     /// Sources whose `never` is for this one name of the registry: only adopted ([`mod@adopt`]), a document cannot say it.
@@ -361,7 +366,8 @@ impl Spec {
 
     /// Whether it is a name with a port below the domain of a source: no registry of that source, and none that could be closed
     /// or opened beside it ([`express`]).
-    fn beside_domain(&self, host: &Host) -> bool {
+    #[must_use]
+    pub fn beside_domain(&self, host: &Host) -> bool {
         let lookup = self.lookup();
         let mut domains = lookup.domains.iter().filter_map(|at| match &self.mirrors[*at].source {
             Source::Domain(domain) => Some(domain.domain()),

@@ -385,7 +385,7 @@ pub const RUNTIME: TableDef = TableDef {
             "search",
             Kind::Texts,
             "search = [\"docker.io\"]",
-            "Registries in which CRI-O and Podman look for names without one, in order.",
+            "Registries in which CRI-O and Podman look for names without one, in order (skopeo and containerd: always docker.io).",
         )
         .elsewhere(&["unqualified_search_registries", "search_registries", "registries"]),
     ],

@@ -34,6 +34,16 @@ pub const MIRRORS: [&str; 6] = [
 const BLOCKED: [&str; 4] = ["gcr.io", "evil.example.org:5000", "quay.io/team/evil", "blocked.example.org"];
 const PREFIXES: [&str; 5] = ["", "docker.io", "hub", "hub/proxy", "quay.io"];
 
+/// Sources that are for more than one registry, and the runtimes that they are for.
+const WIDE: [(&str, &str); 6] = [
+    ("*", "containerd"),
+    ("*", "containerd"),
+    ("*.example.com", "podman"),
+    ("*.io", "podman"),
+    ("*.corp.example", "podman"),
+    ("*.hub.corp.example", "podman"),
+];
+
 /// One mirror of a spec.
 #[derive(Clone, Debug)]
 pub struct Mirror {
@@ -43,6 +53,10 @@ pub struct Mirror {
     /// What the first endpoint has of its own.
     pub options: &'static str,
     pub fallback: Option<bool>,
+    /// The runtime that it is for, where it is not for all.
+    pub only: Option<&'static str>,
+    /// With a path: `widen`, and the path at the end of each endpoint. Without: written as a list of hosts.
+    pub other: bool,
 }
 
 /// What a spec is made from.
@@ -57,6 +71,9 @@ pub struct Draft {
     pub pause: bool,
     pub deny: bool,
     pub blocked: Vec<&'static str>,
+    /// `deny_domains` and `search`.
+    pub own_domains: bool,
+    pub search: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,11 +97,14 @@ fn mirror() -> impl Strategy<Value = Mirror> {
         1 => Just("pull = \"tag\""),
         1 => Just("header = { X-Team = \"a\", X-Site = \"b\" }"),
     ];
+    let only = proptest::option::weighted(0.15, select(&["containerd", "podman"][..]));
     let fallback = proptest::option::weighted(0.3, any::<bool>());
-    (select(&SOURCES[..]), path, endpoints, vec(select(&PREFIXES[..]), 3), fallback, options).prop_map(
-        |(source, path, hosts, prefixes, fallback, options)| {
+    let prefixes = vec(select(&PREFIXES[..]), 3);
+    let other = proptest::bool::weighted(0.3);
+    (select(&SOURCES[..]), path, endpoints, prefixes, fallback, only, other, options).prop_map(
+        |(source, path, hosts, prefixes, fallback, only, other, options)| {
             let endpoints = hosts.into_iter().zip(prefixes).collect();
-            Mirror { source, path, endpoints, options, fallback }
+            Mirror { source, path, endpoints, options, fallback, only, other }
         },
     )
 }
@@ -98,25 +118,41 @@ pub fn draft() -> impl Strategy<Value = Draft> {
         2 => Just(Access::Login),
         2 => Just(Access::Client),
     ];
-    let blocked = vec(select(&BLOCKED[..]), 0..2);
+    let blocked = (vec(select(&BLOCKED[..]), 0..2), proptest::bool::weighted(0.3), proptest::bool::weighted(0.3));
     let switches = (any::<bool>(), any::<bool>(), any::<bool>(), proptest::bool::weighted(0.125), proptest::bool::weighted(0.3));
-    (vec(mirror(), 1..6), vec(access, MIRRORS.len()), 0..3usize, switches, blocked).prop_map(
-        |(mut mirrors, access, cas, (never, narrow_ca, pause, below, deny), mut blocked)| {
+    // now and then one is for everybody, which somebody cannot express
+    let wide = vec((mirror(), select(&WIDE[..]), proptest::bool::weighted(0.03)), 0..3);
+    (vec(mirror(), 1..6), wide, vec(access, MIRRORS.len()), 0..3usize, switches, blocked).prop_map(
+        |(mut mirrors, wide, access, cas, (never, narrow_ca, pause, below, deny), (mut blocked, own_domains, search))| {
             blocked.retain(|source| below || !source.contains('/'));
             let mut seen = BTreeSet::new();
             mirrors.iter_mut().filter(|_| !below).for_each(|mirror| mirror.path = "");
+            let wide = wide.into_iter().map(|(mirror, (source, only), all)| {
+                // beside `deny`, all of it can only be closed
+                let fallback = if source == "*" && deny { Some(true) } else { mirror.fallback };
+                Mirror { source, path: "", only: (!all).then_some(only), other: false, fallback, ..mirror }
+            });
+            mirrors.extend(wide);
             let mirrors = mirrors.into_iter().filter(|mirror| seen.insert((mirror.source, mirror.path))).collect();
-            Draft { never, mirrors, access, cas, narrow_ca, pause, deny, blocked }
+            Draft { never, mirrors, access, cas, narrow_ca, pause, deny, blocked, own_domains, search }
         },
     )
 }
 
 impl Draft {
+    /// Whether it speaks of registries that it does not name.
+    pub fn of_others(&self) -> bool {
+        self.deny || self.mirrors.iter().any(|mirror| mirror.source == "*")
+    }
+
     /// The document.
     pub fn text(&self) -> String {
         let mut text = format!("version = 1\nfallback = \"{}\"\n", if self.never { "never" } else { "upstream" });
         if self.deny {
             text.push_str("unlisted = \"deny\"\n");
+            if self.own_domains {
+                text.push_str("deny_domains = [\"io\", \"corp.example\", \"example.org\"]\n");
+            }
         }
         for number in 0..self.cas {
             let _ = write!(text, "\n[[ca]]\nname = \"ca-{number}\"\nfile = \"ca-{number}.pem\"\n");
@@ -133,6 +169,12 @@ impl Draft {
         }
         for mirror in &self.mirrors {
             let slash = if mirror.path.is_empty() { "" } else { "/" };
+            let end = match (mirror.other, mirror.path) {
+                (false, _) => String::new(),
+                (true, "") if mirror.source.contains(':') => String::new(),
+                (true, "") => "/{host}".to_owned(),
+                (true, path) => format!("/{path}"),
+            };
             let endpoints: Vec<String> = mirror
                 .endpoints
                 .iter()
@@ -140,20 +182,24 @@ impl Draft {
                 .map(|(number, (host, prefix))| {
                     let scheme = if self.access[*host] == Access::Plain { "http://" } else { "" };
                     let slash = if prefix.is_empty() { "" } else { "/" };
-                    let location = format!("\"{scheme}{}{slash}{prefix}\"", MIRRORS[*host]);
+                    let location = format!("\"{scheme}{}{slash}{prefix}{end}\"", MIRRORS[*host]);
                     if number > 0 || mirror.options.is_empty() {
                         return location;
                     }
                     format!("{{ location = {location}, {} }}", mirror.options)
                 })
                 .collect();
-            let _ = write!(
-                text,
-                "\n[[mirror]]\nsource = \"{}{slash}{}\"\nendpoints = [{}]\n",
-                mirror.source,
-                mirror.path,
-                endpoints.join(", ")
-            );
+            let source = match (mirror.other, mirror.path) {
+                (true, "") => format!("hosts = [\"{}\"]", mirror.source),
+                (_, path) => format!("source = \"{}{slash}{path}\"", mirror.source),
+            };
+            let _ = write!(text, "\n[[mirror]]\n{source}\nendpoints = [{}]\n", endpoints.join(", "));
+            if mirror.other && !mirror.path.is_empty() {
+                text.push_str("widen = true\n");
+            }
+            if let Some(only) = mirror.only {
+                let _ = writeln!(text, "runtimes = [\"{only}\"]");
+            }
             if let Some(never) = mirror.fallback {
                 let _ = writeln!(text, "fallback = \"{}\"", if never { "never" } else { "upstream" });
             }
@@ -161,8 +207,14 @@ impl Draft {
         for source in &self.blocked {
             let _ = write!(text, "\n[[blocked]]\nsource = \"{source}\"\n");
         }
+        if self.pause || self.search {
+            text.push_str("\n[runtime]\n");
+        }
         if self.pause {
-            text.push_str("\n[runtime]\npause_image = \"harbor.corp.example/k8s/pause:3.10\"\n");
+            text.push_str("pause_image = \"harbor.corp.example/k8s/pause:3.10\"\n");
+        }
+        if self.search {
+            text.push_str("search = [\"harbor.corp.example\", \"docker.io\"]\n");
         }
         text
     }
@@ -176,6 +228,9 @@ pub fn images() -> impl Strategy<Value = Vec<String>> {
         1 => Just("registry-1.docker.io".to_owned()),
         1 => Just("quay.io:443".to_owned()),
         1 => Just("elsewhere.example.org".to_owned()),
+        // below domains, and beside them
+        2 => select(&["x.example.com", "a.b.hub.corp.example", "new.io", "hub.iodine.io", "new.io:5000", "localhost:6000", "corp.example"][..])
+            .prop_map(ToOwned::to_owned),
         1 => select(&["gcr.io", "gcr.io:443", "evil.example.org:5000", "quay.io/team/evil"][..]).prop_map(ToOwned::to_owned),
     ];
     let path = select(&["library/nginx", "team/app", "team/app/deep", "team-b/x", "x", "team", "library"][..]);

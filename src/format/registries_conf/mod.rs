@@ -127,8 +127,15 @@ impl Registry {
 
 /// The text of a drop-in that is wholly ours, with only what TOML 1.0 knows: header, then one table per entry.
 #[must_use]
-pub fn render(registries: &[Registry]) -> String {
+pub fn render(search: Option<&[String]>, registries: &[Registry]) -> String {
     let mut text = format!("# {}\n", super::HEADER);
+    // before the first table, which would take it for its own (R26)
+    if let Some(search) = search {
+        let hosts: Vec<String> = search.iter().map(|host| quoted(host)).collect();
+        text.push_str("unqualified-search-registries = [");
+        text.push_str(&hosts.join(", "));
+        text.push_str("]\n");
+    }
     for registry in registries {
         text.push_str("\n[[registry]]\n");
         let mut line = |key: &str, value: &str| {

@@ -77,6 +77,8 @@ fn spec(mirrors: Vec<Mirror>, access_of: BTreeMap<Host, Access>) -> Spec {
         default_access: Access { ca: Arc::from([CERTS[2].0.clone()]), ..access(Scheme::Https) },
         mirrors,
         pause: None,
+        search: None,
+        deny_domains: None,
         passing: std::collections::BTreeSet::new(),
         exact: std::collections::BTreeSet::new(),
         names: crate::spec::Names::default(),

@@ -33,6 +33,8 @@ fn spec(fallback: Fallback, hosts: &[&str]) -> Spec {
         mirrors: vec![],
         pause: None,
         unlisted: crate::spec::Unlisted::Allow,
+        search: None,
+        deny_domains: None,
         passing: std::collections::BTreeSet::new(),
         exact: std::collections::BTreeSet::new(),
         names: crate::spec::Names::default(),

@@ -89,6 +89,14 @@ pub fn registries(
             behind_ours = true;
             continue;
         }
+        if let (Some(ours), Some(theirs)) = (&entries.search, &conf.search)
+            && behind_ours
+            && ours != theirs
+        {
+            let what = format!("unqualified-search-registries in {file} comes after {DROP_IN} and replaces ours");
+            let help = format!("remove it from {file}, or give the file a name that sorts before {DROP_IN}");
+            against.conflict(Problem::error("foreign-search", what, help).at(Place::file(file.as_str())));
+        }
         for ours in &entries.registries {
             let Some(theirs) = conf.registries.get(&ours.prefix).filter(|theirs| !theirs.means(ours)) else { continue };
             // what version 1 said gives way to the spec
@@ -116,6 +124,20 @@ pub fn registries(
             against.conflict(Problem::error("foreign-registry", what, help).at(theirs.at.clone()));
         }
     }
+}
+
+/// Says which list of search registries counts no longer.
+pub fn search(before: &Tree, places: &Places, entries: &Entries) -> Option<Problem> {
+    let ours = entries.search.as_ref()?;
+    let loaded = load(before, places);
+    let (file, theirs) = loaded
+        .layers
+        .iter()
+        .filter(|(file, _)| file.name() != DROP_IN)
+        .filter_map(|(file, conf)| Some((file, conf.search.as_ref()?)))
+        .next_back()?;
+    let what = format!("names without a registry are looked for as the spec says, no longer at {} as {file} has it", theirs.join(", "));
+    (theirs != ours).then(|| Problem::note("search-replaced", what, "add to `search` what is still needed").at(Place::file(file.as_str())))
 }
 
 /// What a registry's folder has to give according to the spec: the CAs (`None`: nobody looks at them), and the client

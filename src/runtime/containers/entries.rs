@@ -13,7 +13,6 @@ use crate::model::place::Place;
 use crate::model::problem::Problem;
 use crate::model::repo::RepoPath;
 use crate::model::suffix::Suffix;
-use crate::spec::domains::DENIED;
 use crate::spec::{Access, Fallback, Mirror, Source, Spec, Unlisted};
 
 /// What a spec is in registries.conf.
@@ -21,6 +20,8 @@ use crate::spec::{Access, Fallback, Mirror, Source, Spec, Unlisted};
 pub struct Entries {
     /// In the spec's order.
     pub registries: Vec<Registry>,
+    /// `unqualified-search-registries`, where the spec has an opinion.
+    pub search: Option<Vec<String>>,
     /// Hosts that are asked, as they are named in references: each has its certs.d folder and its login.
     pub reached: BTreeSet<Host>,
     /// Prefixes that have an entry only because somebody's stands below a source or host of the spec.
@@ -41,7 +42,8 @@ pub fn entries(spec: &Spec) -> Entries {
 /// else has entries for them: `replaced` as was asked for, `below` of older settings.
 #[must_use]
 pub fn entries_over(spec: &Spec, replaced: &[(Host, RepoPath)], below: &[String]) -> Entries {
-    let mut entries = Entries::default();
+    let search = spec.search.as_ref().map(|hosts| hosts.iter().map(ToString::to_string).collect());
+    let mut entries = Entries { search, ..Entries::default() };
     for mirror in &spec.mirrors {
         entries.check(spec, mirror);
     }
@@ -191,7 +193,7 @@ fn text(host: &Host, path: &RepoPath) -> String {
 
 impl Entries {
     fn add(&mut self, spec: &Spec, host: &Host, path: &RepoPath) {
-        let mirror = responsible(spec, host, path);
+        let mirror = responsible(spec, host, path).or_else(|| spec.wider(host));
         let access = spec.access(host);
         let (mut mirrors, mut blocked, mut place) = (Vec::new(), false, access.at.clone());
         // an entry that is there only so that a source's does not cover it
@@ -219,7 +221,7 @@ impl Entries {
     }
 
     /// Every registry below a domain: the endpoints get the path alone (`runtime-semantics.md` 2.4), and the registry itself is
-    /// where the reference says. A block counts for each of them (seen on skopeo 1.9.3 and 1.18.0).
+    /// where the reference says. A block counts for each of them.
     fn domain(&mut self, spec: &Spec, domain: &Suffix, mirror: &Mirror) {
         let mirrors = mirror.endpoints.iter().map(|endpoint| self.mirror(spec, endpoint, &RepoPath::all(), &mirror.at)).collect();
         self.registries.push(Registry {
@@ -241,7 +243,11 @@ impl Entries {
         let names = below.flat_map(|host| std::iter::once(host.clone()).chain(host.aliases()));
         let names = names.filter(|host| spec.wider(host).is_none()).map(|host| host.to_string());
         let hosts: BTreeSet<String> = names.filter(|host| !known.contains(host)).collect();
-        let domains = DENIED.iter().map(|domain| format!("*.{domain}")).filter(|domain| !known.contains(domain));
+        // a domain of the document may be a registry itself
+        let own = spec.deny_domains.iter().flatten().map(|domain| domain.domain().to_owned());
+        let own = own.filter(|domain| domain.contains('.') && !hosts.contains(domain));
+        let domains = own.chain(spec.closed_domains().map(|domain| format!("*.{domain}"))).filter(|domain| !known.contains(domain));
+        let domains: Vec<String> = domains.collect();
         for prefix in hosts.into_iter().chain(domains) {
             self.registries.push(Registry {
                 location: if prefix.starts_with('*') { String::new() } else { prefix.clone() },

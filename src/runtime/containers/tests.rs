@@ -93,6 +93,8 @@ fn spec(mirrors: &[(&str, &[&str], Fallback)]) -> Spec {
         default_access: access(),
         mirrors,
         pause: None,
+        search: None,
+        deny_domains: None,
         passing: std::collections::BTreeSet::new(),
         exact: std::collections::BTreeSet::new(),
         names: crate::spec::Names::default(),

@@ -71,7 +71,7 @@ fn containers(spec: &Spec, found: &[&FoundRuntime], tree: &Tree, known: Known<'_
     let mut against = Against { cannot: entries.cannot.clone(), ..Against::default() };
     let dirs: BTreeSet<&NodePath> = places.iter().filter_map(|places| places.dirs.first()).collect();
     // a reader that refuses version 1 pulls nothing with it, whatever the spec says
-    if !entries.registries.is_empty() || places.iter().any(|places| places.only_2) {
+    if !entries.registries.is_empty() || entries.search.is_some() || places.iter().any(|places| places.only_2) {
         part.notes.append(&mut legacy.notes);
         if let Some((was, note)) = legacy.unread(tree, &places) {
             part.was = Some(was);
@@ -80,10 +80,13 @@ fn containers(spec: &Spec, found: &[&FoundRuntime], tree: &Tree, known: Known<'_
         legacy.replaced(&entries, &mut part.notes);
         part.wants.extend(std::mem::take(&mut legacy.keys).into_iter().map(|(main, keys)| (main, Want::Keys(keys))));
     }
-    if !entries.registries.is_empty() {
+    if !entries.registries.is_empty() || entries.search.is_some() {
         for dir in dirs {
             let why = "registries.conf drop-in: what is pulled from where".to_owned();
-            part.wants.insert(dir.join(DROP_IN), whole(Content::public(render(&entries.registries)), 0o644, None, stage(dir), why));
+            part.wants.insert(
+                dir.join(DROP_IN),
+                whole(Content::public(render(entries.search.as_deref(), &entries.registries)), 0o644, None, stage(dir), why),
+            );
         }
     }
     for host in &entries.reached {
@@ -105,6 +108,7 @@ fn containers(spec: &Spec, found: &[&FoundRuntime], tree: &Tree, known: Known<'_
         after = overlay(tree, &part, owned);
     }
     for (on, places) in found.iter().zip(&places) {
+        part.notes.extend(conflicts::search(tree, places, &entries).filter(|note| !part.notes.contains(note)));
         conflicts::registries(&mut against, tree, &after, places, &entries, &legacy, known);
         conflicts::certs(&mut against, spec, tree, &after, on, &entries.reached, known.foreign);
     }

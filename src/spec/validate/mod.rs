@@ -6,6 +6,7 @@ mod access;
 mod blocked;
 mod ca;
 mod client;
+mod closing;
 mod credentials;
 mod endpoint;
 mod mirror;
@@ -120,10 +121,13 @@ pub fn validate(raw: &Raw, materials: &mut Materials<'_>, now: Option<Time>, pro
         default_access: access.default,
         mirrors,
         pause,
+        search: closing::search(raw, problems),
+        deny_domains: closing::domains(raw, problems),
         passing: access.passing,
         exact: BTreeSet::new(),
         names: crate::spec::Names::default(),
     };
+    closing::judge(&spec, raw, problems);
     blocked::pause(&spec, spec.pause.as_ref(), raw, problems);
     spec
 }

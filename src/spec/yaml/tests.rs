@@ -1,3 +1,5 @@
+//! YAML as the decoder sees it, beside the same document in TOML.
+
 use std::fmt::Write as _;
 
 use super::super::document::parse_toml;
