@@ -365,8 +365,7 @@ fn fits(def: &TableDef, field: &'static Field, key: &Range<usize>, node: &Node, 
         | (Kind::Flag, Tree::Scalar(Scalar::Flag(_)))
         | (Kind::Text, Tree::Scalar(Scalar::Text(_)))
         | (Kind::Texts | Kind::TextsOrTables(_), Tree::List(_))
-        | (Kind::Named, Tree::Table(_))
-        | (Kind::Table(_), Tree::Table(_))
+        | (Kind::Table(_) | Kind::Named, Tree::Table(_))
         | (Kind::Any, _) => true,
         (Kind::Tables(inner), Tree::List(nodes)) => {
             let wrong: Vec<&Node> = nodes.iter().filter(|node| !matches!(node.value, Tree::Table(_))).collect();
