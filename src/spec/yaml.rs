@@ -108,12 +108,14 @@ impl Builder<'_> {
             "aliases (`*name`) are not taken; write the value again".to_owned()
         } else if keyless {
             "a line without `:` stands where a key and its value belong".to_owned()
+        } else if info.contains("<document start>") {
+            "what stands here does not belong to what is above it; check the indentation".to_owned()
         } else if info.contains("recursion limit") {
             format!("more than {DEEPEST} levels of lists and mappings")
         } else if self.text[line..line + indent].contains('\t') {
             "a tab stands in the indentation; YAML indents with spaces only".to_owned()
         } else {
-            info.replace('\n', ", ").replace("<stream-start>", "the beginning").replace("<document start>", "the end of the document")
+            info.replace('\n', ", ")
         };
         SyntaxError { message, span: at..at }
     }

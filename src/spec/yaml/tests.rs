@@ -140,6 +140,7 @@ fn what_is_not_taken_is_said_all_at_once() {
 fn syntax_errors_say_where_and_why() {
     for (text, start, message) in [
         ("a:\n\tb: 1\n", 4, "a tab stands in the indentation; YAML indents with spaces only"),
+        ("[a]\nb: 1\n", 4, "what stands here does not belong to what is above it; check the indentation"),
         ("a: *x\n", 3, "aliases (`*name`) are not taken; write the value again"),
         ("a: 1\nbé = 2\n\n", 5, "a line without `:` stands where a key and its value belong"),
         ("a: b: c\n", 4, "mapping values are not allowed in this context"),
