@@ -123,6 +123,10 @@ fn what_cannot_be_rendered_is_said() {
     };
     render(&[], 2, &["nobody says which runtimes the files are for", "name them with --runtime"]);
     assert!(!here.join("to").exists());
+    let on_node = format!("{spec}ca:\n- {{name: a, file: 'node:/etc/a.pem'}}\n");
+    let words = ["render", "--to", "to", "--spec", "-", "--runtime", "podman"];
+    says(here, &words, &on_node, 3, &["\"node:/etc/a.pem\" lies on the node", "put the file beside the spec"]);
+    assert!(!here.join("to").exists());
     // one runtime cannot: the other goes on
     render(&["--runtime", "containerd,podman"], 4, &["a.example.com/team", "1 file rendered to to"]);
     let all = rendered(&here.join("to"));

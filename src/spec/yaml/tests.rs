@@ -1,3 +1,5 @@
+//! YAML against trees, places and messages that are written out here.
+
 use std::fmt::Write as _;
 
 use super::super::document::parse_toml;
