@@ -4,6 +4,8 @@
 
 use std::borrow::Cow;
 
+use super::table;
+
 /// How a document is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Notation {
@@ -93,7 +95,7 @@ fn headers(piece: &str, code: bool) -> String {
         out.push_str(before);
         let (open, close) = if tail.starts_with("[[") { ("[[", "]]") } else { ("[", "]") };
         let inner = tail[open.len()..].split_once(close);
-        let is_name = |name: &str| !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
+        let is_name = |name: &str| table::DOCUMENT.field(name).is_some();
         if let Some((name, after)) = inner.filter(|(name, _)| is_name(name)) {
             out.push_str(tick);
             out.push_str(name);
@@ -145,6 +147,7 @@ mod tests {
 
     #[test]
     fn messages_are_said_in_its_words() {
+        assert_eq!(Notation::Yaml.said("host [abc]:5000, [runtime]"), "host [abc]:5000, `runtime`");
         let said = |text: &'static str| Notation::Yaml.said(text).into_owned();
         assert_eq!(said("unknown key `x` in [[mirror]]"), "unknown key `x` in `mirror`");
         assert_eq!(said("put it in brackets: `ca = [\"…\"]`"), "put it in brackets: `ca: [\"…\"]`");

@@ -14,8 +14,8 @@ use super::document::{Entry, NOTHING, Node, REPORTED, Scalar, Slip, SyntaxError,
 
 /// Levels of lists and tables: the spec has four.
 pub const DEEPEST: usize = 16;
-/// More slips of notation are not gathered: nobody reads them.
-const MOST: usize = 100;
+/// More slips of notation are not gathered: more than are told of all problems together.
+const MOST: usize = 1000;
 
 /// A list or table that is being filled.
 struct Open {

@@ -171,6 +171,8 @@ fn depth_and_repetition_are_bounded() {
         writeln!(bomb, "{level}: &{level} [*{of}, *{of}, *{of}, *{of}, *{of}, *{of}, *{of}, *{of}]").unwrap();
     }
     let (_, slips) = parse_yaml(&bomb).unwrap();
+    assert_eq!(slips.len(), 25 + 24 * 8);
+    let (_, slips) = parse_yaml(&format!("a: &a 1\nb: [{}]\n", "*a, ".repeat(5000))).unwrap();
     assert_eq!(slips.len(), MOST);
     // one table with a great many keys
     let mut many = String::new();
