@@ -61,28 +61,39 @@ pub fn desired(spec: &Spec, tree: &Tree, found: &[FoundRuntime], ledger: &Ledger
         !anchors.wants.is_empty() || anchors.refused.is_some() || ledger.owned.values().any(|owned| owned.target == Target::Trust);
     let mut parts: Vec<Part> = concerned.then_some(anchors).into_iter().collect();
     let family: Vec<&FoundRuntime> = found.iter().filter(|found| found.runtime != Runtime::Containerd).collect();
-    parts.extend(containers::want_knowing(spec, &family, tree, &ledger.owned));
+    if let Some(first) = family.first() {
+        // one file for both: where they are to differ, the table says so
+        let own = spec.for_runtime(first.runtime);
+        let more = containers::want_knowing(&own, &family, tree, &ledger.owned);
+        parts.extend(more.into_iter().map(|part| part.counting(&own, spec)));
+    }
+    let own = spec.for_runtime(Runtime::Containerd);
     for on in found.iter().filter(|found| found.runtime == Runtime::Containerd) {
         let dialects: Vec<_> = on.dialects(tree).into_iter().filter_map(Dialect::containerd).collect();
         let known = containerd::Known { adopted: ledger.adopted.get(&on.config), config: ledger.owned.get(&on.config) };
-        parts.push(containerd::want_knowing(spec, on, tree, &dialects, known));
+        parts.push(containerd::want_knowing(&own, on, tree, &dialects, known).counting(&own, spec));
     }
     for part in &mut parts {
-        express(spec, found, part);
+        express(spec, found, tree, part);
+    }
+    if let Some(problem) = trust::by_api(tree) {
+        parts = parts.into_iter().map(|part| part.refuse(Refusal::Cannot(vec![problem.clone()]))).collect();
     }
     Desired { parts }
 }
 
 /// Adds what the expressibility table says of a part's runtimes: refusals stop it, approximations are noted.
-fn express(spec: &Spec, found: &[FoundRuntime], part: &mut Part) {
+fn express(spec: &Spec, found: &[FoundRuntime], tree: &Tree, part: &mut Part) {
     let mut refused = Vec::new();
+    let there: Vec<Runtime> = found.iter().map(|found| found.runtime).collect();
     for reader in crate::plan::whole::readers(&part.target, found) {
         // CRI-O's own configuration holds no mirrors
         if part.target == Target::Crio {
             continue;
         }
         // containers/image's room tells more of ports than the table does
-        for gap in gaps(spec, reader.runtime).into_iter().filter(|gap| gap.row.subject != Subject::PortlessSource) {
+        let gaps = gaps(spec, reader.runtime, &there, &reader.dialects(tree));
+        for gap in gaps.into_iter().filter(|gap| gap.row.subject != Subject::PortlessSource) {
             let list = if gap.problem.severity == Severity::Error { &mut refused } else { &mut part.notes };
             if !list.contains(&gap.problem) {
                 list.push(gap.problem);
@@ -108,7 +119,7 @@ pub struct Part {
     pub refused: Option<Refusal>,
     /// What is carried over from settings that were there before nodeprep; the ledger keeps it.
     pub adopted: Adopted,
-    /// The spec as it counts here, where something is carried over; else the one that was given.
+    /// The spec as it counts here, where something is carried over or is for single runtimes; else the one that was given.
     pub spec: Option<Arc<Spec>>,
     /// The node as it would be read if its configuration did not contradict itself, where it does.
     pub was: Option<Tree>,
@@ -130,6 +141,14 @@ impl Part {
             was: None,
             secrets: Vec::new(),
         }
+    }
+
+    /// The same part; `own` is what counts here of the spec that was given, unless the part knows better.
+    fn counting(mut self, own: &Spec, given: &Spec) -> Self {
+        if self.spec.is_none() && !std::ptr::eq(own, given) {
+            self.spec = Some(Arc::new(own.clone()));
+        }
+        self
     }
 
     /// The same part, left untouched for this reason.

@@ -34,7 +34,7 @@ pub struct Choices {
 pub fn wishes(tree: &Tree, probes: &Probes, ledger: &Ledger, named: &[Runtime]) -> Vec<Wish> {
     let mut wishes = facts::wishes(tree, probes);
     wishes.push(Wish::folder(NodePath::fixed(PKI), 1));
-    wishes.extend(crate::trust::wishes());
+    wishes.extend(crate::trust::wishes(tree));
     for found in facts::with_named(facts::found(tree, probes), named) {
         wishes.extend(found.wishes(tree));
     }
@@ -89,5 +89,58 @@ pub fn prepare(
             }
         }
     }
+    // an image's own first boot can do it later; a running system cannot
+    if let Some(problem) = crate::trust::lacks_tool(&snapshot.tree).filter(|_| snapshot.probes.live) {
+        let ours = || ledger.owned.iter().filter(|(_, owned)| owned.target == Target::Trust).map(|(path, _)| path);
+        for part in desired.parts.iter_mut().filter(|part| part.target == Target::Trust && part.refused.is_none()) {
+            if crate::trust::needs_refresh(spec, part, ours(), &snapshot.tree) {
+                part.notes.retain(|note| note.code != problem.code);
+                *part = part.clone().refuse(Refusal::Cannot(vec![problem.clone()]));
+            }
+        }
+    }
     plan(spec, desired, found, Now { tree: &snapshot.tree, ledger, blobs, foreign, live: snapshot.probes.live })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::tree::{Entry, Meta};
+
+    /// An image's first boot refreshes the store; a running node without the command never would.
+    #[test]
+    fn a_missing_command_stops_the_trust_store_of_a_running_node_only() {
+        let mut params = rcgen::CertificateParams::new(Vec::<String>::new()).unwrap();
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let pem = params.self_signed(&rcgen::KeyPair::generate().unwrap()).unwrap().pem();
+        let document = format!(
+            "version = 1\nfallback = \"never\"\n[[ca]]\nname = \"one\"\npem = \"\"\"\n{pem}\"\"\"\n\
+             [[mirror]]\nsource = \"quay.io\"\nendpoints = [\"m.example\"]\n"
+        );
+        let draft = crate::spec::load::Draft::open("spec.toml", document.as_bytes()).unwrap();
+        let spec = draft.close(&BTreeMap::new(), None).spec.unwrap();
+        let trust = |live, files: &[(&'static str, &str)]| {
+            let mut tree = Tree::default();
+            tree.insert(NodePath::root(), Entry::Dir { meta: Meta::new(0o755), listed: true });
+            for (path, text) in files {
+                tree.put(&NodePath::fixed(path), text.as_bytes(), 0o644);
+            }
+            let snapshot = Snapshot { tree, probes: Probes { live, ..Probes::default() } };
+            let planned = prepare(&spec, &snapshot, &[], &Ledger::new([7; 32]), &BTreeMap::new(), Foreign::Refuse, &[]);
+            let part = planned.parts.into_iter().find(|part| part.part.target == Target::Trust).unwrap();
+            let told = part.part.notes.iter().any(|note| note.code == "trust-tool-missing");
+            (matches!(part.refused, Some(Refusal::Cannot(problems)) if problems[0].code == "trust-tool-missing"), told)
+        };
+        let alpine = ("/etc/os-release", "ID=alpine\n");
+        assert_eq!(trust(true, &[alpine]), (true, false));
+        assert_eq!(trust(false, &[alpine]), (false, true));
+        assert_eq!(trust(true, &[alpine, ("/usr/sbin/update-ca-certificates", "")]), (false, false));
+        // an anchor that is still to come needs it, also when the bundle has the certificate; what is there already does not
+        let bundle = ("/etc/ssl/certs/ca-certificates.crt", pem.as_str());
+        assert_eq!(trust(true, &[alpine, bundle]), (true, false));
+        let cert = crate::model::cert::read_pem(pem.as_bytes()).unwrap().certs.remove(0);
+        let name = format!("/usr/local/share/ca-certificates/nodeprep-one-{}.crt", &Digest::of(cert.to_pem().as_bytes()).to_string()[..8]);
+        let anchor: (&'static str, &str) = (Box::leak(name.into_boxed_str()), &cert.to_pem());
+        assert_eq!(trust(true, &[alpine, bundle, anchor]), (false, true));
+    }
 }

@@ -17,16 +17,18 @@ use crate::plan::Activation;
 use crate::spec::adopt::Adopted;
 
 /// The version that this nodeprep writes. Older ones are migrated when read; newer ones are refused.
-pub const VERSION: u32 = 1;
+///
+/// 2 added [`Ledger::spec`]; version 1 knew the name of the spec alone.
+pub const VERSION: u32 = 2;
 
 /// The ledger of one node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ledger {
     /// Format version.
     pub version: u32,
-    /// Name of the spec that owns this node.
-    #[serde(default)]
-    pub spec_name: String,
+    /// What the spec that owns this node said when it was applied last; `None` when nothing is owned, or it is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spec: Option<LastSpec>,
     /// Key of the keyed digests ([`Stamp`]) of files that hold secrets; random, made once per node.
     pub key: [u8; 32],
     /// Each path that is ours.
@@ -47,6 +49,25 @@ pub struct Ledger {
     /// The run that has not been proved complete.
     #[serde(default)]
     pub open: Option<Open>,
+}
+
+/// What the spec said that was applied last, as far as the next one is held against it ([`crate::plan::guard`]).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LastSpec {
+    /// Its `name`.
+    pub name: String,
+    /// Its `fallback` was `never`.
+    #[serde(default)]
+    pub never: bool,
+    /// Its `unlisted` was `deny`.
+    #[serde(default)]
+    pub deny: bool,
+    /// It said nothing: no mirrors, CAs, registries or pause image.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub empty: bool,
+    /// The source of each mirror, and whether it was closed.
+    #[serde(default)]
+    pub sources: BTreeMap<String, bool>,
 }
 
 /// An activation that is still to be done.
@@ -125,23 +146,10 @@ pub struct Open {
     /// What this run leaves there.
     pub after: BTreeMap<NodePath, Stamp>,
     /// Activations still to be done; taken over by the next run.
-    #[serde(deserialize_with = "known_activations")]
     pub activations: Vec<Activation>,
     /// When the run began.
     #[serde(default)]
     pub began: Time,
-}
-
-/// The first ledgers had these in words, which say nothing that a run could do.
-fn known_activations<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Vec<Activation>, D::Error> {
-    #[derive(Deserialize)]
-    #[serde(untagged)]
-    enum Either {
-        Known(Activation),
-        Words(#[allow(dead_code, reason = "only its form matters")] String),
-    }
-    let all = Vec::<Either>::deserialize(from)?.into_iter();
-    Ok(all.filter_map(|one| if let Either::Known(activation) = one { Some(activation) } else { None }).collect())
 }
 
 /// Why a ledger cannot be used.
@@ -171,7 +179,7 @@ impl Ledger {
     pub fn new(key: [u8; 32]) -> Self {
         Self {
             version: VERSION,
-            spec_name: String::new(),
+            spec: None,
             key,
             owned: BTreeMap::new(),
             dirs: BTreeSet::new(),
@@ -182,7 +190,7 @@ impl Ledger {
         }
     }
 
-    /// Reads a ledger.
+    /// Reads a ledger, of whatever version up to this one.
     ///
     /// # Errors
     /// When it is malformed or too new. Nothing may be changed on the node then: what was there before would be lost.
@@ -196,10 +204,12 @@ impl Ledger {
             Ok(ledger) if ledger.version == VERSION => Ok(ledger),
             other => {
                 let head: Head = serde_json::from_slice(bytes).map_err(malformed)?;
-                if head.version > u64::from(VERSION) {
-                    return Err(LedgerError::TooNew { path: path.clone(), found: head.version });
+                match head.version {
+                    0 => Err(LedgerError::Malformed { path: path.clone(), why: "no ledger has version 0".to_owned() }),
+                    1 => other.and_then(|ledger| from_version_1(ledger, bytes)).map_err(malformed),
+                    found if found > u64::from(VERSION) => Err(LedgerError::TooNew { path: path.clone(), found }),
+                    _ => other.map_err(malformed),
                 }
-                other.map_err(malformed)
             }
         }
     }
@@ -240,6 +250,18 @@ impl Ledger {
     }
 }
 
+/// Version 1 is this one but for what it knew of the spec: its name, empty when it had none.
+fn from_version_1(ledger: Ledger, bytes: &[u8]) -> serde_json::Result<Ledger> {
+    #[derive(Deserialize)]
+    struct First {
+        #[serde(default)]
+        spec_name: String,
+    }
+    let First { spec_name: name } = serde_json::from_slice(bytes)?;
+    let spec = (!name.is_empty()).then(|| LastSpec { name, ..LastSpec::default() });
+    Ok(Ledger { version: VERSION, spec, ..ledger })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -248,23 +270,36 @@ mod tests {
         NodePath::fixed("/var/lib/nodeprep/ledger.json")
     }
 
-    /// What the first version wrote stays readable, whatever comes.
+    /// What an earlier version wrote stays readable, whatever comes.
     #[test]
-    fn reads_version_1() {
-        let text = include_str!("../fixtures/ledger/v1/open.json");
-        let ledger = Ledger::from_json(&path(), text.as_bytes()).unwrap();
-        assert_eq!((ledger.owned.len(), ledger.dirs.len(), ledger.blobs().len()), (3, 2, 1));
-        assert_eq!(ledger.open.as_ref().map(|open| open.before.len()), Some(1));
-        let origins: Vec<&Prior> = ledger.owned.values().map(|owned| &owned.origin).collect();
-        assert!(matches!(origins[..], [Prior::Absent, Prior::File { .. }, Prior::Link { .. }]));
-        assert_eq!(Ledger::from_json(&path(), &ledger.to_json()).unwrap(), ledger);
+    fn reads_every_version() {
+        let first = include_str!("../fixtures/ledger/v1/open.json");
+        let second = include_str!("../fixtures/ledger/v2/open.json");
+        let [from_first, from_second] = [first, second].map(|text| Ledger::from_json(&path(), text.as_bytes()).unwrap());
+        assert_eq!(from_first.spec, Some(LastSpec { name: "fleet".to_owned(), ..LastSpec::default() }));
+        let sources = BTreeMap::from([("docker.io".to_owned(), true), ("quay.io".to_owned(), false)]);
+        assert_eq!(from_second.spec, Some(LastSpec { name: "fleet".to_owned(), sources, ..LastSpec::default() }));
+        // the rest is the same in both
+        assert_eq!(Ledger { spec: from_second.spec.clone(), ..from_first.clone() }, from_second);
+        for ledger in [from_first, from_second] {
+            assert_eq!((ledger.owned.len(), ledger.dirs.len(), ledger.blobs().len()), (3, 2, 1));
+            assert_eq!(ledger.open.as_ref().map(|open| (open.before.len(), open.activations.len())), Some((1, 1)));
+            let origins: Vec<&Prior> = ledger.owned.values().map(|owned| &owned.origin).collect();
+            assert!(matches!(origins[..], [Prior::Absent, Prior::File { .. }, Prior::Link { .. }]));
+            assert_eq!(Ledger::from_json(&path(), &ledger.to_json()).unwrap(), ledger);
+            assert!(String::from_utf8(ledger.to_json()).unwrap().starts_with("{\"version\":2,"));
+        }
+        let unnamed = first.replacen("\"fleet\"", "\"\"", 1);
+        assert_eq!(Ledger::from_json(&path(), unnamed.as_bytes()).unwrap().spec, None);
     }
 
     #[test]
     fn refuses_what_it_does_not_know() {
         let error = |text: &str| Ledger::from_json(&path(), text.as_bytes()).unwrap_err().to_string();
-        assert!(error(r#"{"version": 2, "news": []}"#).contains("version 2"));
+        assert!(error(r#"{"version": 3, "news": []}"#).contains("version 3"));
         assert!(error("").contains("cannot be read"));
+        assert!(error(r#"{"version": 0}"#).contains("version 0"));
         assert!(error(r#"{"version": 1}"#).contains("key"));
+        assert!(error(r#"{"version": 2}"#).contains("key"));
     }
 }

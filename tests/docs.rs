@@ -2,13 +2,17 @@
 //! of the README is run as it stands, its spec is a valid one, and its links lead somewhere.
 #![allow(clippy::disallowed_methods, clippy::unwrap_used, missing_docs, reason = "tests have effects")]
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use nodeprep::report::exit::Outcome;
-use nodeprep::spec::express;
+use nodeprep::runtime::Runtime;
+use nodeprep::spec::load::Draft;
 use nodeprep::spec::table::{Field, Kind, TABLES, TableDef, When};
+use nodeprep::spec::{Spec, express};
+use nodeprep::trust::{family, refused_markdown};
 
 fn project(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
@@ -117,9 +121,74 @@ fn the_spec_reference_is_made_from_the_decoder_table() {
     text.push_str("\n## What a runtime can express\n\n");
     text.push_str(&express::markdown());
     text.push_str(
-        "\n*refused*: the target is left as it was, with the reason. *nearly*: applied, and said by `check`, `plan` and `explain`.\n",
+        "\n*refused*: the target is left as it was, with the reason. *nearly*: applied, and said by `check`, `plan` and \
+         `explain`. Each cell is shown\nby a case that runs the programs themselves, by a vector that is held against them, or \
+         by a flow that is refused: `ROWS` in\n`src/spec/express.rs` names it.\n",
     );
     generated("docs/spec.md", &text);
+}
+
+/// Each cell of the table names what shows it, which is there; a spec of a case or flow that shows a refusal or an approximation
+/// really meets it.
+#[test]
+fn every_cell_of_the_table_is_shown_by_something() {
+    for row in express::ROWS {
+        let cell = format!("{:?} of {:?} under {:?}", row.subject, row.family, row.fallback);
+        assert!(!row.proof.is_empty(), "nothing shows {cell}");
+        for proof in row.proof {
+            let folder = project("fixtures").join(proof);
+            assert!(folder.is_dir(), "{cell}: there is no fixtures/{proof}");
+            let (kind, _) = proof.split_once('/').unwrap();
+            assert!(["real", "vectors", "flow"].contains(&kind), "{cell}: {proof} is neither case nor vector nor flow");
+            if kind != "vectors" && row.verdict != express::Verdict::Yes {
+                let spec = spec(&folder);
+                let met = Runtime::ALL.iter().flat_map(|runtime| express::gaps(&spec, *runtime, &Runtime::ALL, &[]));
+                assert!(met.into_iter().any(|gap| gap.row == row), "{cell} is not met in fixtures/{proof}");
+            }
+        }
+    }
+}
+
+/// The spec of a case, with some CA in the place of those that are made when it runs.
+fn spec(folder: &Path) -> Spec {
+    let draft = Draft::open("spec.toml", &std::fs::read(folder.join("spec.toml")).unwrap()).unwrap();
+    let mut materials = BTreeMap::new();
+    for reference in draft.references() {
+        let some = || std::fs::read(project("fixtures/flow/deny-unlisted/ca.pem"));
+        let bytes = std::fs::read(folder.join(&reference.written)).or_else(|_| some());
+        materials.insert(reference.written.clone(), bytes.map_err(|error| error.to_string()));
+    }
+    let closed = draft.close(&materials, None);
+    closed.spec.unwrap_or_else(|| panic!("{}: {:?}", folder.display(), closed.problems))
+}
+
+#[test]
+fn the_trust_stores_are_those_of_the_table() {
+    let mut text = String::from(
+        "# OS trust stores\n\nCAs of the spec (`[[ca]]`, unless `trust = \"registries\"`) become anchor files of the distribution, and its own \
+         command puts them into the\nbundle that programs read. Whether they arrived is told by the fingerprints in the bundle, never by the \
+         command's exit code. This page is\ngenerated from the table in `src/trust/family.rs`.\n\nThe family is told by `ID` of os-release, \
+         else by `ID_LIKE`, else by what the families leave behind, the most specific first, in the order of\nthe table. A distribution that \
+         is none of these is reported, never guessed: its CAs are used per registry only.\n\n",
+    );
+    text.push_str(&family::markdown());
+    text.push_str(
+        "\nA self-signed certificate without CA flag is *left out* of the bundle where p11-kit makes it (of X.509 version 1, which has no \
+         flags, it is\ntaken): `check` and `plan` warn. In the CA files of single registries it works everywhere.\n\n*Tested with*: scripts \
+         in `tests/trust_store/` run nodeprep on a root that is laid out so, with the real program where there is one; fixtures\nin \
+         `fixtures/trust/` say in `rules.txt` where their rules come from.\n\n## Refused\n\n",
+    );
+    text.push_str(&refused_markdown());
+    text.push_str(
+        "\n## Where the command cannot run\n\n- **A running node without the command**: the trust store is left as it is (exit code 4); \
+         install the package.\n- **The root of an image** (`--root`): it is run there by `chroot` if it can be. Without it, for another \
+         machine, or without the right\n  to change the root, the anchors are written, the refresh is said to be due, and the exit code is 0. \
+         The first run on the node finds it: in\n  the ledger, or where that was not kept, by what the bundle lacks. Restarts are not due \
+         for an image: what does not run reads everything\n  when it starts.\n- **Inside `transactional-update`** (MicroOS, SL Micro): SUSE's \
+         command only leaves a mark there. It is due, and done at the next boot. `/etc` and\n  `/var` can be written outside of a transaction: \
+         nodeprep needs none.\n",
+    );
+    generated("docs/trust-stores.md", &text);
 }
 
 #[test]

@@ -9,18 +9,19 @@ use std::path::Path;
 use std::process::Command;
 
 use node_support::*;
-use nodeprep::apply::{self, ApplyError, End, Outcome};
+use nodeprep::apply::{self, ApplyError, Door, End, Outcome};
 use nodeprep::desired::Target;
 use nodeprep::ledger::{Ledger, Prior};
 use nodeprep::model::digest::Digest;
 use nodeprep::model::tree::Meta;
+use nodeprep::node::command::{CommandError, Output};
 use nodeprep::node::error::{Class, NodeError};
 use nodeprep::node::lock::Lock;
 use nodeprep::node::root::Root;
 use nodeprep::plan::{Activation, Expect, How, Plan};
 
 /// Runs a plan; gives what came of it and the commands that ran.
-fn execute(dir: &Path, plan: &Plan, door: &mut Scripted) -> Outcome {
+fn execute(dir: &Path, plan: &Plan, door: &mut impl Door) -> Outcome {
     let root = Root::open(dir).unwrap();
     let ledger = apply::load_ledger(&root, &path(STATE)).unwrap().unwrap_or_else(|| Ledger::new([7; 32]));
     apply::execute(&root, &path(STATE), plan, ledger, door, &mut |_| {})
@@ -159,6 +160,30 @@ fn units_are_left_as_due() {
     let mut door = Scripted::default();
     let outcome = execute(&root, &plan, &mut door);
     assert!(matches!(outcome.end, End::Applied) && outcome.due == [restart] && door.ran.is_empty());
+}
+
+/// A root whose tools cannot be run.
+struct Toolless;
+
+impl Door for Toolless {
+    fn run(&mut self, _: &[String]) -> Result<Output, CommandError> {
+        Err(CommandError::Tools("it is not there".to_owned()))
+    }
+}
+
+#[test]
+fn a_command_that_cannot_run_is_due_with_the_reason_and_known_without_it() {
+    let (_dir, root) = fresh();
+    let mut plan = one_file("/etc/x", Expect::Absent, "x");
+    let how = How::Refresh(vec!["update-ca-trust".to_owned()]);
+    let refresh = Activation { who: Target::Trust, how, because: vec!["anchors change".to_owned()] };
+    plan.activate.push(refresh.clone());
+    let outcome = execute(&root, &plan, &mut Toolless);
+    assert!(matches!(outcome.end, End::Applied));
+    assert_eq!(outcome.due.len(), 1);
+    assert_eq!(outcome.due[0].because[..2], ["anchors change", "it cannot be done from here: it is not there"]);
+    // the reason is today's: the ledger keeps what is to be done
+    assert_eq!(outcome.ledger.due.iter().map(|due| &due.what).collect::<Vec<_>>(), [&refresh]);
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Golden tests of the OS trust store: each folder of `fixtures/trust` is a node root, CAs (`ca/NAME.pem`; `+registries` at
-//! the end of a name: not for the system) and what nodeprep does about them.
+//! the end of a name: not for the system), what nodeprep does about them (`expect.txt`; `UPDATE_GOLDEN=1` rewrites it), and
+//! where the rules come from that it follows there (`rules.txt`).
 #![allow(clippy::disallowed_methods, clippy::unwrap_used, reason = "tests read their fixtures")]
 
 use std::collections::BTreeMap;
@@ -39,6 +40,13 @@ fn check(folder: &Path) -> Result<(), Failed> {
     let mut tree = Tree::default();
     tree.insert(NodePath::root(), Entry::Dir { meta: Meta::new(0o755), listed: true });
     load(&mut tree, &folder.join("root"), &NodePath::root());
+    let rules = std::fs::read_to_string(folder.join("rules.txt")).unwrap_or_default();
+    if rules.trim().is_empty() {
+        return Err("there is no rules.txt that says where the rules come from".into());
+    }
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        std::fs::write(folder.join("expect.txt"), report(&spec(&folder.join("ca")), &tree))?;
+    }
     let (is, expected) = (report(&spec(&folder.join("ca")), &tree), std::fs::read_to_string(folder.join("expect.txt"))?);
     if is == expected { Ok(()) } else { Err(format!("\n--- expected\n{expected}\n--- is\n{is}").into()) }
 }
@@ -59,8 +67,8 @@ fn spec(folder: &Path) -> Spec {
     };
     Spec {
         file: "spec.toml".into(),
-        digest: Digest::of(b""),
         name: nodeprep::spec::DEFAULT_NAME.to_owned(),
+        digest: Digest::of(b""),
         fallback: Fallback::Never,
         unlisted: nodeprep::spec::Unlisted::Allow,
         runtimes: None,
@@ -69,7 +77,7 @@ fn spec(folder: &Path) -> Spec {
         default_access: Access { scheme: Scheme::Https, ca: [].into(), client: None, login: None, insecure: false, at: None },
         mirrors: Vec::new(),
         pause: None,
-        rest: None,
+        passing: std::collections::BTreeSet::new(),
         exact: std::collections::BTreeSet::new(),
         names: nodeprep::spec::Names::default(),
     }

@@ -1,10 +1,13 @@
-//! nodeprep and the trust stores' real tools: Debian's update-ca-certificates and p11-kit's `trust` laid out as on RHEL, each on
-//! a throw-away overlay of this machine's root in a mount namespace of its own. Skipped, with the reason, where this is not
-//! possible: not root, no namespaces, no overlay, tools that cannot be had.
+//! nodeprep and the trust stores' real tools, each on a throw-away overlay of this machine's root in a mount namespace of its
+//! own: Debian's update-ca-certificates as it is; p11-kit's `trust` laid out as on RHEL, SUSE and Arch; OpenSSL's `rehash` as on
+//! Flatcar and Photon; for Alpine a stand-in that follows its rules; and the
+//! root of an image that is built without tools and booted. Skipped, with the reason, where this is not possible: not
+//! root, no namespaces, no overlay, tools that cannot be had.
 #![allow(clippy::disallowed_methods, clippy::unwrap_used, clippy::print_stdout, reason = "tests look, panic and talk")]
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::OnceLock;
 
 const CANNOT: i32 = 77;
 
@@ -46,10 +49,45 @@ fn debian() {
     steps("debian", &[]);
 }
 
-#[test]
-fn rhel() {
-    match p11_kit() {
-        Some(root) => steps("rhel", &[&root]),
+fn p11_kit_steps(script: &str) {
+    static UNPACKED: OnceLock<Option<PathBuf>> = OnceLock::new();
+    match UNPACKED.get_or_init(p11_kit) {
+        Some(root) => steps(script, &[root]),
         None => println!("skipped: p11-kit cannot be had from the distribution's packages here"),
     }
+}
+
+#[test]
+fn rhel() {
+    p11_kit_steps("rhel");
+}
+
+#[test]
+fn suse() {
+    p11_kit_steps("suse");
+}
+
+#[test]
+fn arch() {
+    p11_kit_steps("arch");
+}
+
+#[test]
+fn flatcar() {
+    steps("flatcar", &[]);
+}
+
+#[test]
+fn photon() {
+    steps("photon", &[]);
+}
+
+#[test]
+fn alpine() {
+    steps("alpine", &[]);
+}
+
+#[test]
+fn image() {
+    steps("image", &[]);
 }

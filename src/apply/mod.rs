@@ -147,6 +147,15 @@ pub fn tidy(root: &Root, state: &NodePath) -> Result<bool, NodeError> {
     crate::node::write::tidy(root, state)
 }
 
+/// Removes copies of what was there before that `ledger`, the one on the node, does not name any more: a run that was killed at
+/// its very end leaves them, and they may hold secrets. Call it under the lock.
+///
+/// # Errors
+/// When one of them cannot be removed.
+pub fn sweep(root: &Root, state: &NodePath, ledger: &Ledger) -> Result<(), NodeError> {
+    crate::node::write::sweep(root, state, ledger)
+}
+
 /// Carries a plan out. The caller holds the lock of `state`; `ledger` is what [`load_ledger`] gave, or a new one.
 pub fn execute(
     root: &Root,
@@ -166,11 +175,9 @@ pub fn execute(
         // nothing to write: not even the ledger. A refresh that is cut off here is found again, because it is derived
         let end = commands.iter().try_for_each(|one| {
             progress(Progress::Activating(one));
-            let done = activate(one, door)?;
-            if done {
-                hands.ran(one);
-            } else {
-                due.push(one.clone());
+            match activate(one, door)? {
+                Done::Ran => hands.ran(one),
+                Done::Left(why) => due.push(left(one, &why)),
             }
             Ok(())
         });
@@ -200,12 +207,18 @@ pub fn execute(
                 let command = other.unwrap_or(forward);
                 progress(Progress::Activating(command));
                 let result = activate(command, door);
-                let undone = if at.is_back() { result.is_err() } else { matches!(result, Ok(false)) };
-                if undone && !due.contains(command) {
-                    due.push(command.clone());
+                let undone = match &result {
+                    Ok(Done::Left(why)) if !at.is_back() => Some(left(command, why)),
+                    Err(_) if at.is_back() => Some(command.clone()),
+                    _ => None,
+                };
+                if let Some(undone) = undone
+                    && !due.contains(&undone)
+                {
+                    due.push(undone);
                     hands.leave(command);
                 }
-                if matches!(result, Ok(true)) && !at.is_back() {
+                if matches!(result, Ok(Done::Ran)) && !at.is_back() {
                     hands.ran(command);
                 }
                 result.map(drop)
@@ -256,11 +269,28 @@ pub fn execute(
     Outcome { end, changed, due, ledger: hands.into_ledger() }
 }
 
-/// Runs a command; whether it could be run in this root at all.
-fn activate(one: &Activation, door: &mut impl Door) -> Result<bool, ApplyError> {
-    let How::Refresh(argv) = &one.how else { return Ok(true) };
+/// What became of a command.
+#[derive(Debug)]
+enum Done {
+    /// It ran, and says that it succeeded.
+    Ran,
+    /// It cannot be run in this root, for this reason.
+    Left(String),
+}
+
+/// What is due, with the reason and who does it.
+fn left(one: &Activation, why: &str) -> Activation {
+    let mut because = one.because.clone();
+    because.push(format!("it cannot be done from here: {why}"));
+    because.push("the first run of nodeprep on the node itself does it".to_owned());
+    Activation { because, ..one.clone() }
+}
+
+/// Runs a command.
+fn activate(one: &Activation, door: &mut impl Door) -> Result<Done, ApplyError> {
+    let How::Refresh(argv) = &one.how else { return Ok(Done::Ran) };
     match door.run(argv) {
-        Ok(output) if output.status == 0 => Ok(true),
+        Ok(output) if output.status == 0 => Ok(Done::Ran),
         Ok(output) => {
             let said = if output.stderr.trim().is_empty() { &output.stdout } else { &output.stderr };
             let said = said.trim().lines().next_back().unwrap_or("nothing").to_owned();
@@ -268,7 +298,7 @@ fn activate(one: &Activation, door: &mut impl Door) -> Result<bool, ApplyError> 
         }
         Err(CommandError::Tools(why)) => {
             tracing::info!(who = %one.who, why, "left as due");
-            Ok(false)
+            Ok(Done::Left(why))
         }
         Err(error) => Err(ApplyError::Command { who: one.who.to_string(), error }),
     }

@@ -66,6 +66,8 @@ impl Apply {
         let _lock = Lock::take(&root, &state)?;
         tidy(&root, &state)?;
         let mut session = Session::open(root, &self.choices.runtimes)?;
+        session.sweep()?;
+        session.guard(&spec, &self.choices)?;
         session.configure(&spec, &self.choices);
         let planned = session.plan(&spec, &self.choices);
         let mut report = report(&session, &spec, &planned, problems, refused(&planned).unwrap_or(Outcome::Converged));
@@ -81,7 +83,7 @@ impl Apply {
 
 /// Whether the anchors are in the bundle: the exit code of the store's command proves nothing.
 fn arrived(session: &Session, spec: &Spec, report: &mut Report) {
-    let tree = session.look_again(|_| trust::wishes());
+    let tree = session.look_again(trust::wishes);
     let Ok(family) = trust::family(&tree) else { return };
     let missing = trust::missing(spec, family, &tree);
     if missing.is_empty() {
@@ -111,6 +113,8 @@ pub(super) fn carry_out(session: &Session, plan: &Plan, ledger: Ledger, report: 
     let mut door = Tools { root: &session.root, patience: PATIENCE };
     let applied = execute(&session.root, &session.state, plan, ledger, &mut door, &mut |_| {});
     report.due.clone_from(&applied.due);
+    // what does not run reads everything when it starts
+    report.due.retain(|due| !session.snapshot.probes.image || matches!(due.how, How::Refresh(_)));
     report.problems.extend(failures(&applied));
     if let Some(class) = applied.class() {
         report.outcome = outcome(class);

@@ -68,6 +68,7 @@ impl Explain {
             let (spec, said) = spec(&self.spec, Some(&root))?;
             problems.extend(said);
             let mut session = Session::open(root, &self.choices.runtimes)?;
+            session.guard(&spec, &self.choices)?;
             session.configure(&spec, &self.choices);
             let planned = session.plan(&spec, &self.choices);
             problems.extend(planned.parts.iter().filter_map(|part| part.refused.as_ref()).flat_map(crate::plan::whole::problems));

@@ -84,6 +84,13 @@ struct PlanChoices {
     /// them back).
     #[arg(long, value_enum, default_value_t = ForeignChoice::Refuse, env = "NODEPREP_FOREIGN", value_name = "WHAT")]
     foreign: ForeignChoice,
+    /// Accept that the spec says much less than the one applied last: no mirrors any more, more than half of the sources gone,
+    /// or what was closed opened.
+    #[arg(long, env = "NODEPREP_ALLOW_SHRINK")]
+    allow_shrink: bool,
+    /// Take the node over from a spec of another name.
+    #[arg(long, env = "NODEPREP_TAKE_OVER")]
+    take_over: bool,
     /// Configure this runtime even where only its configuration folder is there (may be repeated).
     #[arg(long = "runtime", env = "NODEPREP_RUNTIME", value_delimiter = ',', value_name = "NAME", value_parser = runtime)]
     runtimes: Vec<crate::runtime::Runtime>,

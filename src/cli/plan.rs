@@ -46,6 +46,7 @@ impl PlanArgs {
         let root = Session::root(&self.root)?;
         let (spec, problems) = spec(&self.spec, Some(&root))?;
         let mut session = Session::open(root, &self.choices.runtimes)?;
+        session.guard(&spec, &self.choices)?;
         session.configure(&spec, &self.choices);
         let planned = session.plan(&spec, &self.choices);
         let outcome = match refused(&planned) {

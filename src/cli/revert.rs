@@ -42,6 +42,7 @@ impl Revert {
         let _lock = Lock::take(&root, &state)?;
         tidy(&root, &state)?;
         let session = Session::open(root, &[])?;
+        session.sweep()?;
         let now = Now {
             tree: &session.snapshot.tree,
             ledger: &session.ledger,

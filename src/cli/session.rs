@@ -16,6 +16,7 @@ use crate::node::root::Root;
 use crate::node::{Snapshot, blobs, probe, read};
 use crate::plan::activation::cut_off;
 use crate::plan::build::Foreign;
+use crate::plan::guard::{Allowed, against};
 use crate::plan::whole::Planned;
 use crate::report::exit::Outcome;
 use crate::runtime::{FoundRuntime, Runtime, Wish, facts};
@@ -87,6 +88,8 @@ pub(super) struct Session {
     pub root: Root,
     pub state: NodePath,
     pub ledger: Ledger,
+    /// Whether there is a ledger on the node.
+    stored: bool,
     pub snapshot: Snapshot,
     pub found: Vec<FoundRuntime>,
     pub blobs: BTreeMap<Digest, Vec<u8>>,
@@ -126,6 +129,7 @@ impl Session {
 
     fn with(root: Root, stored: Option<Ledger>, named: &[Runtime]) -> Result<Self, Stopped> {
         let state = NodePath::fixed(STATE);
+        let is_stored = stored.is_some();
         let ledger = match stored {
             Some(ledger) => ledger,
             None => Ledger::new(probe::random()?),
@@ -145,12 +149,24 @@ impl Session {
                 kept.insert(*blob, bytes);
             }
         }
-        Ok(Self { root, state, ledger, snapshot: Snapshot { tree, probes }, found, blobs: kept })
+        Ok(Self { root, state, ledger, stored: is_stored, snapshot: Snapshot { tree, probes }, found, blobs: kept })
     }
 
     /// Leaves only the runtimes that are configured under this spec.
     pub(super) fn configure(&mut self, spec: &Spec, choices: &PlanChoices) {
         self.found = flow::configured(std::mem::take(&mut self.found), spec, &choices.runtimes);
+    }
+
+    /// Drops copies that nothing needs any more. Where the ledger is lost they are all that there is, and stay.
+    pub(super) fn sweep(&self) -> Result<(), Stopped> {
+        if self.stored { Ok(crate::apply::sweep(&self.root, &self.state, &self.ledger)?) } else { Ok(()) }
+    }
+
+    /// Stops where the spec would take the node over from another one, or say much less than the last one did.
+    pub(super) fn guard(&self, spec: &Spec, choices: &PlanChoices) -> Result<(), Stopped> {
+        let allowed = Allowed { shrink: choices.allow_shrink, take_over: choices.take_over };
+        let problems = against(spec, &self.ledger, allowed);
+        if problems.is_empty() { Ok(()) } else { Err(Stopped { problems, outcome: Outcome::Conflict }) }
     }
 
     /// The plan under `spec`.

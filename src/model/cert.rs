@@ -29,6 +29,8 @@ pub struct Cert {
     pub is_ca: bool,
     /// Subject and issuer are the same.
     pub self_issued: bool,
+    /// X.509 version 1, which has no flags: `openssl x509 -req -signkey` makes such certificates.
+    pub version_1: bool,
     /// DNS names and addresses in the subject alternative name.
     pub names: Vec<String>,
 }
@@ -196,9 +198,17 @@ impl Cert {
             not_after: Time::from_secs(cert.validity().not_after.timestamp()),
             is_ca,
             self_issued: cert.subject().as_raw() == cert.issuer().as_raw(),
+            version_1: cert.version() == x509_parser::x509::X509Version::V1,
             names: names.collect(),
             der: Arc::from(der),
         })
+    }
+
+    /// Whether p11-kit takes it for a CA: by the flag, or of version 1 and its own issuer (trust/builder.c,
+    /// `is_v1_x509_authority`; tests/trust_store/suse).
+    #[must_use]
+    pub const fn is_anchor(&self) -> bool {
+        self.is_ca || self.version_1 && self.self_issued
     }
 
     /// Whether `now` lies in its validity.

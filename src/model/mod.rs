@@ -17,6 +17,7 @@ pub mod repo;
 pub mod resolution;
 pub mod secret;
 pub mod snapshot;
+pub mod suffix;
 pub mod time;
 pub mod tree;
 pub mod version;

@@ -25,6 +25,9 @@ pub struct Probes {
     /// Whether the root is that of the running system (the root of PID 1): only then do processes belong to it, and only
     /// then is anything activated.
     pub live: bool,
+    /// Whether nothing runs in the root at all, as far as its own `/proc` tells: the root of an image. Neither this nor `live`
+    /// is the root of a running system that is looked at from a container.
+    pub image: bool,
     /// Processes whose executable is a runtime's; empty unless `live`.
     pub processes: Vec<Process>,
     /// Binary → first line of what `--version` printed; only where it may be run (`live`).

@@ -10,11 +10,13 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
+use super::foreign;
 use super::root::Root;
 use crate::apply::Door;
+use crate::trust::family::IN_TRANSACTION;
 
 /// The search path of a tool; its environment is this and `LANG=C`.
-const SEARCH_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+pub(super) const SEARCH_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// As much of each stream as is kept.
 const MOST_OUTPUT: u64 = 64 << 10;
 /// How long a stream may stay open after the tool itself has ended.
@@ -36,7 +38,7 @@ pub struct Output {
 pub enum CommandError {
     /// The root is not that of the running system, and its tools cannot be run from here.
     #[error("cannot run tools of that root: {0}")]
-    Tools(&'static str),
+    Tools(String),
     /// There is no such program, or it cannot be executed.
     #[error("cannot run {program}")]
     Start {
@@ -72,26 +74,31 @@ impl CommandError {
 /// # Errors
 /// When it cannot be started or takes longer than `patience`. A failing status is no error here.
 pub fn run(root: &Root, argv: &[String], patience: Duration) -> Result<Output, CommandError> {
+    run_knowing(root, argv, patience, None)
+}
+
+/// The same with one more variable.
+fn run_knowing(root: &Root, argv: &[String], patience: Duration, variable: Option<(&str, &str)>) -> Result<Output, CommandError> {
     let program = argv.first().ok_or(CommandError::Empty)?;
     let mut command = if root.is_live() {
         Command::new(program)
     } else {
         if !nix::unistd::geteuid().is_root() {
-            return Err(CommandError::Tools("only root can change into it"));
+            return Err(CommandError::Tools("only root can change into it".to_owned()));
         }
         let here = ["/usr/sbin/chroot", "/usr/bin/chroot", "/sbin/chroot", "/bin/chroot"].into_iter().find(|path| Path::new(path).exists());
-        let mut command = Command::new(here.ok_or(CommandError::Tools("there is no chroot program here"))?);
+        let mut command = Command::new(here.ok_or_else(|| CommandError::Tools("there is no chroot program here".to_owned()))?);
         command.arg(root.dir()).arg(program);
         command
     };
-    command.args(&argv[1..]).env_clear().env("PATH", SEARCH_PATH).env("LANG", "C");
+    command.args(&argv[1..]).env_clear().env("PATH", SEARCH_PATH).env("LANG", "C").envs(variable);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0).current_dir("/");
     tracing::debug!(program = program.as_str(), "run");
     let child = command.spawn().map_err(|error| CommandError::Start { program: program.clone(), error })?;
     let output = watch(child, program, patience)?;
     // how coreutils' chroot says that it could not change the root, find or execute the program
     if !root.is_live() && matches!(output.status, 125..=127) && output.stderr.contains("chroot: ") {
-        return Err(CommandError::Tools("the program is missing or does not run there"));
+        return Err(CommandError::Tools(foreign::why(root, program)));
     }
     Ok(output)
 }
@@ -107,8 +114,17 @@ pub struct Tools<'a> {
 
 impl Door for Tools<'_> {
     fn run(&mut self, argv: &[String]) -> Result<Output, CommandError> {
-        run(self.root, argv, self.patience)
+        let Some(transaction) = std::env::var(IN_TRANSACTION).ok().filter(|value| means_yes(value)) else {
+            return run(self.root, argv, self.patience);
+        };
+        // the command has to know: it leaves the mark by which the next boot does it
+        run_knowing(self.root, argv, self.patience, Some((IN_TRANSACTION, &transaction)))?;
+        Err(CommandError::Tools("inside transactional-update the store is left for the next boot".to_owned()))
     }
+}
+
+fn means_yes(value: &str) -> bool {
+    ["true", "yes", "1"].contains(&value.to_ascii_lowercase().as_str())
 }
 
 fn watch(mut child: Child, program: &str, patience: Duration) -> Result<Output, CommandError> {

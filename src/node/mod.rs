@@ -12,6 +12,7 @@ pub mod checkpoint;
 pub mod command;
 pub mod error;
 mod files;
+mod foreign;
 pub mod lock;
 pub mod material;
 mod meta;

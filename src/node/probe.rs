@@ -25,7 +25,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 #[must_use]
 pub fn probe(root: &Root) -> Probes {
     let live = root.is_live();
-    Probes { now: now(), boot_id: boot_id(), live, processes: if live { processes(root) } else { Vec::new() }, versions: BTreeMap::new() }
+    let image = !live && matches!(root.folder(&NodePath::fixed("/proc/1")), Ok(None));
+    let processes = if live { processes(root) } else { Vec::new() };
+    Probes { now: now(), boot_id: boot_id(), live, image, processes, versions: BTreeMap::new() }
 }
 
 /// Asks each binary for its version, where it may be run; those that do not answer are left out.

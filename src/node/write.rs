@@ -28,7 +28,7 @@ const NEW_LEDGER: &str = "ledger.json.new";
 
 use change::{Job, Undo, write_temp};
 use record::swap_ledger;
-pub(crate) use record::{load_ledger, tidy};
+pub(crate) use record::{load_ledger, sweep, tidy};
 
 type Done = Result<(), NodeError>;
 

@@ -42,6 +42,7 @@ pub fn plan(now: Now<'_>, found: &[FoundRuntime], refresh: Option<&Activation>, 
         parts.push(PlannedPart { part, refused: None, activations: needed });
     }
     take_over(&mut whole, &mut parts, now, found);
+    whole.spec = now.ledger.spec.clone().filter(|_| !whole.owned.is_empty());
     Planned { plan: whole, parts }
 }
 

@@ -17,12 +17,16 @@ use crate::spec::intent::intent;
 use crate::spec::{Source, Spec};
 
 /// Registries that no spec names, in a domain that is closed everywhere under `unlisted = "deny"` and in one that is not.
-const UNNAMED: [&str; 3] = ["nodeprep-probe.io", "deep.nodeprep-probe.io:8443", "registry.nodeprep-probe.example"];
+const UNNAMED: [&str; 4] =
+    ["nodeprep-probe.io", "deep.nodeprep-probe.io:8443", "registry.nodeprep-probe.example", "registry.nodeprep-probe.example:443"];
+/// A registry on the node itself: it lies below a source that is for all.
+const LOCAL: &str = "localhost:5000/nodeprep/probe";
 /// As many disagreements are told; the rest is counted.
 const MOST_TOLD: usize = 5;
 
 /// Images that together show every rule of the spec: below each source (and each of its other names where it is closed),
-/// by tag and by digest, and at each host that has a configuration of its own. `extra` are
+/// by tag and by digest, at registries below its domains and at such that it does not name, and at each host that has a
+/// configuration of its own. `extra` are
 /// repository names from the node's own files (foreign prefixes), below which something else may apply.
 #[must_use]
 pub fn probe_images(spec: &Spec, extra: &[String]) -> Vec<ImageRef> {
@@ -34,7 +38,18 @@ fn probes(spec: &Spec, extra: &[String]) -> Vec<Resolution> {
     let digest = format!("sha256:{}", "0".repeat(64));
     let mut names = BTreeSet::new();
     for mirror in &spec.mirrors {
-        let Source { host, path } = &mirror.source;
+        let (host, path) = match &mirror.source {
+            Source::All => {
+                names.insert(LOCAL.to_owned());
+                continue;
+            }
+            Source::Domain(domain) => {
+                let hosts = ["nodeprep-probe", "x", "deep.nodeprep-probe"].map(|name| format!("{name}.{}", domain.domain()));
+                names.extend(hosts.map(|host| format!("{host}/nodeprep/probe")));
+                continue;
+            }
+            Source::Prefix { host, path } => (host, path),
+        };
         let aliases = spec.closed_names(mirror);
         for host in std::iter::once(host).chain(&aliases) {
             let base = if path.is_all() { host.to_string() } else { format!("{host}/{path}") };
@@ -89,10 +104,8 @@ pub fn prove(spec: &Spec, part: &Part, after: &Tree, ledger: &Ledger, readers: &
             };
             for meant in &made.insert((names, meant)).1 {
                 let got = view.resolve(&meant.image);
-                let want = adapted(spec, meant, reader.runtime);
-                // a reference that this version cannot even read asks nothing, whatever the files say
-                let unreadable = meant.image.host.is_ipv6() && matches!(got.end, End::Broken(_)) && got.files.is_empty();
-                if unreadable || got.same(&want) {
+                let want = adapted(spec, meant, dialect);
+                if got.same(&want) {
                     continue;
                 }
                 if conflicts.len() + others.len() >= MOST_TOLD {

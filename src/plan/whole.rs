@@ -96,6 +96,7 @@ pub fn plan(spec: &Spec, desired: Desired, found: &[FoundRuntime], now: Now<'_>)
     let planned = |target: &Target| parts.iter().any(|planned: &PlannedPart| &planned.part.target == target);
     keep(&mut whole, now, |target| !planned(target));
     super::activation::take_over(&mut whole, &mut parts, now, found);
+    whole.spec = (!whole.owned.is_empty()).then(|| super::guard::record(spec));
     Planned { plan: whole, parts }
 }
 

@@ -16,7 +16,8 @@ pub enum Outcome {
     InvalidSpec,
     /// The node cannot do what the spec says; that target was left as it was.
     Cannot,
-    /// Somebody else's configuration is in the way; that target was left as it was.
+    /// Somebody else's configuration, or another spec, is in the way, or more would be lost than was allowed; what is concerned
+    /// was left as it was.
     Conflict,
     /// Failed, and everything is as it was before.
     RolledBack,
@@ -52,7 +53,10 @@ impl Outcome {
             Self::Usage => (2, "wrong command line"),
             Self::InvalidSpec => (3, "invalid spec; nothing was changed"),
             Self::Cannot => (4, "the node cannot do it; the target concerned was left as it was"),
-            Self::Conflict => (5, "conflict with configuration that nodeprep did not write; the target concerned was left as it was"),
+            Self::Conflict => (
+                5,
+                "conflict: configuration that nodeprep did not write, another spec, or a loss that was not allowed; what is concerned was left as it was",
+            ),
             Self::RolledBack => (6, "failed and rolled back"),
             Self::NotRolledBack => (7, "failed and not rolled back; the report says what to do"),
             Self::VerifyFailed => (8, "a verification or probe failed"),

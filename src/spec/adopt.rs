@@ -1,15 +1,15 @@
 //! What was on a node before nodeprep and is carried over: mirrors, CAs, logins of one target, and how they join a spec.
 //!
 //! The ledger keeps them, because the settings that they come from are removed; the spec stays the user's. [`adopt`] lays a
-//! spec over them: a source that the spec names replaces the adopted one, its hosts are reached as it says, and its `never`
-//! closes adopted sources too.
+//! spec over them: a source that the spec names replaces the adopted one (its `*` names them all), its hosts are reached as it
+//! says, and its `never` closes adopted sources too.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::{Access, Client, Fallback, Login, Mirror, Names, Rest, Source, Spec, Unlisted};
+use super::{Access, Client, Fallback, Login, Mirror, Names, Source, Spec, Unlisted};
 use crate::model::cert::{self, Cert, base64, base64_decode};
 use crate::model::endpoint::{Endpoint, Scheme};
 use crate::model::host::Host;
@@ -180,7 +180,7 @@ pub fn adopt(spec: &Spec, adopted: &Adopted) -> Spec {
     for (source, mirror) in &adopted.mirrors {
         let Ok(host) = Host::new(source) else { continue };
         // asked directly, or as the spec says
-        if spec.mirrors_named(&host).next().is_some() || named.contains(&host) {
+        if spec.mirrors_named(&host).next().is_some() || named.contains(&host) || spec.all().is_some() {
             continue;
         }
         let endpoints = endpoints(mirror, Some(&host), spec.fallback);
@@ -189,16 +189,20 @@ pub fn adopt(spec: &Spec, adopted: &Adopted) -> Spec {
             if spec.fallback == Fallback::Upstream {
                 whole.exact.insert(host.clone());
             }
-            let source = Source { host, path: RepoPath::all() };
-            whole.mirrors.push(Mirror { source, endpoints, fallback, at: mirror.from.place() });
+            whole.mirrors.push(carried(Source::registry(host), endpoints, fallback, mirror));
         }
     }
     // `deny` is for every registry that the spec does not name, `*` is not one
-    if let Some(all) = adopted.mirrors.get(ALL).filter(|_| spec.unlisted != Unlisted::Deny) {
-        rest(&mut whole, adopted, all, spec.fallback, named);
+    let replaced = spec.unlisted == Unlisted::Deny || spec.all().is_some();
+    if let Some(all) = adopted.mirrors.get(ALL).filter(|_| !replaced) {
+        rest(&mut whole, adopted, all, spec.fallback, &named);
     }
     whole.names = Names::default();
     whole
+}
+
+fn carried(source: Source, endpoints: Vec<Endpoint>, fallback: Fallback, from: &AdoptedMirror) -> Mirror {
+    Mirror { source, endpoints, fallback, widen: false, runtimes: None, at: from.from.place() }
 }
 
 /// Under `never` a registry is not its own mirror.
@@ -227,6 +231,10 @@ fn reached(whole: &mut Spec, adopted: &Adopted) {
     if configured.contains_key(&hub.api()) {
         hosts.insert(hub);
     }
+    if whole.all().is_some() {
+        // the spec speaks of all registries: what is not its own is no registry of its own now
+        hosts.retain(|host| whole.access.contains_key(host));
+    }
     if whole.unlisted == Unlisted::Deny {
         // asked directly only as mirror of something, or as the rest of a source that has mirrors
         let with_mirrors = |host: &Host| adopted.mirrors.get(host.as_str()).is_some_and(|mirror| !mirror.endpoints.is_empty());
@@ -234,7 +242,7 @@ fn reached(whole: &mut Spec, adopted: &Adopted) {
     }
     for host in hosts {
         let how = configured.get(&api(&host)).copied();
-        let loopback = host.is_loopback() && host.port().is_some_and(|port| port != 443);
+        let loopback = host.is_loopback();
         let default = if loopback && how.is_none() { Scheme::Http } else { Scheme::Https };
         let scheme = schemes.get(&host).copied().unwrap_or(default);
         let before = how.map_or_else(|| Access { scheme, ..Access::bare() }, |how| how.access(scheme));
@@ -255,7 +263,7 @@ fn reached(whole: &mut Spec, adopted: &Adopted) {
 }
 
 /// What was said for all registries. A host that is reached in its own way has a configuration of its own, which says it again.
-fn rest(whole: &mut Spec, adopted: &Adopted, all: &AdoptedMirror, fallback: Fallback, named: BTreeSet<Host>) {
+fn rest(whole: &mut Spec, adopted: &Adopted, all: &AdoptedMirror, fallback: Fallback, named: &BTreeSet<Host>) {
     let endpoints_of = |host: Option<&Host>| endpoints(all, host, Fallback::Upstream);
     let everywhere = endpoints_of(None);
     if everywhere.is_empty() {
@@ -271,10 +279,8 @@ fn rest(whole: &mut Spec, adopted: &Adopted, all: &AdoptedMirror, fallback: Fall
             whole.exact.insert(host.clone());
         }
         let fallback = if itself { Fallback::Never } else { fallback };
-        let at = all.from.place();
-        whole.mirrors.push(Mirror { source: Source { host, path: RepoPath::all() }, endpoints: everywhere.clone(), fallback, at });
+        whole.mirrors.push(carried(Source::registry(host), everywhere.clone(), fallback, all));
     }
-    let mut except = named;
-    except.extend(sources);
-    whole.rest = Some(Rest { endpoints: everywhere, fallback, except, at: all.from.place() });
+    // it is not for hosts that the spec or the old settings name: all of these are in `access`
+    whole.mirrors.push(carried(Source::All, everywhere, fallback, all));
 }

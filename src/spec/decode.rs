@@ -97,6 +97,14 @@ pub struct RawMirror {
     pub at: Range<usize>,
     /// `source`.
     pub source: Option<At<String>>,
+    /// `hosts`.
+    pub hosts: Option<At<Vec<At<String>>>>,
+    /// `runtimes`.
+    pub runtimes: Option<At<Vec<At<String>>>>,
+    /// `widen`.
+    pub widen: Option<At<bool>>,
+    /// Something in it was wrong and is reported: what is missing may be that.
+    pub reported: bool,
     /// `endpoints`.
     pub endpoints: Option<At<Vec<At<String>>>>,
     /// `fallback`.
@@ -148,6 +156,10 @@ pub fn decode(root: &Node, problems: &mut Problems<'_>) -> Raw {
         raw.mirrors.push(RawMirror {
             at: node.span.clone(),
             source: row.text("source"),
+            hosts: row.texts("hosts", problems),
+            runtimes: row.texts("runtimes", problems),
+            widen: row.flag("widen"),
+            reported: row.reported,
             endpoints: row.texts("endpoints", problems),
             fallback: row.text("fallback").map(|word| fallback(&word.value)),
         });

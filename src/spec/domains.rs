@@ -5,6 +5,7 @@
 //! What must not: domains that are reserved for private use (`.internal`, `.local`, `.lan`, `.home.arpa`, `.test`).
 
 use crate::model::host::Host;
+use crate::model::suffix::is_below;
 
 /// Top-level domains, sorted.
 pub const DENIED: [&str; 141] = [
@@ -151,11 +152,12 @@ pub const DENIED: [&str; 141] = [
     "ws",
 ];
 
-/// Whether a host lies in one of them. Addresses and names without a dot never do.
+/// Whether a host lies in one of them in the eyes of containers/image ([`is_below`]). Addresses and names without a dot never
+/// do.
 #[must_use]
 pub fn denied(host: &Host) -> bool {
-    let name = host.name();
-    name.rsplit_once('.').is_some_and(|(_, domain)| DENIED.binary_search(&domain.to_ascii_lowercase().as_str()).is_ok())
+    let top = host.name().rsplit_once('.').map(|(_, domain)| domain.to_ascii_lowercase());
+    top.is_some_and(|domain| DENIED.binary_search(&domain.as_str()).is_ok() && is_below(host, &domain))
 }
 
 /// A name that the entry for its own domain wins over: with a label of one letter both prefixes are of one length, and then
@@ -173,7 +175,16 @@ mod tests {
     #[test]
     fn the_list_is_sorted_and_private_names_are_not_in_it() {
         assert!(DENIED.is_sorted());
-        for open in ["registry.corp.internal", "nas.local", "10.0.0.1:5000", "[2001:db8::1]", "localhost:5000", "mirror", "a.example"] {
+        for open in [
+            "registry.corp.internal",
+            "nas.local",
+            "10.0.0.1:5000",
+            "[2001:db8::1]",
+            "localhost:5000",
+            "mirror",
+            "a.example",
+            "hub.iodine.io",
+        ] {
             assert!(!denied(&Host::new(open).unwrap()), "{open}");
         }
         for closed in ["quay.io", "docker.io", "registry.k8s.io:443", "public.ecr.aws", "mcr.microsoft.com", "a.b.pkg.dev:8443"] {

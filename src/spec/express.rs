@@ -8,14 +8,19 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use super::domains::{denied, loses_to_its_domain};
+use super::scope::{self, Narrow};
 use super::validate::canonical;
-use super::{Fallback, Spec, Unlisted};
+use super::{Fallback, Source, Spec, Unlisted};
 use crate::model::endpoint::Scheme;
 use crate::model::host::Host;
+use crate::model::image::ImageRef;
 use crate::model::place::Place;
 use crate::model::problem::{Problem, Severity};
+use crate::model::repo::RepoPath;
 use crate::model::resolution::{Attempt, End, Resolution, Trust};
-use crate::runtime::Runtime;
+use crate::model::suffix::Suffix;
+use crate::model::version::Version;
+use crate::runtime::{Dialect, Runtime, containerd};
 
 /// Runtimes that read the same files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -33,9 +38,27 @@ pub enum Subject {
     HostSource,
     /// A source without port.
     PortlessSource,
-    /// A source below host level.
+    /// A source below host level, without `widen`.
     SubHostSource,
-    /// An IPv6 address as host.
+    /// A source below host level, with `widen`.
+    WidenedSource,
+    /// One whose endpoint does not end with its path.
+    WidenedEndpoint,
+    /// One beside another source of the same registry, with other endpoints or another fallback.
+    WidenedBeside,
+    /// `*.domain`.
+    DomainSource,
+    /// `*.domain`, and a named registry below it whose label has one letter.
+    DomainShort,
+    /// `*`.
+    AllSource,
+    /// `*` beside `unlisted = "deny"`.
+    DenyAll,
+    /// A mirror for only one of two runtimes that read the same files.
+    OneOfFamily,
+    /// An IPv6 address as source.
+    Ipv6Source,
+    /// An IPv6 address as endpoint, or as host of its own.
     Ipv6,
     /// An endpoint's host without dot and port.
     BareEndpoint,
@@ -68,6 +91,14 @@ pub struct Row {
     pub family: Family,
     /// Whether they can.
     pub verdict: Verdict,
+    /// What shows it, below `fixtures/`: cases that real programs run, vectors that are held against them, flows.
+    pub proof: &'static [&'static str],
+}
+
+impl Row {
+    const fn shown_by(self, proof: &'static [&'static str]) -> Self {
+        Self { proof, ..self }
+    }
 }
 
 /// Whether a runtime can express something.
@@ -82,6 +113,13 @@ pub enum Verdict {
         /// What to write instead.
         instead: &'static str,
     },
+    /// It can, from one version on.
+    Since {
+        /// The version.
+        version: Version,
+        /// How it is before.
+        before: &'static Verdict,
+    },
     /// Nearly.
     Approximated {
         /// What is different.
@@ -90,55 +128,166 @@ pub enum Verdict {
 }
 
 const fn yes(subject: Subject, family: Family) -> Row {
-    Row { subject, fallback: None, family, verdict: Verdict::Yes }
+    Row { subject, fallback: None, family, verdict: Verdict::Yes, proof: &[] }
 }
 
 const fn refused(subject: Subject, family: Family, reason: &'static str, instead: &'static str) -> Row {
-    Row { subject, fallback: None, family, verdict: Verdict::Refused { reason, instead } }
+    Row { subject, fallback: None, family, verdict: Verdict::Refused { reason, instead }, proof: &[] }
 }
 
 const fn nearly(subject: Subject, family: Family, note: &'static str) -> Row {
-    Row { subject, fallback: None, family, verdict: Verdict::Approximated { note } }
+    Row { subject, fallback: None, family, verdict: Verdict::Approximated { note }, proof: &[] }
 }
 
 const HTTPS_FIRST: &str = "HTTPS without verification is tried first, then plain HTTP: registries.conf has one word for both";
 
+const NO_IPV6: &str = "references to IPv6 addresses cannot be parsed";
+const DNS_NAME: &str = "give the registry a DNS name and write that";
+
+/// Since when containerd reads references to IPv6 addresses (`reference/docker/reference.go`; seen on 1.7.24 and 2.1.9; 1.6.20 does not).
+const IPV6_REFERENCES: Version = Version(1, 7, 0);
+
 /// The table.
 pub const ROWS: &[Row] = &[
-    Row { fallback: Some(Fallback::Never), ..yes(Subject::HostSource, Family::Containerd) },
-    Row { fallback: Some(Fallback::Never), ..yes(Subject::HostSource, Family::Containers) },
-    Row { fallback: Some(Fallback::Upstream), ..yes(Subject::HostSource, Family::Containerd) },
-    Row { fallback: Some(Fallback::Upstream), ..yes(Subject::HostSource, Family::Containers) },
-    yes(Subject::PortlessSource, Family::Containerd),
+    Row { fallback: Some(Fallback::Never), ..yes(Subject::HostSource, Family::Containerd) }.shown_by(&["real/plain", "real/names"]),
+    Row { fallback: Some(Fallback::Never), ..yes(Subject::HostSource, Family::Containers) }.shown_by(&["real/plain", "real/names"]),
+    Row { fallback: Some(Fallback::Upstream), ..yes(Subject::HostSource, Family::Containerd) }.shown_by(&["real/upstream"]),
+    Row { fallback: Some(Fallback::Upstream), ..yes(Subject::HostSource, Family::Containers) }.shown_by(&["real/upstream"]),
+    yes(Subject::PortlessSource, Family::Containerd).shown_by(&["vectors/containerd/T22"]),
     nearly(
         Subject::PortlessSource,
         Family::Containers,
         "it covers references with a port too: registries.conf takes `host` as prefix of `host:5000/…`",
-    ),
+    )
+    .shown_by(&["vectors/containers/R07"]),
     refused(
         Subject::SubHostSource,
         Family::Containerd,
         "hosts.toml speaks for whole registries only",
-        "write the registry itself as source, or run what needs it on CRI-O or Podman",
-    ),
-    yes(Subject::SubHostSource, Family::Containers),
-    yes(Subject::Ipv6, Family::Containerd),
+        "add `widen = true` to take the whole registry there, write the registry itself as source, or leave containerd out of its `runtimes`",
+    )
+    .shown_by(&["vectors/containerd/T22", "flow/sources-refused"]),
+    yes(Subject::SubHostSource, Family::Containers).shown_by(&["real/s2-opensuse", "vectors/containers/R02"]),
+    nearly(
+        Subject::WidenedSource,
+        Family::Containerd,
+        "the whole registry goes to its endpoints, less the source's path: what lies beside that path is asked for there, too",
+    )
+    .shown_by(&["real/widen"]),
+    yes(Subject::WidenedSource, Family::Containers).shown_by(&["real/widen"]),
     refused(
-        Subject::Ipv6,
+        Subject::WidenedEndpoint,
+        Family::Containerd,
+        "the endpoint does not end with the source's path, so that the rest of the registry has no place there",
+        "write an endpoint that ends with that path, as in source `quay.io/team` with endpoint `mirror.example.com/quay/team`",
+    )
+    .shown_by(&["flow/sources-refused"]),
+    yes(Subject::WidenedEndpoint, Family::Containers).shown_by(&["vectors/containers/R03"]),
+    refused(
+        Subject::WidenedBeside,
+        Family::Containerd,
+        "as whole registries both are the same one, and they differ in endpoints or fallback",
+        "give them the same endpoints (each with its own path at the end) and the same fallback, or take `widen` out of one",
+    )
+    .shown_by(&["flow/sources-refused"]),
+    yes(Subject::WidenedBeside, Family::Containers).shown_by(&["vectors/containers/R02"]),
+    refused(
+        Subject::DomainSource,
+        Family::Containerd,
+        "hosts.toml knows registries by their full names only",
+        "list the registries in `hosts`, where `{host}` may stand in endpoints, or leave containerd out of its `runtimes`",
+    )
+    .shown_by(&["flow/sources-refused", "vectors/containerd/S1.1-wildcard"]),
+    nearly(
+        Subject::DomainSource,
         Family::Containers,
-        "references to IPv6 addresses cannot be parsed",
-        "give the registry a DNS name and write that",
-    ),
-    yes(Subject::BareEndpoint, Family::Containerd),
+        "the endpoint gets the path alone, the same for each registry below the domain; a name with a port below it is no such registry: it is \
+         rewritten with its port, and the pull fails or ends at that port of the endpoint",
+    )
+    .shown_by(&["real/domain", "real/domain-never", "vectors/containers/R04", "vectors/containers/R05"]),
+    yes(Subject::DomainShort, Family::Containerd).shown_by(&["vectors/containerd/S1.1-wildcard"]),
+    refused(
+        Subject::DomainShort,
+        Family::Containers,
+        "registries.conf prefers the entry for the whole domain, because both are of one length",
+        "name it with its port, or use a longer name",
+    )
+    .shown_by(&["vectors/containers/R06"]),
+    nearly(
+        Subject::AllSource,
+        Family::Containerd,
+        "the endpoints are told the registry in the query only (`?ns=`), which fits registries that understand it; `hosts` with `{host}` in the \
+         endpoints puts its name into the path. Registries on the loopback interface are meant, too, unless [[registry]] names them",
+    )
+    .shown_by(&["real/star", "real/star-never", "vectors/containerd/T17", "vectors/containerd/T19"]),
+    refused(
+        Subject::AllSource,
+        Family::Containers,
+        "registries.conf has no entry for all registries",
+        "list them in `hosts`, write `*.domain` for whole domains, or leave CRI-O and Podman out of its `runtimes`",
+    )
+    .shown_by(&["vectors/containers/2.3-star", "flow/sources-refused"]),
+    Row {
+        fallback: Some(Fallback::Never),
+        ..nearly(
+            Subject::DenyAll,
+            Family::Containerd,
+            "`*` names every registry, so that nothing is left to deny: all of them are asked for at its endpoints",
+        )
+    }
+    .shown_by(&["real/star-never"]),
+    Row { fallback: Some(Fallback::Never), ..yes(Subject::DenyAll, Family::Containers) }.shown_by(&["real/deny", "flow/sources-scoped"]),
+    Row {
+        fallback: Some(Fallback::Upstream),
+        ..refused(
+            Subject::DenyAll,
+            Family::Containerd,
+            "one says that other registries are asked themselves, and the other that they are not",
+            "write `fallback = \"never\"` for `*`, or take `unlisted` out",
+        )
+    }
+    .shown_by(&["flow/source-star-deny"]),
+    Row { fallback: Some(Fallback::Upstream), ..yes(Subject::DenyAll, Family::Containers) }.shown_by(&["real/deny"]),
+    yes(Subject::OneOfFamily, Family::Containerd).shown_by(&["flow/sources-scoped"]),
+    refused(
+        Subject::OneOfFamily,
+        Family::Containers,
+        "CRI-O and Podman read the same registries.conf, so that it counts for both",
+        "name both in the `runtimes` of this [[mirror]], or neither",
+    )
+    .shown_by(&["flow/sources-one-of-family"]),
+    Row {
+        subject: Subject::Ipv6Source,
+        fallback: None,
+        family: Family::Containerd,
+        verdict: Verdict::Since { version: IPV6_REFERENCES, before: &Verdict::Refused { reason: NO_IPV6, instead: DNS_NAME } },
+        proof: &["flow/containerd-1.6-ipv6", "vectors/containerd/T33"],
+    },
+    refused(Subject::Ipv6Source, Family::Containers, NO_IPV6, DNS_NAME).shown_by(&["vectors/containers/R28"]),
+    Row {
+        subject: Subject::Ipv6,
+        fallback: None,
+        family: Family::Containerd,
+        verdict: Verdict::Since {
+            version: IPV6_REFERENCES,
+            before: &Verdict::Approximated {
+                note: "it is used as an endpoint, but references to it cannot be parsed: no image is pulled from there by that name",
+            },
+        },
+        proof: &["real/ipv6", "flow/containerd-1.6-ipv6-endpoint", "vectors/containerd/T33"],
+    },
+    refused(Subject::Ipv6, Family::Containers, NO_IPV6, DNS_NAME).shown_by(&["vectors/containers/R28"]),
+    yes(Subject::BareEndpoint, Family::Containerd).shown_by(&["vectors/containerd/T35"]),
     refused(
         Subject::BareEndpoint,
         Family::Containers,
         "without dot or port it is not taken as a registry, and every pull of the source fails",
         "write its full name, or its port",
-    ),
-    yes(Subject::Prefix, Family::Containerd),
-    yes(Subject::Prefix, Family::Containers),
-    Row { fallback: Some(Fallback::Never), ..yes(Subject::ClosedEndpoint, Family::Containerd) },
+    )
+    .shown_by(&["vectors/containers/R21a"]),
+    yes(Subject::Prefix, Family::Containerd).shown_by(&["real/prefix"]),
+    yes(Subject::Prefix, Family::Containers).shown_by(&["real/prefix"]),
+    Row { fallback: Some(Fallback::Never), ..yes(Subject::ClosedEndpoint, Family::Containerd) }.shown_by(&["vectors/containerd/T19"]),
     Row {
         fallback: Some(Fallback::Never),
         ..refused(
@@ -147,36 +296,41 @@ pub const ROWS: &[Row] = &[
             "what closes the source blocks the endpoint too",
             "keep the copies under another host, or let that source fall back to its upstream",
         )
-    },
-    yes(Subject::PlainHttp, Family::Containerd),
-    nearly(Subject::PlainHttp, Family::Containers, HTTPS_FIRST),
-    yes(Subject::Unverified, Family::Containerd),
-    nearly(Subject::Unverified, Family::Containers, HTTPS_FIRST),
-    yes(Subject::ClientCertificate, Family::Containerd),
-    yes(Subject::ClientCertificate, Family::Containers),
+    }
+    .shown_by(&["vectors/containers/R19-mirror"]),
+    yes(Subject::PlainHttp, Family::Containerd).shown_by(&["real/http"]),
+    nearly(Subject::PlainHttp, Family::Containers, HTTPS_FIRST).shown_by(&["real/http"]),
+    yes(Subject::Unverified, Family::Containerd).shown_by(&["real/insecure"]),
+    nearly(Subject::Unverified, Family::Containers, HTTPS_FIRST).shown_by(&["real/insecure"]),
+    yes(Subject::ClientCertificate, Family::Containerd).shown_by(&["real/mtls"]),
+    yes(Subject::ClientCertificate, Family::Containers).shown_by(&["real/mtls"]),
     nearly(
         Subject::Credentials,
         Family::Containerd,
         "they are sent as a header with every request; before 2.1 that does not reach the token endpoint of registries that want bearer tokens",
-    ),
-    yes(Subject::Credentials, Family::Containers),
+    )
+    .shown_by(&["real/basic-auth", "real/token-login"]),
+    yes(Subject::Credentials, Family::Containers).shown_by(&["real/basic-auth", "real/token-login"]),
     nearly(
         Subject::Deny,
         Family::Containerd,
         "registries on the loopback interface are closed too, unless [[registry]] names them: `_default` speaks for them as well",
-    ),
+    )
+    .shown_by(&["real/deny"]),
     nearly(
         Subject::Deny,
         Family::Containers,
         "what can be named is closed: the top-level domains of public registries; addresses, names without a dot and other domains stay open",
-    ),
-    yes(Subject::DenyShort, Family::Containerd),
+    )
+    .shown_by(&["real/deny"]),
+    yes(Subject::DenyShort, Family::Containerd).shown_by(&["real/deny"]),
     refused(
         Subject::DenyShort,
         Family::Containers,
         "registries.conf prefers the entry that closes its whole domain, because both are of one length",
         "name it with its port, or use a longer name",
-    ),
+    )
+    .shown_by(&["vectors/containers/R06"]),
 ];
 
 /// Something in a spec that a runtime cannot express as it is meant.
@@ -212,7 +366,16 @@ impl Subject {
             Self::HostSource => "source `host[:port]`",
             Self::PortlessSource => "source without port",
             Self::SubHostSource => "source `host/repository/prefix`",
-            Self::Ipv6 => "IPv6 address as host",
+            Self::WidenedSource => "the same with `widen = true`",
+            Self::WidenedEndpoint => "… and an endpoint that does not end with its path",
+            Self::WidenedBeside => "… and another source of that registry that does not agree",
+            Self::DomainSource => "source `*.domain`",
+            Self::DomainShort => "source `*.domain` beside a name such as `x.domain`",
+            Self::AllSource => "source `*`",
+            Self::DenyAll => "source `*` beside `unlisted = \"deny\"`",
+            Self::OneOfFamily => "`runtimes` of a mirror with only one of CRI-O and Podman, where both are",
+            Self::Ipv6Source => "IPv6 address as source",
+            Self::Ipv6 => "IPv6 address as endpoint or host of its own",
             Self::BareEndpoint => "endpoint host without dot and port",
             Self::Prefix => "endpoint with prefix",
             Self::ClosedEndpoint => "source on which another mirror's endpoint lies",
@@ -226,18 +389,34 @@ impl Subject {
     }
 }
 
-/// What of `spec` this runtime cannot express as it is meant.
+/// What of `spec` this runtime cannot express as it is meant. `there`: the runtimes beside which it is. Where that depends on the
+/// version, it is refused when one of `dialects`, of which the files must be right for each, cannot; without any it is a note,
+/// for a fleet may have either.
 #[must_use]
-pub fn gaps(spec: &Spec, runtime: Runtime) -> Vec<Gap> {
+pub fn gaps(spec: &Spec, runtime: Runtime, there: &[Runtime], dialects: &[Dialect]) -> Vec<Gap> {
     let family = Family::of(runtime);
+    let spec = &*spec.scoped(runtime);
     let mut gaps = Vec::new();
     for row in ROWS.iter().filter(|row| row.family == family) {
-        let (severity, code, why, help) = match &row.verdict {
-            Verdict::Yes => continue,
+        let (verdict, since) = match &row.verdict {
+            Verdict::Since { version, before } => {
+                let class = containerd::Dialect::of_version(*version);
+                let can = |dialect: &Dialect| dialect.containerd().is_none_or(|dialect| dialect >= class);
+                if !dialects.is_empty() && dialects.iter().all(can) {
+                    continue;
+                }
+                (*before, Some(version))
+            }
+            verdict => (verdict, None),
+        };
+        let (severity, code, why, help) = match verdict {
+            Verdict::Yes | Verdict::Since { .. } => continue,
+            Verdict::Refused { reason, .. } if since.is_some() && dialects.is_empty() => (Severity::Note, "approximated", reason, ""),
             Verdict::Refused { reason, instead } => (Severity::Error, "not-expressible", reason, *instead),
             Verdict::Approximated { note } => (Severity::Note, "approximated", note, ""),
         };
-        for (thing, at) in occurrences(spec, row.subject) {
+        let why = since.map_or_else(|| (*why).to_owned(), |version| format!("before {}.{} {why}", version.0, version.1));
+        for (thing, at) in occurrences(spec, row, there) {
             let what = format!("{thing} on {}: {why}", family.name());
             gaps.push(Gap { problem: Problem { severity, at, ..Problem::note(code, what, help) }, row });
         }
@@ -251,22 +430,28 @@ pub fn gaps(spec: &Spec, runtime: Runtime) -> Vec<Gap> {
 pub fn proof(spec: &Spec) -> Vec<Problem> {
     let mut seen: BTreeSet<String> = BTreeSet::new();
     let named = spec.runtimes.as_deref();
-    let all = named.unwrap_or(&Runtime::ALL).iter().flat_map(|runtime| gaps(spec, *runtime)).map(|gap| gap.problem);
+    let there = named.unwrap_or(&Runtime::ALL);
+    let all = there.iter().flat_map(|runtime| gaps(spec, *runtime, there, &[])).map(|gap| gap.problem);
     let fresh = all.filter(|problem| seen.insert(problem.what.clone()));
     fresh.map(|problem| if named.is_some() { problem } else { Problem { severity: Severity::Note, ..problem } }).collect()
 }
 
 /// Where a spec asks for something: what to call it, and its place.
-fn occurrences(spec: &Spec, subject: Subject) -> Vec<(String, Option<Place>)> {
+fn occurrences(spec: &Spec, row: &Row, there: &[Runtime]) -> Vec<(String, Option<Place>)> {
+    let sources = |wanted: &dyn Fn(&super::Mirror) -> bool| {
+        let found = spec.mirrors.iter().filter(|mirror| wanted(mirror));
+        found.map(|mirror| (format!("source {}", mirror.source), Some(mirror.at.clone()))).collect()
+    };
     let access = |wanted: fn(&super::Access) -> bool, name: &str| {
         let found = spec.access.iter().filter(|(_, access)| wanted(access));
         found.map(|(host, access)| (format!("{name} {host}"), access.at.clone())).collect()
     };
-    match subject {
+    match row.subject {
         // nothing to say about these
         Subject::HostSource | Subject::Prefix | Subject::ClientCertificate => Vec::new(),
         Subject::PortlessSource => {
-            let mut sources = spec.mirrors.iter().filter(|mirror| mirror.source.path.is_all() && mirror.source.host.port().is_none());
+            let portless = |mirror: &&super::Mirror| mirror.source.whole().is_some_and(|host| host.port().is_none());
+            let mut sources = spec.mirrors.iter().filter(portless);
             let first = sources.next();
             let more = sources.count();
             let name = |first: &super::Mirror| match more {
@@ -276,14 +461,29 @@ fn occurrences(spec: &Spec, subject: Subject) -> Vec<(String, Option<Place>)> {
             first.map(|first| (name(first), Some(first.at.clone()))).into_iter().collect()
         }
         Subject::SubHostSource => {
-            let below = spec.mirrors.iter().filter(|mirror| !mirror.source.path.is_all());
+            let below = spec.mirrors.iter().filter(|mirror| mirror.source.below_host().is_some() && !mirror.widen);
             below.map(|mirror| (format!("source {}", mirror.source), Some(mirror.at.clone()))).collect()
         }
+        Subject::Ipv6Source => {
+            let found = spec.mirrors.iter().filter(|mirror| mirror.source.host().is_some_and(Host::is_ipv6));
+            found.map(|mirror| (format!("source {}", mirror.source), Some(mirror.at.clone()))).collect()
+        }
+        Subject::WidenedSource | Subject::WidenedEndpoint | Subject::WidenedBeside => widened(spec, row.subject),
+        Subject::DomainSource => sources(&|mirror| matches!(mirror.source, Source::Domain(_))),
+        Subject::DomainShort => short_below_domains(spec),
+        Subject::AllSource => sources(&|mirror| mirror.source == Source::All),
+        Subject::DenyAll => {
+            let all = spec.all().filter(|all| spec.unlisted == Unlisted::Deny && Some(all.fallback) == row.fallback);
+            all.map(|mirror| ("unlisted = \"deny\" beside source *".to_owned(), Some(mirror.at.clone()))).into_iter().collect()
+        }
+        Subject::OneOfFamily => {
+            let both = [Runtime::Crio, Runtime::Podman].iter().all(|runtime| there.contains(runtime));
+            let one = |only: &Vec<Runtime>| only.contains(&Runtime::Crio) != only.contains(&Runtime::Podman);
+            sources(&|mirror| both && mirror.runtimes.as_ref().is_some_and(one))
+        }
         Subject::Ipv6 => {
-            let sources = spec.mirrors.iter().map(|mirror| (&mirror.source.host, Some(&mirror.at)));
-            let hosts = spec.access.iter().map(|(host, access)| (host, access.at.as_ref()));
-            let found: BTreeMap<_, _> = hosts.chain(sources).filter(|(host, _)| host.is_ipv6()).collect();
-            found.into_iter().map(|(host, at)| (format!("host {host}"), at.cloned())).collect()
+            let found = spec.access.iter().filter(|(host, _)| host.is_ipv6());
+            found.map(|(host, access)| (format!("host {host}"), access.at.clone())).collect()
         }
         Subject::BareEndpoint => {
             let mut found = BTreeMap::new();
@@ -299,12 +499,12 @@ fn occurrences(spec: &Spec, subject: Subject) -> Vec<(String, Option<Place>)> {
         Subject::Unverified => access(|access| access.scheme == Scheme::Https && access.insecure, "`insecure` for"),
         Subject::Credentials => access(|access| access.login.is_some(), "credentials for"),
         Subject::Deny => {
-            let denied = (spec.unlisted == Unlisted::Deny).then(|| ("unlisted = \"deny\"".to_owned(), None));
+            let denied = (spec.unlisted == Unlisted::Deny && spec.all().is_none()).then(|| ("unlisted = \"deny\"".to_owned(), None));
             denied.into_iter().collect()
         }
         Subject::DenyShort => {
             let denies = spec.unlisted == Unlisted::Deny;
-            let sources = spec.mirrors.iter().map(|mirror| (&mirror.source.host, Some(&mirror.at)));
+            let sources = spec.mirrors.iter().filter_map(|mirror| Some((mirror.source.host()?, Some(&mirror.at))));
             let hosts = spec.access.iter().map(|(host, access)| (host, access.at.as_ref()));
             let found: BTreeMap<_, _> = hosts.chain(sources).filter(|(host, _)| denies && loses_to_its_domain(host)).collect();
             found.into_iter().map(|(host, at)| (format!("{host} beside unlisted = \"deny\""), at.cloned())).collect()
@@ -312,22 +512,56 @@ fn occurrences(spec: &Spec, subject: Subject) -> Vec<(String, Option<Place>)> {
     }
 }
 
+/// Sources with `widen`, as far as each of the three subjects is about them.
+fn widened(spec: &Spec, subject: Subject) -> Vec<(String, Option<Place>)> {
+    let narrow = scope::narrow(&spec.mirrors);
+    let wide = |mirror: &&super::Mirror| mirror.widen && !narrow.iter().any(|(other, ..)| std::ptr::eq(*other, *mirror));
+    let named = |mirror: &super::Mirror, more: String| (format!("source {} with `widen`{more}", mirror.source), Some(mirror.at.clone()));
+    let because = |wanted: Narrow, words: &str| {
+        let found = narrow.iter().filter(|(_, why, _)| *why == wanted);
+        found.map(|(mirror, _, about)| named(mirror, format!("{words}{about}"))).collect()
+    };
+    match subject {
+        Subject::WidenedEndpoint => because(Narrow::Endpoint, " and endpoint "),
+        Subject::WidenedBeside => because(Narrow::Differs, " beside "),
+        _ => spec.mirrors.iter().filter(wide).map(|mirror| named(mirror, String::new())).collect(),
+    }
+}
+
+/// Named registries whose entry is as long as that for the domain of a source.
+fn short_below_domains(spec: &Spec) -> Vec<(String, Option<Place>)> {
+    let domains: Vec<&Suffix> = spec
+        .mirrors
+        .iter()
+        .filter_map(|mirror| match &mirror.source {
+            Source::Domain(domain) => Some(domain),
+            Source::All | Source::Prefix { .. } => None,
+        })
+        .collect();
+    let tied = |host: &Host| domains.iter().find(|domain| domain.covers(host) && host.as_str().len() == domain.domain().len() + 2);
+    let sources = spec.mirrors.iter().filter_map(|mirror| Some((mirror.source.whole()?, Some(&mirror.at))));
+    let hosts: BTreeMap<_, _> = spec.access.iter().map(|(host, access)| (host, access.at.as_ref())).chain(sources).collect();
+    let found = hosts.into_iter().filter_map(|(host, at)| Some((format!("{host} beside source {}", tied(host)?), at.cloned())));
+    found.collect()
+}
+
 /// Endpoints that lie, wholly or partly, under the block of a `never` source; a longer source that is open lifts it.
 fn closed_endpoints(spec: &Spec) -> Vec<(String, Option<Place>)> {
-    let mut sources: BTreeMap<&str, Vec<&super::Mirror>> = BTreeMap::new();
+    let mut sources: BTreeMap<&str, Vec<(&RepoPath, &super::Mirror)>> = BTreeMap::new();
     for mirror in &spec.mirrors {
-        sources.entry(canonical(&mirror.source.host)).or_default().push(mirror);
+        if let Some((host, path)) = mirror.source.prefix() {
+            sources.entry(canonical(host)).or_default().push((path, mirror));
+        }
     }
     let mut found = Vec::new();
     for mirror in &spec.mirrors {
         for endpoint in &mirror.endpoints {
             let Some(there) = sources.get(canonical(&endpoint.host)) else { continue };
-            let covers = |other: &&&super::Mirror| endpoint.prefix.below(&other.source.path).is_some();
-            let decides = there.iter().filter(covers).max_by_key(|other| other.source.path.as_str().len());
-            let inside =
-                |other: &&&super::Mirror| other.source.path != endpoint.prefix && other.source.path.below(&endpoint.prefix).is_some();
-            let mut blocks = decides.into_iter().chain(there.iter().filter(inside)).filter(|other| other.fallback == Fallback::Never);
-            if let Some(block) = blocks.next() {
+            let covers = |(path, _): &&(&RepoPath, &super::Mirror)| endpoint.prefix.below(path).is_some();
+            let decides = there.iter().filter(covers).max_by_key(|(path, _)| path.as_str().len());
+            let inside = |(path, _): &&(&RepoPath, &super::Mirror)| **path != endpoint.prefix && path.below(&endpoint.prefix).is_some();
+            let mut blocks = decides.into_iter().chain(there.iter().filter(inside)).filter(|(_, other)| other.fallback == Fallback::Never);
+            if let Some((_, block)) = blocks.next() {
                 let thing = format!("endpoint {endpoint} of {} beside the closed source {}", mirror.source, block.source);
                 found.push((thing, Some(mirror.at.clone())));
             }
@@ -336,10 +570,19 @@ fn closed_endpoints(spec: &Spec) -> Vec<(String, Option<Place>)> {
     found
 }
 
-/// An intent as this runtime can express it: where [`ROWS`] says "approximated", what it will really ask.
+/// An intent as this version of a runtime can express it: where [`ROWS`] says "approximated", what it will really ask.
 #[must_use]
-pub fn adapt(spec: &Spec, resolution: Resolution, runtime: Runtime) -> Resolution {
-    match Family::of(runtime) {
+pub fn adapt(spec: &Spec, resolution: Resolution, dialect: Dialect) -> Resolution {
+    match family_of(dialect) {
+        Family::Containerd if unreadable(&resolution.image, dialect) => {
+            let why = format!("{}: {NO_IPV6}", resolution.image);
+            Resolution { attempts: Vec::new(), end: End::Broken(why), ..resolution }
+        }
+        Family::Containerd if is_lenient(spec, &resolution.image.host) => {
+            let own = |attempt: Attempt| if attempt.upstream { leniently(attempt) } else { vec![attempt] };
+            let attempts = resolution.attempts.into_iter().flat_map(own);
+            Resolution { attempts: attempts.collect(), ..resolution }
+        }
         Family::Containerd => resolution,
         // what registries.conf has no name for stays open
         Family::Containers if matches!(resolution.end, End::Blocked(_)) && stays_open(spec, &resolution.image.host) => {
@@ -359,6 +602,23 @@ pub fn adapt(spec: &Spec, resolution: Resolution, runtime: Runtime) -> Resolutio
     }
 }
 
+/// Whether containerd asks a registry on the loopback interface in its own way (`runtime-semantics.md` 1.6): one without a
+/// folder of its own, for which the mirror of all registries is.
+fn is_lenient(spec: &Spec, host: &Host) -> bool {
+    host.is_loopback() && spec.mirrors_named(host).next().is_none() && spec.wider(host).is_some()
+}
+
+fn leniently(attempt: Attempt) -> Vec<Attempt> {
+    let port = attempt.host.port();
+    let unverified = Attempt { trust: Trust::Unverified, ..attempt.clone() };
+    let plain = Attempt { scheme: Scheme::Http, trust: Trust::Plain, ..attempt };
+    match port {
+        None | Some(443) => vec![unverified],
+        Some(80) => vec![plain],
+        Some(_) => vec![unverified, plain],
+    }
+}
+
 /// Whether registries.conf leaves a registry open that the spec does not name: one outside the closed domains that is not
 /// even another name of one that the spec does name.
 fn stays_open(spec: &Spec, host: &Host) -> bool {
@@ -366,15 +626,30 @@ fn stays_open(spec: &Spec, host: &Host) -> bool {
     !denied(host) && !named(host) && !host.aliases().iter().any(named)
 }
 
+const fn family_of(dialect: Dialect) -> Family {
+    match dialect {
+        Dialect::Containerd(_) => Family::Containerd,
+        Dialect::Containers => Family::Containers,
+    }
+}
+
+/// Whether the image is one whose reference this version cannot even read: the table says so.
+#[must_use]
+pub fn unreadable(image: &ImageRef, dialect: Dialect) -> bool {
+    let old = |dialect: containerd::Dialect| dialect < containerd::Dialect::of_version(IPV6_REFERENCES);
+    image.host.is_ipv6() && dialect.containerd().is_some_and(old)
+}
+
 /// The same without a copy where there is nothing to adapt.
 #[must_use]
-pub fn adapted<'a>(spec: &Spec, resolution: &'a Resolution, runtime: Runtime) -> Cow<'a, Resolution> {
+pub fn adapted<'a>(spec: &Spec, resolution: &'a Resolution, dialect: Dialect) -> Cow<'a, Resolution> {
     let bent = |attempt: &Attempt| matches!(attempt.trust, Trust::Plain | Trust::Unverified);
     let denied = matches!(resolution.end, End::Blocked(_));
-    match Family::of(runtime) {
-        Family::Containers if denied || resolution.attempts.iter().any(bent) => Cow::Owned(adapt(spec, resolution.clone(), runtime)),
-        Family::Containerd | Family::Containers => Cow::Borrowed(resolution),
-    }
+    let adapt = match family_of(dialect) {
+        Family::Containers => denied || resolution.attempts.iter().any(bent),
+        Family::Containerd => unreadable(&resolution.image, dialect) || is_lenient(spec, &resolution.image.host),
+    };
+    if adapt { Cow::Owned(self::adapt(spec, resolution.clone(), dialect)) } else { Cow::Borrowed(resolution) }
 }
 
 /// The table as Markdown, for the documentation.
@@ -388,8 +663,11 @@ pub fn markdown() -> String {
             continue;
         }
         done.push(key);
-        let cell =
-            |family| ROWS.iter().find(|row| row.family == family && (row.subject, row.fallback) == key).map_or_else(String::new, cell);
+        let cell = |family| {
+            ROWS.iter()
+                .find(|row| row.family == family && (row.subject, row.fallback) == key)
+                .map_or_else(String::new, |row| cell(&row.verdict))
+        };
         let fallback = match row.fallback {
             None => "any",
             Some(Fallback::Never) => "never",
@@ -401,10 +679,11 @@ pub fn markdown() -> String {
     text
 }
 
-fn cell(row: &Row) -> String {
-    match &row.verdict {
+fn cell(verdict: &Verdict) -> String {
+    match verdict {
         Verdict::Yes => "yes".to_owned(),
         Verdict::Refused { reason, instead } => format!("**refused**: {reason}; {instead}"),
+        Verdict::Since { version, before } => format!("yes, since {}.{}; before that {}", version.0, version.1, cell(before)),
         Verdict::Approximated { note } => format!("nearly: {note}"),
     }
 }
@@ -412,7 +691,6 @@ fn cell(row: &Row) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::image::ImageRef;
     use crate::spec::intent::intent;
     use crate::spec::load::Draft;
 
@@ -427,7 +705,7 @@ mod tests {
     }
 
     fn refusals(text: &str, runtime: Runtime) -> Vec<Subject> {
-        let gaps = gaps(&spec(text), runtime).into_iter().filter(|gap| gap.problem.severity == Severity::Error);
+        let gaps = gaps(&spec(text), runtime, &Runtime::ALL, &[]).into_iter().filter(|gap| gap.problem.severity == Severity::Error);
         gaps.map(|gap| gap.row.subject).collect()
     }
 
@@ -448,6 +726,7 @@ mod tests {
             (mirror("quay.io", "m.corp/quay"), vec![], vec![]),
             (mirror("quay.io/team", "m.corp/quay"), vec![Subject::SubHostSource], vec![]),
             (mirror("quay.io", "[2001:db8::1]:5000"), vec![], vec![Subject::Ipv6]),
+            (mirror("[2001:db8::1]:5000", "m.corp"), vec![], vec![Subject::Ipv6Source]),
             (mirror("quay.io", "mirror"), vec![], vec![Subject::BareEndpoint]),
             (mirror("quay.io", "m.corp") + &mirror("m.corp", "x.corp"), vec![], vec![Subject::ClosedEndpoint]),
         ] {
@@ -478,10 +757,34 @@ mod tests {
     fn one_word_for_two_meanings_becomes_two_attempts() {
         let spec = spec(&mirror("quay.io", "http://m.corp:5000"));
         let meant = intent(&spec, &ImageRef::parse("quay.io/a/b:1").unwrap());
-        assert_eq!(adapt(&spec, meant.clone(), Runtime::Containerd), meant);
-        let asked = adapt(&spec, meant, Runtime::Podman);
+        assert_eq!(adapt(&spec, meant.clone(), Dialect::Containerd(containerd::Dialect::V1_6)), meant);
+        let asked = adapt(&spec, meant, Dialect::Containers);
         let asked: Vec<_> = asked.attempts.iter().map(|attempt| (attempt.scheme, &attempt.trust)).collect();
         assert_eq!(asked, [(Scheme::Https, &Trust::Unverified), (Scheme::Http, &Trust::Plain)]);
+    }
+
+    /// A source at an IPv6 address: refused where a version that must be right cannot read such references, a note where no
+    /// version is known, nothing else.
+    #[test]
+    fn what_depends_on_the_version() {
+        use containerd::Dialect as Class;
+        let spec = spec(&mirror("[2001:db8::1]:5000", "m.corp"));
+        let found = |dialects: &[Class]| {
+            let dialects: Vec<Dialect> = dialects.iter().copied().map(Dialect::Containerd).collect();
+            let gaps = gaps(&spec, Runtime::Containerd, &Runtime::ALL, &dialects).into_iter();
+            gaps.filter(|gap| gap.row.subject == Subject::Ipv6Source).map(|gap| gap.problem.severity).collect::<Vec<_>>()
+        };
+        assert_eq!(found(&[Class::V1_6_32]), [Severity::Error]);
+        assert_eq!(found(&[Class::V2_1, Class::V1_6]), [Severity::Error]);
+        assert_eq!(found(&Class::ALL), [Severity::Error]);
+        assert_eq!(found(&[Class::V1_7_0, Class::V2_3]), []);
+        assert_eq!(found(&[]), [Severity::Note]);
+        let meant = intent(&spec, &ImageRef::parse("[2001:db8::1]:5000/a/b:1").unwrap());
+        for class in Class::ALL {
+            let asked = adapted(&spec, &meant, Dialect::Containerd(class));
+            assert_eq!(matches!(asked.end, End::Broken(_)), class.is_v1_6(), "{class:?}");
+            assert_eq!(asked.same(&meant), !class.is_v1_6(), "{class:?}");
+        }
     }
 
     #[test]

@@ -16,10 +16,8 @@ use crate::model::endpoint::Scheme;
 pub fn intent(spec: &Spec, image: &ImageRef) -> Resolution {
     let mut attempts = Vec::new();
     let mirror = spec.mirror_of(image);
-    let rest = spec.rest_of(&image.host).filter(|_| mirror.is_none());
-    let below = mirror.and_then(|mirror| image.repo.below(&mirror.source.path)).unwrap_or_else(|| image.repo.clone());
-    let endpoints = mirror.map_or_else(|| rest.map(|rest| rest.endpoints.as_slice()), |mirror| Some(mirror.endpoints.as_slice()));
-    for endpoint in endpoints.unwrap_or_default() {
+    let below = mirror.and_then(|mirror| mirror.source.rest(&image.repo)).unwrap_or_else(|| image.repo.clone());
+    for endpoint in mirror.iter().flat_map(|mirror| &mirror.endpoints) {
         let at_mirror = attempt(endpoint.host.clone(), endpoint.prefix.join(&below), spec.access(&endpoint.host), false);
         let api_root = if endpoint.verbatim { String::new() } else { at_mirror.api_root.clone() };
         attempts.push(Attempt { api_root, ..at_mirror });
@@ -28,8 +26,7 @@ pub fn intent(spec: &Spec, image: &ImageRef) -> Resolution {
         let end = End::Blocked("the spec denies registries that it does not name".to_owned());
         return Resolution { image: image.clone(), attempts, end, files: Vec::new() };
     }
-    let fallback = mirror.map(|mirror| mirror.fallback).or(rest.map(|rest| rest.fallback));
-    if fallback != Some(Fallback::Never) {
+    if mirror.is_none_or(|mirror| mirror.fallback != Fallback::Never) {
         let named = spec.access.contains_key(&image.host) || spec.is_source_host(&image.host);
         let access = if named { spec.access(&image.host) } else { &Access::bare() };
         attempts.push(attempt(image.host.api(), image.repo.clone(), access, true));

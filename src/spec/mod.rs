@@ -1,9 +1,9 @@
 //! What the user wrote: one document for a whole fleet.
 //!
 //! What lives here: the documents with the place of every value ([`documents`], [`document`], [`yaml`], [`text`]), the table that
-//! decodes them ([`table`], [`decode`], [`schema`]), closing it over the files that it references ([`load`], [`mod@reference`]), what is wrong with it
-//! ([`validate`], [`problems`]), its meaning ([`mod@intent`]), what a runtime can express of it ([`express`]), what a node adds
-//! to it for one target ([`mod@adopt`]).
+//! decodes them ([`table`], [`decode`], [`schema`]), closing it over the files that it references ([`load`], [`mod@reference`]),
+//! what is wrong with it ([`validate`], [`problems`]), its meaning ([`mod@intent`]), what of it is for one runtime ([`scope`]), what
+//! a runtime can express of that ([`express`]), what a node adds to it for one target ([`mod@adopt`]).
 //! What must not: effects (referenced files arrive as bytes), any runtime's or file format's words.
 //!
 //! A [`Spec`] is closed and resolved: every referenced file is inside, every default filled in, every value valid. What is
@@ -24,12 +24,13 @@ pub mod problems;
 pub mod reference;
 pub mod requires;
 pub mod schema;
+pub mod scope;
 pub mod table;
 pub mod text;
 pub mod validate;
 pub mod yaml;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, OnceLock};
 
 use serde::Serialize;
@@ -42,6 +43,7 @@ use crate::model::image::ImageRef;
 use crate::model::place::Place;
 use crate::model::repo::RepoPath;
 use crate::model::secret::Secret;
+use crate::model::suffix::{Suffix, is_below};
 use crate::runtime::Runtime;
 
 /// What happens when no endpoint has the image.
@@ -93,30 +95,27 @@ pub struct Spec {
     pub mirrors: Vec<Mirror>,
     /// The pause image of the CRI runtimes.
     pub pause: Option<Pause>,
-    /// Where every registry that is not named is mirrored: only adopted ([`mod@adopt`]), a document cannot say it.
-    pub rest: Option<Rest>,
-    /// Sources whose `never` is for this one name of the registry: only adopted, too.
-    pub exact: std::collections::BTreeSet<Host>,
+    /// Hosts that are named as endpoints only, by no `[[registry]]` and no pause image.
+    pub passing: BTreeSet<Host>,
+    /// Sources whose `never` is for this one name of the registry: only adopted ([`mod@adopt`]), a document cannot say it.
+    pub exact: BTreeSet<Host>,
     /// Which mirrors a host name leads to; made when first asked.
     pub names: Names,
 }
 
-/// Host name → mirrors, by their place in [`Spec::mirrors`]: a fleet may mirror a thousand registries, and each is looked up
-/// many times.
+/// Which mirrors there are for a host, by their place in [`Spec::mirrors`]: a fleet may mirror a thousand registries, and each
+/// is looked up many times.
 #[derive(Clone, Debug, Default)]
-pub struct Names(OnceLock<BTreeMap<Host, Vec<usize>>>);
+pub struct Names(OnceLock<Lookup>);
 
-/// A mirror for every registry that has no other.
-#[derive(Clone, Debug)]
-pub struct Rest {
-    /// Where everything is kept.
-    pub endpoints: Vec<Endpoint>,
-    /// Whether the registries themselves are asked last.
-    pub fallback: Fallback,
-    /// Hosts that it is not for: they are asked directly.
-    pub except: std::collections::BTreeSet<Host>,
-    /// Where it is written.
-    pub at: Place,
+#[derive(Clone, Debug, Default)]
+struct Lookup {
+    /// Those of named registries.
+    hosts: BTreeMap<Host, Vec<usize>>,
+    /// Those of domains, the longest first.
+    domains: Vec<usize>,
+    /// That of all others.
+    all: Option<usize>,
 }
 
 /// A `[[ca]]`.
@@ -196,7 +195,7 @@ pub struct Login {
     pub basic: Secret,
 }
 
-/// A `[[mirror]]`.
+/// A `[[mirror]]`, or what one of its `hosts` is.
 #[derive(Clone, Debug)]
 pub struct Mirror {
     /// What is mirrored.
@@ -205,23 +204,88 @@ pub struct Mirror {
     pub endpoints: Vec<Endpoint>,
     /// Resolved: the mirror's own, else the document's.
     pub fallback: Fallback,
+    /// A runtime that knows whole registries only takes the whole registry there.
+    pub widen: bool,
+    /// The runtimes that it is for; `None` for all.
+    pub runtimes: Option<Vec<Runtime>>,
     /// Where it is written.
     pub at: Place,
 }
 
-/// What a mirror stands in for: a registry, or the repositories below a path of it.
+/// What a mirror stands in for. Where several do, the longest counts: a path, then a registry, then a domain, then all.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Source {
-    /// The registry.
-    pub host: Host,
-    /// Below which path; empty for all of it.
-    pub path: RepoPath,
+pub enum Source {
+    /// `*`: every registry that the spec does not name otherwise.
+    All,
+    /// `*.domain`: the registries below a domain that the spec does not name otherwise.
+    Domain(Suffix),
+    /// A registry, or the repositories below a path of it.
+    Prefix {
+        /// The registry.
+        host: Host,
+        /// Below which path; empty for all of it.
+        path: RepoPath,
+    },
+}
+
+impl Source {
+    /// A whole registry.
+    #[must_use]
+    pub fn registry(host: Host) -> Self {
+        Self::Prefix { host, path: RepoPath::all() }
+    }
+
+    /// The registry that is named, and the path below which it is meant.
+    #[must_use]
+    pub fn prefix(&self) -> Option<(&Host, &RepoPath)> {
+        match self {
+            Self::Prefix { host, path } => Some((host, path)),
+            Self::All | Self::Domain(_) => None,
+        }
+    }
+
+    /// The registry that is named.
+    #[must_use]
+    pub fn host(&self) -> Option<&Host> {
+        self.prefix().map(|(host, _)| host)
+    }
+
+    /// The registry that is named, where it is meant as a whole.
+    #[must_use]
+    pub fn whole(&self) -> Option<&Host> {
+        self.prefix().filter(|(_, path)| path.is_all()).map(|(host, _)| host)
+    }
+
+    /// The registry of which only the repositories below a path are meant.
+    #[must_use]
+    pub fn below_host(&self) -> Option<(&Host, &RepoPath)> {
+        self.prefix().filter(|(_, path)| !path.is_all())
+    }
+
+    /// What is put behind an endpoint for a repository of a registry that this source is for; `None` where it is not for the
+    /// repository.
+    #[must_use]
+    pub fn rest(&self, repo: &RepoPath) -> Option<RepoPath> {
+        match self {
+            Self::Prefix { path, .. } => repo.below(path),
+            Self::All | Self::Domain(_) => Some(repo.clone()),
+        }
+    }
+
+    /// How long the path is.
+    fn depth(&self) -> usize {
+        self.prefix().map_or(0, |(_, path)| path.as_str().len())
+    }
 }
 
 impl std::fmt::Display for Source {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}", self.host)?;
-        if self.path.is_all() { Ok(()) } else { write!(f, "/{}", self.path) }
+        match self {
+            Self::All => f.write_str("*"),
+            Self::Domain(domain) => write!(f, "{domain}"),
+            Self::Prefix { host, path } if path.is_all() => write!(f, "{host}"),
+            Self::Prefix { host, path } => write!(f, "{host}/{path}"),
+        }
     }
 }
 
@@ -241,61 +305,97 @@ impl Spec {
         self.access.get(host).unwrap_or(&self.default_access)
     }
 
+    fn lookup(&self) -> &Lookup {
+        self.names.0.get_or_init(|| {
+            let mut lookup = Lookup::default();
+            for (at, mirror) in self.mirrors.iter().enumerate() {
+                match &mirror.source {
+                    Source::All => lookup.all = lookup.all.or(Some(at)),
+                    Source::Domain(_) => lookup.domains.push(at),
+                    Source::Prefix { host, .. } => {
+                        for name in std::iter::once(host.clone()).chain(self.closed_names(mirror)) {
+                            lookup.hosts.entry(name).or_default().push(at);
+                        }
+                    }
+                }
+            }
+            lookup.domains.sort_by_key(|at| std::cmp::Reverse(self.mirrors[*at].source.to_string().len()));
+            lookup
+        })
+    }
+
     /// The mirrors whose source is known under this host name: its own; under `fallback = "never"` all its names
     /// ([`Host::aliases`]).
     pub fn mirrors_named(&self, host: &Host) -> impl Iterator<Item = &Mirror> {
-        let names = self.names.0.get_or_init(|| {
-            let mut names: BTreeMap<Host, Vec<usize>> = BTreeMap::new();
-            for (at, mirror) in self.mirrors.iter().enumerate() {
-                for name in std::iter::once(mirror.source.host.clone()).chain(self.closed_names(mirror)) {
-                    names.entry(name).or_default().push(at);
-                }
-            }
-            names
-        });
-        names.get(host).into_iter().flatten().filter_map(|at| self.mirrors.get(*at))
+        self.lookup().hosts.get(host).into_iter().flatten().filter_map(|at| self.mirrors.get(*at))
     }
 
     /// The other names under which a mirror's source is closed too.
     #[must_use]
     pub fn closed_names(&self, mirror: &Mirror) -> Vec<Host> {
-        let closed = mirror.fallback == Fallback::Never && !self.exact.contains(&mirror.source.host);
-        if closed { mirror.source.host.aliases() } else { Vec::new() }
+        let host = mirror.source.host().filter(|host| mirror.fallback == Fallback::Never && !self.exact.contains(*host));
+        host.map(Host::aliases).unwrap_or_default()
     }
 
     /// Whether the host is that of a source, as the spec writes it.
     #[must_use]
     pub fn is_source_host(&self, host: &Host) -> bool {
-        self.mirrors_named(host).any(|mirror| mirror.source.host == *host)
+        self.mirrors_named(host).any(|mirror| mirror.source.host() == Some(host))
     }
 
     /// Whether the spec says anything about an image; what it does not speak of is left as it is.
     #[must_use]
     pub fn covers(&self, image: &ImageRef) -> bool {
-        self.unlisted == Unlisted::Deny || self.access.contains_key(&image.host) || self.mirror_of(image).is_some()
+        (self.unlisted == Unlisted::Deny && !self.beside_domain(&image.host))
+            || self.access.contains_key(&image.host)
+            || self.mirror_of(image).is_some()
+    }
+
+    /// Whether it is a name with a port below the domain of a source: no registry of that source, and none that could be closed
+    /// or opened beside it ([`express`]).
+    fn beside_domain(&self, host: &Host) -> bool {
+        let lookup = self.lookup();
+        let mut domains = lookup.domains.iter().filter_map(|at| match &self.mirrors[*at].source {
+            Source::Domain(domain) => Some(domain.domain()),
+            Source::All | Source::Prefix { .. } => None,
+        });
+        host.port().is_some() && domains.any(|domain| is_below(host, domain))
     }
 
     /// The mirror that is responsible for an image, longest source first.
     #[must_use]
     pub fn mirror_of(&self, image: &ImageRef) -> Option<&Mirror> {
         let covers = |mirror: &&Mirror| {
-            let path = &mirror.source.path;
-            image.repo.below(path).is_some_and(|rest| !rest.is_all() || !path.is_all())
+            let (rest, whole) = (mirror.source.rest(&image.repo), mirror.source.whole().is_some());
+            rest.is_some_and(|rest| !rest.is_all() || !whole)
         };
-        self.mirrors_named(&image.host).filter(covers).max_by_key(|mirror| mirror.source.path.as_str().len())
+        let named = self.mirrors_named(&image.host).filter(covers).max_by_key(|mirror| mirror.source.depth());
+        named.or_else(|| self.wider(&image.host))
     }
 
-    /// The mirror of all registries, where it is for this host.
+    /// The mirror for what of a registry no other source is for: of the longest domain that it lies below, else of all. A host
+    /// that the spec names as endpoint, in `[[registry]]` or in the pause image is a registry of its own.
     #[must_use]
-    pub fn rest_of(&self, host: &Host) -> Option<&Rest> {
-        self.rest.as_ref().filter(|rest| !rest.except.contains(host) && self.mirrors_named(host).next().is_none())
+    pub fn wider(&self, host: &Host) -> Option<&Mirror> {
+        if self.access.contains_key(host) {
+            return None;
+        }
+        let lookup = self.lookup();
+        let below = |at: &&usize| matches!(&self.mirrors[**at].source, Source::Domain(domain) if domain.covers(host));
+        let domain = lookup.domains.iter().find(below).copied();
+        domain.or(lookup.all).and_then(|at| self.mirrors.get(at))
+    }
+
+    /// The mirror of all registries that have no other.
+    #[must_use]
+    pub fn all(&self) -> Option<&Mirror> {
+        self.lookup().all.and_then(|at| self.mirrors.get(at))
     }
 
     /// Every host that has a configuration of its own because images are pulled from it directly: endpoints,
     /// `[[registry]]` and the pause image's, less those that are a whole source of a mirror.
     pub fn own_hosts(&self) -> impl Iterator<Item = (&Host, &Access)> {
-        let sources: std::collections::BTreeSet<&Host> =
-            self.mirrors.iter().filter(|mirror| mirror.source.path.is_all()).map(|mirror| &mirror.source.host).collect();
+        let sources: BTreeSet<&Host> = self.mirrors.iter().filter_map(|mirror| mirror.source.whole()).collect();
         self.access.iter().filter(move |(host, _)| !sources.contains(host))
     }
 }

@@ -10,8 +10,8 @@ use crate::model::problem::{Problem, Severity};
 /// Every code that reading a spec can give, with what it is about. Scripts rely on them: they are not renamed.
 pub const CODES: &[(&str, &str)] = &[
     ("approximated", "a runtime does nearly what is meant"),
-    ("bad-name", "a [[ca]] has a name that is no file name"),
-    ("bad-runtimes", "`runtimes` is empty, names one twice, or one that nodeprep does not know"),
+    ("bad-name", "a [[ca]] has a name that is no file name, or the spec one that is none"),
+    ("bad-runtimes", "`runtimes` is empty, names one twice, one that nodeprep does not know, or none of the document's"),
     ("bad-value", "a value is none of those that the key takes"),
     ("ca-expired", "a CA certificate is no longer valid and is left out"),
     ("ca-expires-soon", "a CA certificate expires within 30 days"),
@@ -36,7 +36,7 @@ pub const CODES: &[(&str, &str)] = &[
     ("invalid-endpoint", "an endpoint is no `host[:port][/prefix]`"),
     ("invalid-host", "a host is no `host[:port]`"),
     ("invalid-image", "the pause image is no image reference with a registry"),
-    ("invalid-source", "a source is no `host[:port][/prefix]`"),
+    ("invalid-source", "a source is no `host[:port][/prefix]`, `*.domain` or `*`"),
     ("leading-v2", "an endpoint has a `/v2` in front of its prefix that is taken off"),
     ("mirror-of-itself", "an endpoint lies inside its own source"),
     ("missing-key", "a required key is not there"),
@@ -118,6 +118,12 @@ impl<'a> Problems<'a> {
     #[must_use]
     pub fn errors(&self) -> usize {
         self.errors
+    }
+
+    /// Whether there is nothing to say.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.errors + self.others == 0
     }
 
     /// The document's text.

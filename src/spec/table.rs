@@ -143,6 +143,13 @@ pub const DOCUMENT: TableDef = TableDef {
     doc: "Which registries are mirrored where and which internal CAs are trusted, for a whole fleet.",
     fields: &[
         key("version", Kind::Integer, "version = 1", "Version of the spec: 1.").required(),
+        key(
+            "name",
+            Kind::Text,
+            "name = \"fleet-a\"",
+            "Name of the spec (default \"default\"): a node that one spec owns is not taken over by one of another name.",
+        )
+        .elsewhere(&["spec_name", "metadata"]),
         key("fallback", FALLBACK, "fallback = \"never\"", "What happens when no endpoint has an image; a mirror may override it.")
             .required(),
         key(
@@ -165,13 +172,6 @@ pub const DOCUMENT: TableDef = TableDef {
             "The nodeprep that understands the document: `>=0.4`, or several of `>=`, `>`, `<=`, `<` and `=` with commas between.",
         )
         .elsewhere(&["min_version", "minimum_version", "nodeprep_version"]),
-        key(
-            "name",
-            Kind::Text,
-            "name = \"edge-sites\"",
-            "Which spec this is, for nodes that may be given another one (default \"default\").",
-        )
-        .elsewhere(&["spec_name", "metadata"]),
         later(
             "deny_domains",
             "deny_domains = [\"com\"]",
@@ -233,7 +233,7 @@ pub const REGISTRY: TableDef = TableDef {
     fields: &[
         key("host", Kind::Text, "host = \"registry.example.com:5000\"", "The host, with the port if references carry one.")
             .required()
-            .elsewhere(&["location", "name", "server", "url", "address"]),
+            .elsewhere(&["location", "name", "server", "url", "address", "hosts"]),
         key(
             "ca",
             Kind::Texts,
@@ -274,9 +274,21 @@ pub const MIRROR: TableDef = TableDef {
     header: "[[mirror]]",
     doc: "What is pulled from where.",
     fields: &[
-        key("source", Kind::Text, "source = \"docker.io\"", "What is mirrored: `host[:port]` or `host[:port]/repository/prefix`.")
-            .required()
-            .elsewhere(&["prefix", "registry", "upstream", "from"]),
+        key(
+            "source",
+            Kind::Text,
+            "source = \"docker.io\"",
+            "What is mirrored: `host[:port]`, `host[:port]/repository/prefix`, `*.domain` for every registry below a domain, or `*` for every \
+             registry that the spec does not name; the longest counts. Either this or `hosts`.",
+        )
+        .elsewhere(&["prefix", "registry", "upstream", "from"]),
+        key(
+            "hosts",
+            Kind::Texts,
+            "hosts = [\"docker.io\", \"quay.io\"]",
+            "Several registries instead of one `source`: as if each had a [[mirror]] of its own; `{host}` in an endpoint stands for its name.",
+        )
+        .elsewhere(&["sources", "registries"]),
         key(
             "endpoints",
             Kind::Texts,
@@ -292,9 +304,20 @@ pub const MIRROR: TableDef = TableDef {
             "on_unready = \"keep\"",
             "When no endpoint answers (default \"keep\").",
         ),
-        later("runtimes", "runtimes = [\"podman\"]", "Only for these runtimes."),
-        later("widen", "widen = true", "On containerd, a source below host level takes the whole host."),
-        later("hosts", "hosts = [\"quay.io\"]", "The hosts that source = \"*\" stands for."),
+        key(
+            "runtimes",
+            Kind::Texts,
+            "runtimes = [\"podman\", \"crio\"]",
+            "Only for these runtimes (default: for all). CRI-O and Podman read the same files: name both or none of them where both are in use.",
+        )
+        .elsewhere(&["targets", "only"]),
+        key(
+            "widen",
+            Kind::Flag,
+            "widen = true",
+            "On containerd, which knows whole registries only, the whole registry of a `source` with a path goes to the endpoints, less that \
+             path (default false).",
+        ),
         later("pull", "pull = \"digest\"", "Only references by digest, or only by tag."),
         later("timeout", "timeout = \"10s\"", "How long a connection may take."),
         later("header", "header = { X-Team = \"a\" }", "Sent with every request."),

@@ -4,7 +4,8 @@
 
 use std::collections::BTreeSet;
 
-use super::{Family, family, system};
+use super::family::Source;
+use super::{Family, Reads, family, system};
 use crate::model::cert::fingerprints;
 use crate::model::digest::Fingerprint;
 use crate::model::path::NodePath;
@@ -20,12 +21,12 @@ const LEVELS: u8 = 6;
 /// What has to be in the tree before [`orphans`] can answer, as far as `tree` tells by now.
 #[must_use]
 pub fn wishes(tree: &Tree) -> Vec<Wish> {
-    let mut wishes = super::wishes();
+    let mut wishes = super::wishes(tree);
     if let Ok(family) = family(tree)
-        && let Some((list, _)) = family.shipped
+        && let Source::Listed(list, _) = family.source
     {
         wishes.push(Wish::path(NodePath::fixed(list)));
-        wishes.push(Wish::folder(NodePath::fixed(family.anchor_dir), LEVELS));
+        wishes.push(Wish::folder(NodePath::fixed(family.anchor_dir), if family.reads == Reads::Below { LEVELS } else { 1 }));
         wishes.extend(shipped(family, tree).into_iter().map(Wish::path));
     }
     wishes
@@ -36,17 +37,18 @@ pub fn wishes(tree: &Tree) -> Vec<Wish> {
 #[must_use]
 pub fn orphans(spec: Option<&Spec>, tree: &Tree) -> Vec<Problem> {
     let Ok(family) = family(tree) else { return Vec::new() };
-    let Some((list, _)) = family.shipped else { return Vec::new() };
+    let told = match family.source {
+        Source::Listed(list, _) => matches!(tree.find(&NodePath::fixed(list)), Found::File(..)),
+        Source::Anchors => true,
+        Source::Own => false,
+    };
     let bundle = NodePath::fixed(family.bundle);
-    let (Some(bytes), Found::File(..)) = (tree.bytes(&bundle), tree.find(&NodePath::fixed(list))) else { return Vec::new() };
+    let Some(bytes) = tree.bytes(&bundle).filter(|_| told) else { return Vec::new() };
     let mut orphans = fingerprints(bytes);
     let mut backed = |found: BTreeSet<Fingerprint>| orphans.retain(|one| !found.contains(one));
     let dir = NodePath::fixed(family.anchor_dir);
     let dir = tree.real(&dir).unwrap_or(dir);
-    let local = tree
-        .below(&dir)
-        .map(|(path, _)| path.clone())
-        .filter(|path| path.name().rsplit_once('.').is_some_and(|(_, ending)| ending == "crt"));
+    let local = tree.below(&dir).map(|(path, _)| path.clone()).filter(|path| family.takes(path.name()));
     for path in local.chain(shipped(family, tree)) {
         match tree.find(&path) {
             Found::File(bytes, _) => backed(fingerprints(bytes)),
@@ -56,21 +58,21 @@ pub fn orphans(spec: Option<&Spec>, tree: &Tree) -> Vec<Problem> {
         }
     }
     backed(spec.iter().flat_map(|spec| system(spec)).flat_map(|(_, certs)| certs).map(|cert| cert.fingerprint).collect());
-    orphans.iter().map(|one| problem(&bundle, &dir, one)).collect()
+    orphans.iter().map(|one| problem(&bundle, &dir, family.ending, one)).collect()
 }
 
-fn problem(bundle: &NodePath, dir: &NodePath, one: &Fingerprint) -> Problem {
+fn problem(bundle: &NodePath, dir: &NodePath, ending: &str, one: &Fingerprint) -> Problem {
     Problem::error(
         "bundle-orphan",
         format!("the certificate {} in {bundle} stands in no anchor file, so the next refresh of the trust store drops it", one.short()),
-        format!("put it into a .crt file in {dir} or into a [[ca]] of the spec, or accept the loss with --foreign=replace"),
+        format!("put it into a {ending} file in {dir} or into a [[ca]] of the spec, or accept the loss with --foreign=replace"),
     )
     .at(Place::file(bundle.as_str()))
 }
 
 /// The shipped files that are enabled: lines that do not begin with `#` or `!`.
 fn shipped(family: &Family, tree: &Tree) -> Vec<NodePath> {
-    let Some((list, dir)) = family.shipped else { return Vec::new() };
+    let Source::Listed(list, dir) = family.source else { return Vec::new() };
     let text = tree.text(&NodePath::fixed(list)).unwrap_or_default();
     let enabled = text.lines().filter(|line| !line.is_empty() && !line.starts_with(['#', '!']));
     enabled.filter_map(|line| NodePath::new(&format!("{dir}/{line}")).ok()).collect()

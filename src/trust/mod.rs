@@ -2,38 +2,40 @@
 //!
 //! What lives here: a constant table of families ([`family::FAMILIES`]), which one a node belongs to ([`family()`]), the
 //! anchor files that a spec wants ([`want`]), and what shows that they arrived ([`missing`]). What must not: effects (running
-//! the command is the node's), any runtime's knowledge. Facts: `runtime-semantics.md` section 6.
+//! the command is the node's), any runtime's knowledge. Facts: `runtime-semantics.md` section 6; where each family's rules come
+//! from stands in `fixtures/trust/*/rules.txt`.
 //!
 //! Exit codes of the stores' commands prove nothing anywhere: only fingerprints in the bundle file do.
 
 pub mod backing;
 pub mod family;
+mod told;
 
 use std::collections::BTreeSet;
 
-pub use family::{CertsPerFile, Family, family};
+pub use family::{CertsPerFile, Family, Reads};
+pub use told::{by_api, family, markdown as refused_markdown};
 
 use crate::desired::{Part, Refusal, Target, Want, Whole};
 use crate::model::cert::{Cert, fingerprints};
 use crate::model::content::Content;
 use crate::model::digest::{Digest, Fingerprint};
 use crate::model::path::NodePath;
-use crate::model::problem::Problem;
+use crate::model::place::Place;
+use crate::model::problem::{Problem, Severity};
 use crate::model::tree::{Found, Tree};
 use crate::runtime::Wish;
 use crate::spec::{Ca, Scope, Spec};
 
-/// What has to be in the tree before [`family()`], [`want`] and [`missing`] can answer.
+/// What has to be in the tree before [`family()`], [`want`] and [`missing`] can answer, as far as `tree` tells by now.
 #[must_use]
-pub fn wishes() -> Vec<Wish> {
-    let mut wishes: Vec<Wish> = family::MARKERS.iter().map(|path| Wish::path(NodePath::fixed(path))).collect();
-    for family in &family::FAMILIES {
+pub fn wishes(tree: &Tree) -> Vec<Wish> {
+    let mut wishes = told::wishes(tree);
+    if let Ok(family) = family(tree) {
         wishes.push(Wish::folder(NodePath::fixed(family.anchor_dir), 1));
         wishes.push(Wish::path(NodePath::fixed(family.bundle)));
         wishes.extend(family.tools.iter().map(|tool| Wish::path(NodePath::fixed(tool))));
     }
-    wishes.sort();
-    wishes.dedup();
     wishes
 }
 
@@ -54,15 +56,16 @@ pub fn want(spec: &Spec, family: &Result<&'static Family, Problem>, tree: &Tree)
         let what = format!("{dir}, where {} keeps its trust anchors, is no folder that can be read", family.name);
         return part.refuse(Refusal::Cannot(vec![Problem::error("anchor-folder", what, format!("make {dir} a folder"))]));
     }
-    if family.tools.iter().all(|tool| tree.find(&NodePath::fixed(tool)) == Found::Absent) {
-        let what = format!("{} is not installed, so new anchors do not reach {}", family.refresh[0], family.bundle);
-        part.notes.push(Problem::warning("trust-tool-missing", what, "install the package ca-certificates"));
+    if !has_tool(family, tree) {
+        part.notes.push(Problem { severity: Severity::Warning, ..no_tool(family) });
     }
+    part.notes.extend(glued(family, &dir, tree));
     for (ca, certs) in wanted {
         for cert in certs.iter().filter(|cert| !family.exports(cert)) {
             let what =
                 format!("{} ({}) has no CA flag, and {} leaves such certificates out of its bundle", ca.name, cert.subject, family.name);
-            let help = "name it in the [[registry]] that it belongs to, or use the CA that issued it";
+            let help = "use the CA that issued it where other programs need it; the spec's registries have it in CA files of their own, \
+                        where it works without the flag";
             part.notes.push(Problem::warning("ca-not-exported", what, help).at(ca.at.clone()));
         }
         let files: Vec<&[&Cert]> = match family.certs_per_file {
@@ -71,7 +74,7 @@ pub fn want(spec: &Spec, family: &Result<&'static Family, Problem>, tree: &Tree)
         };
         for file in files {
             let pem: String = file.iter().map(|cert| cert.to_pem()).collect();
-            let name = format!("nodeprep-{}-{}.crt", sanitized(&ca.name), &Digest::of(pem.as_bytes()).to_string()[..8]);
+            let name = format!("nodeprep-{}-{}{}", sanitized(&ca.name), &Digest::of(pem.as_bytes()).to_string()[..8], family.ending);
             let whole = Whole {
                 content: Content::public(pem),
                 mode: 0o644,
@@ -85,6 +88,46 @@ pub fn want(spec: &Spec, family: &Result<&'static Family, Problem>, tree: &Tree)
         }
     }
     part
+}
+
+/// Why nothing can be done on a running node: the command is not there.
+#[must_use]
+pub fn lacks_tool(tree: &Tree) -> Option<Problem> {
+    let family = family(tree).ok()?;
+    (!has_tool(family, tree)).then(|| no_tool(family))
+}
+
+/// Whether a refresh will be needed: anchors come, change or go (`ours` are those that are there),
+/// or the bundle lacks some.
+#[must_use]
+pub fn needs_refresh<'a>(spec: &Spec, part: &Part, mut ours: impl Iterator<Item = &'a NodePath>, tree: &Tree) -> bool {
+    let as_wanted = |(path, want): (&NodePath, &Want)| matches!(want, Want::Whole(whole) if tree.bytes(path) == Some(&whole.content.bytes));
+    let lacks = family(tree).is_ok_and(|family| !missing(spec, family, tree).is_empty());
+    lacks || !part.wants.iter().all(as_wanted) || ours.any(|path| !part.wants.contains_key(path))
+}
+
+fn has_tool(family: &Family, tree: &Tree) -> bool {
+    family.tools.iter().any(|tool| tree.find(&NodePath::fixed(tool)) != Found::Absent)
+}
+
+fn no_tool(family: &Family) -> Problem {
+    let what = format!("{} is not installed, so new anchors do not reach {}", family.refresh[0], family.bundle);
+    Problem::error("trust-tool-missing", what, format!("install the package {}", family.package))
+}
+
+/// Files of others that Alpine's command glues to the next one: without a newline at their end neither is read.
+fn glued(family: &Family, dir: &NodePath, tree: &Tree) -> Vec<Problem> {
+    if family.reads != Reads::Visible {
+        return Vec::new();
+    }
+    let files = tree.names(dir).into_iter().filter(|name| family.takes(name)).map(|name| dir.join(&name));
+    let open = files.filter(|path| tree.bytes(path).is_some_and(|bytes| bytes.last().is_some_and(|last| *last != b'\n')));
+    open.map(|path| {
+        let what =
+            format!("{path} does not end with a newline, and {} puts the next file right behind it: both are lost", family.refresh[0]);
+        Problem::warning("anchor-glued", what, format!("add a newline to the end of {path}")).at(Place::file(path.as_str()))
+    })
+    .collect()
 }
 
 /// CAs for the system, each with its certificates; one that stands in several is taken once.

@@ -66,6 +66,8 @@ pub fn checks(spec: Option<&Spec>, tree: &Tree, found: &[FoundRuntime], adopted:
     for reader in found.iter().filter(|reader| reader.is_pulled_through(tree)) {
         // what was carried over counts for the one that it was found with
         let own = adopted.get(&reader.config).filter(|_| reader.runtime == Runtime::Containerd);
+        let scoped = spec.map(|spec| spec.for_runtime(reader.runtime));
+        let spec = scoped.as_deref();
         let whole = own.zip(spec).map(|(adopted, spec)| adopt(spec, adopted));
         let spec = whole.as_ref().or(spec);
         for dialect in reader.dialects(tree) {
@@ -75,7 +77,7 @@ pub fn checks(spec: Option<&Spec>, tree: &Tree, found: &[FoundRuntime], adopted:
             let mut failures: BTreeMap<&'static str, Failure> = BTreeMap::new();
             for image in images(spec, &view) {
                 let resolution = view.resolve(&image);
-                for (id, found) in of_image(spec, reader, &image, &resolution) {
+                for (id, found) in of_image(spec, dialect, &image, &resolution) {
                     match found {
                         None => drop(checks.insert(check(Outcome::Ok, id, format!("{}: {image}", reader.runtime), String::new(), ""))),
                         Some(found) => failures.entry(id).or_default().add(&image, found),
@@ -141,9 +143,11 @@ fn check(result: Outcome, id: &'static str, subject: String, found: String, help
 }
 
 /// What there is to say about an image, `None` where all is well. What is said once is not said again in other words.
-fn of_image(spec: Option<&Spec>, reader: &FoundRuntime, image: &ImageRef, got: &Resolution) -> Vec<(&'static str, Option<String>)> {
+fn of_image(spec: Option<&Spec>, dialect: Dialect, image: &ImageRef, got: &Resolution) -> Vec<(&'static str, Option<String>)> {
     if let End::Broken(why) = &got.end {
-        return vec![(REGISTRY, Some(why.clone()))];
+        // a mirror may well be used under a name that this version cannot read in a reference
+        let known = spec.is_some_and(|spec| express::unreadable(image, dialect) && spec.mirror_of(image).is_none());
+        return if known { Vec::new() } else { vec![(REGISTRY, Some(why.clone()))] };
     }
     let mut found = vec![(REGISTRY, None)];
     let Some(spec) = spec else { return found };
@@ -160,7 +164,7 @@ fn of_image(spec: Option<&Spec>, reader: &FoundRuntime, image: &ImageRef, got: &
         }
         found.push((LEAK, None));
     }
-    let means = express::adapt(spec, intent(spec, image), reader.runtime).key() == got.key();
+    let means = express::adapt(spec, intent(spec, image), dialect).key() == got.key();
     found.push((MEANING, (!means).then(asked)));
     found
 }

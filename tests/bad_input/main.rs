@@ -5,8 +5,10 @@
 
 mod disk;
 mod foreign;
+mod image;
 mod node;
 mod output;
+mod ownership;
 mod revert;
 mod spec;
 mod state;

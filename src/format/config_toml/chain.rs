@@ -7,7 +7,7 @@ use toml_edit::Document;
 use super::imports::{Import, imported};
 use super::merged::{Node, Spot};
 use super::{CRI_V2, CRI_V3};
-use crate::format::hosts_toml::toml10::newer_than_toml_1_0;
+use crate::format::hosts_toml::toml10::{newer_than_toml_1_0, unread};
 use crate::model::path::NodePath;
 use crate::model::place::Place;
 use crate::model::secret::Secret;
@@ -241,7 +241,7 @@ fn read_files<'a>(tree: &'a Tree, path: &NodePath, dialect: Dialect) -> Result<V
         let (version, top, imports) = parse(&text, &path, number, dialect)?;
         for import in imports {
             // 1.6 takes a relative pattern from its working directory, where nothing lies (seen on 1.6.20)
-            if dialect == Dialect::V1_6 && import.relative && import.is_pattern() {
+            if dialect.is_v1_6() && import.relative && import.is_pattern() {
                 continue;
             }
             let place = Place::at(path.as_str(), &text, import.offset);
@@ -259,7 +259,8 @@ fn parse(text: &str, path: &NodePath, number: usize, dialect: Dialect) -> Result
     })?;
     if let Some((what, offset)) = newer_than_toml_1_0(&document, !dialect.is_v2()) {
         let at = Place::at(path.as_str(), text, offset);
-        return Err(Broken { why: format!("TOML syntax: {what}, containerd does not start"), at });
+        let start = if dialect.is_v2() { "may not start" } else { "does not start" };
+        return Err(Broken { why: format!("TOML syntax: {}: {} {start}", unread(what, dialect), dialect.name()), at });
     }
     // 0 is "not set" when files are merged
     let version = document.get("version").and_then(toml_edit::Item::as_integer).filter(|version| *version != 0);
@@ -275,7 +276,7 @@ fn version(files: &[Read<'_>], dialect: Dialect) -> Result<i64, Broken> {
     for file in files {
         let Some(version) = file.version else { continue };
         // 1.6 takes whatever is higher for 2 (seen on 1.6.20)
-        let version = if dialect == Dialect::V1_6 { version.min(dialect.newest_config()) } else { version };
+        let version = if dialect.is_v1_6() { version.min(dialect.newest_config()) } else { version };
         if version > dialect.newest_config() {
             return broken(file, format!("version = {version} is too new for {}, it does not start", dialect.name()));
         }

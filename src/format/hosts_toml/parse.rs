@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use toml_edit::{Document, Item, Table, TableLike, Value};
 
-use super::toml10::newer_than_toml_1_0;
+use super::toml10::{newer_than_toml_1_0, unread};
 use super::{Capabilities, HostConfig, HostsFile, Rejected, Url, plain};
 use crate::model::path::NodePath;
 use crate::model::place::Place;
@@ -35,7 +35,7 @@ pub(super) fn by_document(text: &str, file: &NodePath, name: &Arc<str>, dialect:
         at: error.span().map_or_else(|| Place::file(Arc::clone(name)), |span| Place::at(Arc::clone(name), text, span.start)),
     })?;
     if let Some((what, offset)) = newer_than_toml_1_0(&document, !dialect.is_v2()) {
-        return Err(Rejected { why: format!("TOML syntax: {what}"), at: Place::at(Arc::clone(name), text, offset) });
+        return Err(Rejected { why: format!("TOML syntax: {}", unread(what, dialect)), at: Place::at(Arc::clone(name), text, offset) });
     }
     let folder = file.parent().unwrap_or_else(NodePath::root);
     Reader { file: Arc::clone(name), text, folder, dialect }.document(document.as_table())

@@ -3,6 +3,8 @@
 
 use toml_edit::{Document, Item, TableLike, Value};
 
+use crate::runtime::containerd::Dialect;
+
 /// The first thing in a document that only TOML 1.1 allows, with its place in bytes: an inline table over several lines or
 /// with a comma at its end, the escapes `\e` and `\x..` in a value.
 ///
@@ -10,6 +12,17 @@ use toml_edit::{Document, Item, TableLike, Value};
 #[must_use]
 pub fn newer_than_toml_1_0(document: &Document<&str>, lenient: bool) -> Option<(&'static str, usize)> {
     table(document.as_table(), document.raw(), lenient)
+}
+
+/// Why a class of versions does not read such a thing, as a fragment: of the same version of 2.x some builds do and others do
+/// not, and what only some can read is nothing to rely on.
+#[must_use]
+pub fn unread(what: &str, dialect: Dialect) -> String {
+    if dialect.is_v2() {
+        format!("{what}, which containerd 2.x reads only where it was built with a TOML reader newer than its own")
+    } else {
+        format!("{what}, which containerd 1.x does not read")
+    }
 }
 
 fn table(entries: &dyn TableLike, text: &str, lenient: bool) -> Option<(&'static str, usize)> {

@@ -37,6 +37,12 @@ pub(crate) fn tidy(root: &Root, state: &NodePath) -> Result<bool, NodeError> {
     Ok(staged || new)
 }
 
+/// Removes the blobs that `ledger` does not name: they may hold secrets, and nothing needs them.
+pub(crate) fn sweep(root: &Root, state: &NodePath, ledger: &Ledger) -> Done {
+    let Some(folder) = root.folder(state)? else { return Ok(()) };
+    blobs::prune(&folder, &ledger.blobs())
+}
+
 impl Hands<'_> {
     /// Keeps the content of everything that will be replaced or removed, and of every origin that is new.
     pub(super) fn keep_blobs(&mut self, state: &Folder) -> Done {
@@ -159,6 +165,7 @@ impl Hands<'_> {
     /// Whether the ledger would be the same after a run without steps.
     pub(crate) fn ledger_is_final(&self) -> bool {
         self.old.open.is_none()
+            && self.old.spec == self.plan.spec
             && self.old.dirs == self.plan.dirs
             && self.plan.owned.len() == self.old.owned.len()
             // without steps, equal entries stay as they are
@@ -209,6 +216,7 @@ impl Hands<'_> {
         let kept = self.plan.due.iter().filter(|due| !(is_command(&due.what) && self.ran.contains(&due.what.who)));
         let due = kept.cloned().chain(new).collect();
         Ok(Ledger {
+            spec: self.plan.spec.clone(),
             owned,
             dirs,
             due,

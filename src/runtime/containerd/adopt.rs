@@ -94,7 +94,8 @@ pub(super) fn found(spec: &Spec, tree: &Tree, config: &NodePath, chains: &[(Dial
         } else {
             Host::new(source).map_or_else(|_| "nowhere".into(), |host| folder_name(&host))
         };
-        if Host::new(source).is_ok_and(|host| spec.access.contains_key(&host) || spec.mirrors_named(&host).next().is_some()) {
+        let named = |host: Host| spec.access.contains_key(&host) || spec.mirrors_named(&host).next().is_some();
+        if spec.all().is_some() || Host::new(source).is_ok_and(named) {
             let what = format!("registry.mirrors.{source:?} goes: the spec says where images of {source} come from");
             legacy.notes.push(Problem::note("legacy-replaced", what, String::new()).at(mirror.at.clone()));
         }
@@ -311,7 +312,7 @@ pub(super) fn prove(
         for (source, mirror) in &legacy.adopted.mirrors {
             let host = if source == ALL { "registry.nodeprep.invalid" } else { source };
             let Ok(image) = ImageRef::parse(&format!("{host}/nodeprep/probe:1")) else { continue };
-            if spec.access.contains_key(&image.host) || spec.mirrors_named(&image.host).next().is_some() {
+            if spec.all().is_some() || spec.access.contains_key(&image.host) || spec.mirrors_named(&image.host).next().is_some() {
                 continue;
             }
             let Some(before) = view.resolve_by_mirrors(&image) else { continue };

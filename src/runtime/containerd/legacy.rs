@@ -32,11 +32,11 @@ pub(super) fn hosts(chain: &Chain, host: &Host) -> Vec<HostConfig> {
     hosts
 }
 
-/// Plain HTTP for localhost with a port other than 443.
+/// Plain HTTP for localhost, whatever the port (seen on 1.6.20 and 1.7.24).
 pub(super) fn default_scheme(endpoint: &str) -> &'static str {
     let host = Host::from_reference(endpoint.split('/').next().unwrap_or_default());
     match host {
-        Ok(host) if host.is_loopback() && host.port().is_some_and(|port| port != 443) => "http",
+        Ok(host) if host.is_loopback() => "http",
         _ => "https",
     }
 }

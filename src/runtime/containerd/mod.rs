@@ -29,10 +29,15 @@ use crate::model::version::Version;
 /// Versions that read their files alike (`runtime-semantics.md` 1.1–1.8).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Dialect {
-    /// 1.5 and 1.6: configuration version 2 at most; hosts.toml without any `[host]` table is rejected.
+    /// 1.5 and 1.6 before 1.6.32: configuration version 2 at most; hosts.toml without any `[host]` table is rejected; localhost
+    /// and `http://` are plain HTTP, whatever else is said.
     V1_6,
-    /// 1.7.0–1.7.31: the same for hosts.toml; timeouts for pulls.
+    /// 1.6.32 and later 1.6: HTTPS is tried first where TLS keys stand beside `http://`, and for localhost.
+    V1_6_32,
+    /// 1.7.0–1.7.15: as before 1.6.32 for hosts.toml; timeouts for pulls.
     V1_7_0,
+    /// 1.7.16–1.7.31: HTTPS first as in 1.6.32.
+    V1_7_16,
     /// 1.7.32 and later 1.7.
     V1_7_32,
     /// 2.0.0–2.0.6: configuration version 3, go-toml v2 (standard tables only, no byte order mark).
@@ -49,14 +54,27 @@ pub enum Dialect {
 
 impl Dialect {
     /// All classes, oldest first.
-    pub const ALL: [Self; 8] = [Self::V1_6, Self::V1_7_0, Self::V1_7_32, Self::V2_0, Self::V2_0_7, Self::V2_1, Self::V2_2, Self::V2_3];
+    pub const ALL: [Self; 10] = [
+        Self::V1_6,
+        Self::V1_6_32,
+        Self::V1_7_0,
+        Self::V1_7_16,
+        Self::V1_7_32,
+        Self::V2_0,
+        Self::V2_0_7,
+        Self::V2_1,
+        Self::V2_2,
+        Self::V2_3,
+    ];
 
     /// The class of one version.
     #[must_use]
     pub fn of_version(version: Version) -> Self {
         match version {
+            Version(1, 6, 32..) => Self::V1_6_32,
             Version(0..=1, 0..=6, _) | Version(0, ..) => Self::V1_6,
-            Version(1, 7, 0..=31) => Self::V1_7_0,
+            Version(1, 7, 0..=15) => Self::V1_7_0,
+            Version(1, 7, 16..=31) => Self::V1_7_16,
             Version(1, ..) => Self::V1_7_32,
             Version(2, 0, 0..=6) => Self::V2_0,
             Version(2, 0, _) => Self::V2_0_7,
@@ -72,10 +90,24 @@ impl Dialect {
         self >= Self::V2_0
     }
 
+    /// Whether it belongs to containerd 1.6 or before: configuration of later versions is taken for version 2, relative
+    /// patterns in `imports` find nothing, references to IPv6 addresses cannot be read.
+    #[must_use]
+    pub fn is_v1_6(self) -> bool {
+        self <= Self::V1_6_32
+    }
+
     /// Whether a hosts.toml without any `[host]` table is rejected (`runtime-semantics.md` T04; containerd issue 10027).
     #[must_use]
     pub fn needs_host_table(self) -> bool {
-        self <= Self::V1_7_0
+        self <= Self::V1_7_16
+    }
+
+    /// Whether HTTPS is tried before plain HTTP for the registry's own host on localhost and where TLS keys stand beside an
+    /// `http://` host: since 1.6.32 and 1.7.16 (1.6; seen on 1.7.24 and 2.1.9, 1.6.20 does not).
+    #[must_use]
+    pub fn tries_tls_first(self) -> bool {
+        self == Self::V1_6_32 || self >= Self::V1_7_16
     }
 
     /// Whether `dial_timeout` in hosts.toml is read at all (1.3).
@@ -100,7 +132,7 @@ impl Dialect {
     #[must_use]
     pub fn newest_config(self) -> i64 {
         match self {
-            Self::V1_6 | Self::V1_7_0 | Self::V1_7_32 => 2,
+            Self::V1_6 | Self::V1_6_32 | Self::V1_7_0 | Self::V1_7_16 | Self::V1_7_32 => 2,
             Self::V2_0 | Self::V2_0_7 | Self::V2_1 | Self::V2_2 => 3,
             Self::V2_3 => 4,
         }
@@ -116,8 +148,10 @@ impl Dialect {
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
-            Self::V1_6 => "containerd 1.6",
-            Self::V1_7_0 => "containerd 1.7.0-1.7.31",
+            Self::V1_6 => "containerd before 1.6.32",
+            Self::V1_6_32 => "containerd 1.6.32 and later 1.6",
+            Self::V1_7_0 => "containerd 1.7.0-1.7.15",
+            Self::V1_7_16 => "containerd 1.7.16-1.7.31",
             Self::V1_7_32 => "containerd 1.7.32 and later 1.7",
             Self::V2_0 => "containerd 2.0.0-2.0.6",
             Self::V2_0_7 => "containerd 2.0.7 and later 2.0",
@@ -141,7 +175,7 @@ impl Dialect {
     pub fn plausible(dialects: &[Self], tree: &Tree, config: &NodePath) -> Vec<Self> {
         let starts = |dialect: Self| Chain::read(tree, config, dialect).is_ok();
         // 1.6 starts with a file of a later version, but nobody writes one for it
-        let likely = |dialect: &Self| starts(*dialect) && (*dialect != Self::V1_6 || starts(Self::V1_7_0));
+        let likely = |dialect: &Self| starts(*dialect) && (!dialect.is_v1_6() || starts(Self::V1_7_0));
         let starting: Vec<Self> = dialects.iter().copied().filter(likely).collect();
         if starting.is_empty() { dialects.to_vec() } else { starting }
     }

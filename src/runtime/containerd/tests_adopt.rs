@@ -22,9 +22,9 @@ const CONFIG: &str = "/etc/containerd/config.toml";
 
 fn spec(fallback: Fallback, hosts: &[&str]) -> Spec {
     Spec {
+        name: crate::spec::DEFAULT_NAME.to_owned(),
         file: "spec.toml".into(),
         digest: Digest::of(b""),
-        name: crate::spec::DEFAULT_NAME.to_owned(),
         fallback,
         runtimes: None,
         cas: vec![],
@@ -33,7 +33,7 @@ fn spec(fallback: Fallback, hosts: &[&str]) -> Spec {
         mirrors: vec![],
         pause: None,
         unlisted: crate::spec::Unlisted::Allow,
-        rest: None,
+        passing: std::collections::BTreeSet::new(),
         exact: std::collections::BTreeSet::new(),
         names: crate::spec::Names::default(),
     }

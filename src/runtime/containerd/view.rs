@@ -81,7 +81,7 @@ impl View {
     pub fn resolve(&self, image: &ImageRef) -> Resolution {
         let mut resolution = Resolution { image: image.clone(), attempts: Vec::new(), end: End::Exhausted, files: Vec::new() };
         // Seen on 1.6.20: `failed to parse image reference "[::1]:5443/…": invalid reference format`. As a mirror such a host is fine.
-        if self.dialect == Dialect::V1_6 && image.host.is_ipv6() {
+        if self.dialect.is_v1_6() && image.host.is_ipv6() {
             resolution.end = End::Broken(format!("{image}: containerd 1.6 cannot read references to IPv6 addresses"));
             return resolution;
         }
@@ -173,7 +173,7 @@ impl View {
                 // without `server`, or with one that names no host (hosts.go: `host == ""`)
                 _ => {
                     let mut config = config.clone();
-                    (Cow::Owned(Self::own(image, &mut config)), Cow::Owned(config))
+                    (Cow::Owned(self.own(image, &mut config)), Cow::Owned(config))
                 }
             };
             // a bad certificate file fails the registry as a whole, also where only a plain host names it (T26)
@@ -206,8 +206,8 @@ impl View {
                 "https" => attempts.push(attempt(Scheme::Https, trust, client)),
                 "http" => {
                     // T29; 1.6 leaves a host without port alone
-                    let bare_1_6 = self.dialect == Dialect::V1_6 && url.port().is_none();
-                    if config.has_tls() && url.port() != Some("80") && !bare_1_6 {
+                    let left_alone = !self.dialect.tries_tls_first() || self.dialect.is_v1_6() && url.port().is_none();
+                    if config.has_tls() && url.port() != Some("80") && !left_alone {
                         attempts.push(attempt(Scheme::Https, trust, client));
                     }
                     attempts.push(attempt(Scheme::Http, Trust::Plain, None));
@@ -218,13 +218,14 @@ impl View {
         if may_resolve { Ok(attempts) } else { Err(format!("no host may be asked for {image}: capabilities leave none")) }
     }
 
-    /// The image's own registry (1.4, 1.6): `/v2`, all capabilities; localhost is not verified.
-    fn own(image: &ImageRef, config: &mut HostConfig) -> Url {
+    /// The image's own registry (1.4, 1.6): `/v2`, all capabilities; localhost is not verified, before 1.6.32 and 1.7.16 plain
+    /// on every port.
+    fn own(&self, image: &ImageRef, config: &mut HostConfig) -> Url {
         config.capabilities = Capabilities::ALL;
         let host = image.host.api();
         let mut scheme = "https";
         if host.is_loopback() {
-            if !matches!(host.port(), None | Some(443)) {
+            if !self.dialect.tries_tls_first() || !matches!(host.port(), None | Some(443)) {
                 scheme = "http";
             }
             // of no consequence on port 80, which is plain

@@ -11,6 +11,7 @@ use crate::model::host::{HUB, HUB_API, Host};
 use crate::model::place::Place;
 use crate::model::problem::Problem;
 use crate::model::repo::RepoPath;
+use crate::model::suffix::Suffix;
 use crate::spec::domains::DENIED;
 use crate::spec::{Access, Fallback, Mirror, Source, Spec, Unlisted};
 
@@ -38,14 +39,19 @@ pub fn entries(spec: &Spec) -> Entries {
     for (host, path) in prefixes(spec) {
         entries.add(spec, &host, &path);
     }
+    for mirror in &spec.mirrors {
+        if let Source::Domain(domain) = &mirror.source {
+            entries.domain(spec, domain, mirror);
+        }
+    }
     if spec.unlisted == Unlisted::Deny {
         entries.deny(spec);
     }
     // the rest of a sub-host source's registry is asked directly, closed or not; a name that has an entry only so that a
     // source's does not cover it is not the spec's matter
-    let sources: BTreeSet<&Host> = spec.mirrors.iter().map(|mirror| &mirror.source.host).collect();
+    let sources: BTreeSet<&Host> = spec.mirrors.iter().filter_map(|mirror| mirror.source.host()).collect();
     entries.reached.retain(|host| sources.contains(host) || spec.access.contains_key(host));
-    entries.reached.extend(spec.mirrors.iter().filter(|mirror| !mirror.source.path.is_all()).map(|mirror| mirror.source.host.clone()));
+    entries.reached.extend(spec.mirrors.iter().filter_map(|mirror| mirror.source.below_host()).map(|(host, _)| host.clone()));
     let hub = [HUB, HUB_API].map(Host::fixed);
     let logins: Vec<_> = hub.iter().map(|host| spec.access(host).login.as_ref()).collect();
     if logins.windows(2).any(|pair| pair[0] != pair[1]) {
@@ -65,9 +71,10 @@ pub fn entries(spec: &Spec) -> Entries {
 
 /// What an entry without port covers beside what is meant, told once.
 fn other_ports(spec: &Spec) -> Option<Problem> {
-    let mut bare = spec.mirrors.iter().filter(|mirror| mirror.source.path.is_all() && mirror.source.host.port().is_none());
+    let portless = |mirror: &Mirror| mirror.source.whole().is_some_and(|host| host.port().is_none());
+    let mut bare = spec.mirrors.iter().filter(|mirror| portless(mirror));
     let first = bare.next()?;
-    let host = &first.source.host;
+    let host = &first.source;
     let more = match bare.count() {
         0 => String::new(),
         more => format!(" (and {more} more sources)"),
@@ -105,11 +112,11 @@ fn prefixes(spec: &Spec) -> Vec<(Host, RepoPath)> {
     };
     let same_name = |host: &Host| host.aliases().into_iter().filter(|alias| alias.name() == host.name()).collect::<Vec<_>>();
     for mirror in &spec.mirrors {
-        let source = &mirror.source;
-        add(&source.host, &source.path);
+        let Some((host, path)) = mirror.source.prefix() else { continue };
+        add(host, path);
         match mirror.fallback {
-            Fallback::Never => source.host.aliases().iter().for_each(|alias| add(alias, &source.path)),
-            Fallback::Upstream if source.path.is_all() => same_name(&source.host).iter().for_each(|alias| add(alias, &source.path)),
+            Fallback::Never => host.aliases().iter().for_each(|alias| add(alias, path)),
+            Fallback::Upstream if path.is_all() => same_name(host).iter().for_each(|alias| add(alias, path)),
             Fallback::Upstream => {}
         }
     }
@@ -122,22 +129,25 @@ fn prefixes(spec: &Spec) -> Vec<(Host, RepoPath)> {
         }
     }
     // sources below a host with a port, where the bare name has an entry that would also be for the rest of that host
-    for mirror in spec.mirrors.iter().filter(|mirror| mirror.source.host.port().is_some()) {
-        add(&mirror.source.host, &RepoPath::all());
+    for host in spec.mirrors.iter().filter_map(|mirror| mirror.source.host()).filter(|host| host.port().is_some()) {
+        add(host, &RepoPath::all());
     }
     all
 }
 
 /// The mirror that is responsible for everything below `host/path`; as [`Spec::mirror_of`], for a prefix instead of an image.
 fn responsible<'a>(spec: &'a Spec, host: &Host, path: &RepoPath) -> Option<&'a Mirror> {
-    let covering = spec.mirrors_named(host).filter(|mirror| path.below(&mirror.source.path).is_some());
-    covering.max_by_key(|mirror| mirror.source.path.as_str().len())
+    let covering = spec.mirrors_named(host).filter(|mirror| mirror.source.rest(path).is_some());
+    covering.max_by_key(|mirror| mirror.source.prefix().map_or(0, |(_, path)| path.as_str().len()))
 }
 
 /// The closed source that an endpoint stands in, or that stands below the endpoint.
 fn closes<'a>(spec: &'a Spec, endpoint: &Endpoint) -> Option<&'a Source> {
     let never = |mirror: &&Mirror| mirror.fallback == Fallback::Never;
-    let below = |mirror: &&Mirror| mirror.source.path.below(&endpoint.prefix).is_some_and(|rest| !rest.is_all());
+    let below = |mirror: &&Mirror| {
+        let path = mirror.source.prefix().and_then(|(_, path)| path.below(&endpoint.prefix));
+        path.is_some_and(|rest| !rest.is_all())
+    };
     let inside = responsible(spec, &endpoint.host, &endpoint.prefix).filter(never);
     inside.or_else(|| spec.mirrors_named(&endpoint.host).filter(never).find(below)).map(|mirror| &mirror.source)
 }
@@ -156,7 +166,7 @@ impl Entries {
             blocked = true;
         }
         if let Some(mirror) = mirror {
-            let rest = path.below(&mirror.source.path).unwrap_or_default();
+            let rest = mirror.source.rest(path).unwrap_or_default();
             mirrors = mirror.endpoints.iter().map(|endpoint| self.mirror(spec, endpoint, &rest, &mirror.at)).collect();
             blocked = mirror.fallback == Fallback::Never;
             place = Some(mirror.at.clone());
@@ -175,13 +185,30 @@ impl Entries {
         });
     }
 
+    /// Every registry below a domain: the endpoints get the path alone (`runtime-semantics.md` 2.4), and the registry itself is
+    /// where the reference says. A block counts for each of them (seen on skopeo 1.9.3 and 1.18.0).
+    fn domain(&mut self, spec: &Spec, domain: &Suffix, mirror: &Mirror) {
+        let mirrors = mirror.endpoints.iter().map(|endpoint| self.mirror(spec, endpoint, &RepoPath::all(), &mirror.at)).collect();
+        self.registries.push(Registry {
+            prefix: domain.to_string(),
+            location: String::new(),
+            insecure: false,
+            blocked: mirror.fallback == Fallback::Never,
+            by_digest_only: false,
+            mirrors,
+            at: mirror.at.clone(),
+        });
+    }
+
     /// Closes what the spec does not name: the rest of each sub-host source's registry, and whole top-level domains.
     fn deny(&mut self, spec: &Spec) {
         let known: BTreeSet<String> = self.registries.iter().map(|entry| entry.prefix.clone()).collect();
-        let below = spec.mirrors.iter().filter(|mirror| !mirror.source.path.is_all()).map(|mirror| &mirror.source.host);
-        let names = below.flat_map(|host| std::iter::once(host.clone()).chain(host.aliases())).map(|host| host.to_string());
+        let below = spec.mirrors.iter().filter_map(|mirror| mirror.source.below_host()).map(|(host, _)| host);
+        // the rest of one that lies below the domain of a source is that source's
+        let names = below.flat_map(|host| std::iter::once(host.clone()).chain(host.aliases()));
+        let names = names.filter(|host| spec.wider(host).is_none()).map(|host| host.to_string());
         let hosts: BTreeSet<String> = names.filter(|host| !known.contains(host)).collect();
-        let domains = DENIED.iter().map(|domain| format!("*.{domain}"));
+        let domains = DENIED.iter().map(|domain| format!("*.{domain}")).filter(|domain| !known.contains(domain));
         for prefix in hosts.into_iter().chain(domains) {
             self.registries.push(Registry {
                 location: if prefix.starts_with('*') { String::new() } else { prefix.clone() },
@@ -207,7 +234,7 @@ impl Entries {
 
     fn check(&mut self, spec: &Spec, mirror: &Mirror) {
         let source = &mirror.source;
-        if source.host.is_ipv6() || !source.host.is_recognised_in_references() {
+        if source.host().is_some_and(|host| host.is_ipv6() || !host.is_recognised_in_references()) {
             let what = format!("registries.conf: source {source} is no registry name that CRI-O and Podman can read in an image reference");
             self.notes.push(Problem::note("source-unreadable", what, "use a DNS name with a dot or a port").at(mirror.at.clone()));
         }

@@ -54,14 +54,19 @@ fn login(text: &str) -> Option<Login> {
     Some(Login { basic: Secret::new(text) })
 }
 
-fn source(text: &str) -> Source {
+fn place(text: &str) -> (Host, RepoPath) {
     let (host, path) = text.split_once('/').unwrap_or((text, ""));
-    Source { host: Host::new(host).unwrap(), path: RepoPath::new(path).unwrap() }
+    (Host::new(host).unwrap(), RepoPath::new(path).unwrap())
+}
+
+fn source(text: &str) -> Source {
+    let (host, path) = place(text);
+    Source::Prefix { host, path }
 }
 
 fn endpoint(text: &str) -> Endpoint {
-    let place = source(text);
-    Endpoint { scheme: Scheme::Https, host: place.host, prefix: place.path, verbatim: false }
+    let (host, prefix) = place(text);
+    Endpoint { scheme: Scheme::Https, host, prefix, verbatim: false }
 }
 
 fn spec(mirrors: &[(&str, &[&str], Fallback)]) -> Spec {
@@ -70,14 +75,16 @@ fn spec(mirrors: &[(&str, &[&str], Fallback)]) -> Spec {
         source: source(from),
         endpoints: to.iter().map(|to| endpoint(to)).collect(),
         fallback: *fallback,
+        widen: false,
+        runtimes: None,
         at: at(index),
     };
     let mirrors: Vec<Mirror> = mirrors.iter().enumerate().map(mirror).collect();
     let hosts = mirrors.iter().flat_map(|mirror| &mirror.endpoints).map(|endpoint| (endpoint.host.clone(), access()));
     Spec {
+        name: crate::spec::DEFAULT_NAME.to_owned(),
         file: "spec.toml".into(),
         digest: Digest::of(b""),
-        name: crate::spec::DEFAULT_NAME.to_owned(),
         fallback: Fallback::Never,
         unlisted: crate::spec::Unlisted::Allow,
         runtimes: None,
@@ -86,7 +93,7 @@ fn spec(mirrors: &[(&str, &[&str], Fallback)]) -> Spec {
         default_access: access(),
         mirrors,
         pause: None,
-        rest: None,
+        passing: std::collections::BTreeSet::new(),
         exact: std::collections::BTreeSet::new(),
         names: crate::spec::Names::default(),
     }

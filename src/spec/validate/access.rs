@@ -1,6 +1,6 @@
 //! How each host is reached: `[[registry]]` and endpoints together, defaults filled in.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -19,6 +19,8 @@ pub struct Built {
     pub by_host: BTreeMap<Host, Access>,
     /// Any other.
     pub default: Access,
+    /// Those that appear as endpoints only.
+    pub passing: BTreeSet<Host>,
 }
 
 /// Puts together what the document says about each host.
@@ -48,15 +50,17 @@ pub fn build(
         let insecure = registry.insecure.is_some();
         by_host.insert(registry.host, Access { scheme, ca, client: registry.client, login: registry.login, insecure, at });
     }
+    let mut passing: BTreeSet<Host> = schemes.keys().filter(|host| !by_host.contains_key(*host)).cloned().collect();
     for (host, (scheme, span)) in schemes {
         let text = problems.text();
         by_host.entry(host).or_insert_with(|| Access { scheme, at: Some(text.place(span.start)), ..default.clone() });
     }
     if let Some(pause) = pause {
+        passing.remove(&pause.image.host);
         let at = raw.pause_image.as_ref().map(|written| problems.text().place(written.span.start));
         by_host.entry(pause.image.host.clone()).or_insert_with(|| Access { at, ..default.clone() });
     }
-    Built { by_host, default }
+    Built { by_host, default, passing }
 }
 
 /// Whether each endpoint's host is spoken to with or without TLS: one answer for each host, since a runtime has one

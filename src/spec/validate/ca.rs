@@ -121,7 +121,7 @@ fn trustworthy(certs: Vec<Cert>, name: &str, span: &Range<usize>, problems: &mut
             problems.error("ca-is-leaf", span, what, "name the file of the CA that issued it");
             continue;
         }
-        if !cert.is_ca {
+        if !cert.is_anchor() {
             let what = format!(
                 "[[ca]] {name}: {} is self-signed and has no CA flag: p11-kit trust stores (RHEL, Fedora, SUSE) drop it",
                 cert.subject

@@ -1,14 +1,18 @@
 //! `[[mirror]]`: what is pulled from where.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ops::Range;
 
-use super::super::decode::Raw;
+use super::super::decode::{At, Raw, RawMirror};
 use super::super::problems::Problems;
 use super::name::{self, canonical};
 use crate::model::endpoint::Endpoint;
 use crate::model::place::Place;
+use crate::runtime::Runtime;
 use crate::spec::{Fallback, Mirror, Source};
+
+/// What stands for a registry of `hosts` in an endpoint.
+const HOST: &str = "{host}";
 
 /// A `[[mirror]]` that makes sense by itself.
 pub struct Checked {
@@ -20,59 +24,176 @@ pub struct Checked {
     pub spans: Vec<Range<usize>>,
 }
 
-/// Checks every `[[mirror]]`.
-pub fn check(raw: &Raw, problems: &mut Problems<'_>) -> Vec<Checked> {
-    let mut sources: HashMap<(String, String), (String, Place)> = HashMap::new();
+/// What was said of the endpoint with this number.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+enum Kind {
+    Noted,
+    Wrong,
+    Twice,
+    /// Of the host at this place, rather.
+    Port,
+}
+
+/// Checks every `[[mirror]]`; one with `hosts` is as many as it lists. `fleet`: the document's `runtimes`.
+pub fn check(raw: &Raw, fleet: Option<&[Runtime]>, problems: &mut Problems<'_>) -> Vec<Checked> {
+    let mut seen = Seen::default();
     let mut found = Vec::with_capacity(raw.mirrors.len());
     for written in &raw.mirrors {
-        let source = written.source.as_ref().and_then(|at| Some((name::source(at, problems)?, at)));
-        if let Some((source, at)) = &source {
-            twice(source, &at.span, &mut sources, problems);
+        let runtimes = written.runtimes.as_ref().map(|names| super::runtimes(names, problems));
+        if let (Some(only), Some(fleet), Some(names)) = (&runtimes, fleet, &written.runtimes)
+            && !only.is_empty()
+            && !only.iter().any(|runtime| fleet.contains(runtime))
+        {
+            let what = "this [[mirror]] is for none of the runtimes that the document names";
+            problems.warning("bad-runtimes", &names.span, what, "name one of them, or take the [[mirror]] out");
+        }
+        let named = sources(written, problems);
+        for (source, span) in &named {
+            seen.add(source, span, runtimes.as_deref(), problems);
+        }
+        let widen = written.widen.as_ref().filter(|flag| flag.value);
+        if let (Some(flag), Some((source, _))) = (widen, named.iter().find(|(source, _)| source.below_host().is_none())) {
+            let what = format!("`widen` is for a source below host level; {source} is none");
+            problems.error("bad-value", &flag.span, what, "take `widen` out");
         }
         let Some(list) = &written.endpoints else { continue };
         if list.value.is_empty() {
             let help = "name at least one place where it is kept, or take the [[mirror]] out";
             problems.error("invalid-endpoint", &list.span, "`endpoints` names none", help);
         }
-        let mut endpoints: Vec<Endpoint> = Vec::with_capacity(list.value.len());
-        let mut spans = Vec::with_capacity(list.value.len());
-        let mut places = HashSet::new();
-        for at in &list.value {
-            let Some(endpoint) = name::endpoint(at, problems) else { continue };
-            if !places.insert((canonical(&endpoint.host).to_owned(), endpoint.prefix.clone())) {
-                problems.error("duplicate", &at.span, format!("endpoint {endpoint} is there twice"), "take one of them out");
-                continue;
-            }
-            if let Some((source, _)) = &source
-                && canonical(&source.host) == canonical(&endpoint.host)
-                && endpoint.prefix.below(&source.path).is_some()
-            {
-                let what = format!("endpoint {endpoint} lies inside its own source {source}");
-                problems.error("mirror-of-itself", &at.span, what, "name the place where the copies are kept, or take it out");
-                continue;
-            }
-            endpoints.push(endpoint);
-            spans.push(at.span.clone());
-        }
-        let Some((source, _)) = source else { continue };
         let fallback = written.fallback.or(raw.fallback.as_ref().map(|word| word.value)).unwrap_or(Fallback::Never);
-        let mirror = Mirror { source, endpoints, fallback, at: problems.text().place(written.at.start) };
-        found.push(Checked { mirror, at: written.at.clone(), spans });
+        let mut told = HashSet::new();
+        if named.is_empty() {
+            endpoints(written, &list.value, None, &mut told, problems);
+        }
+        for (source, span) in named {
+            let (endpoints, spans) = endpoints(written, &list.value, Some((&source, &span)), &mut told, problems);
+            let at = problems.text().place(if written.hosts.is_some() { span.start } else { written.at.start });
+            let mirror = Mirror { source, endpoints, fallback, widen: widen.is_some(), runtimes: runtimes.clone(), at };
+            found.push(Checked { mirror, at: written.at.clone(), spans });
+        }
     }
     found
 }
 
-fn twice(source: &Source, span: &Range<usize>, sources: &mut HashMap<(String, String), (String, Place)>, problems: &mut Problems<'_>) {
-    let key = (canonical(&source.host).to_owned(), source.path.as_str().to_owned());
-    if let Some((first, place)) = sources.get(&key) {
-        let place = problems.text().seen_from(place, span.start);
-        let what = if *first == source.to_string() {
-            format!("source {source} is mirrored twice, first {place}")
-        } else {
-            format!("source {source} is mirrored twice: {first} {place} is the same registry")
-        };
-        problems.error("duplicate", span, what, "put the endpoints of both into one [[mirror]]");
-        return;
+/// What it mirrors: its source, or each of its hosts.
+fn sources(written: &RawMirror, problems: &mut Problems<'_>) -> Vec<(Source, Range<usize>)> {
+    match (&written.source, &written.hosts) {
+        (Some(source), None) => name::source(source, problems).map(|found| (found, source.span.clone())).into_iter().collect(),
+        (Some(_), Some(hosts)) => {
+            let what = "`source` and `hosts` exclude each other";
+            problems.error("conflicting-keys", &hosts.span, what, "put the source into `hosts`, or into a [[mirror]] of its own");
+            Vec::new()
+        }
+        (None, Some(hosts)) => {
+            if hosts.value.is_empty() {
+                let help = "name at least one registry, or take the [[mirror]] out";
+                problems.error("invalid-source", &hosts.span, "`hosts` names none", help);
+            }
+            hosts.value.iter().filter_map(|host| Some((name::listed(host, problems)?, host.span.clone()))).collect()
+        }
+        (None, None) => {
+            if !written.reported {
+                let what = "`source` is missing in [[mirror]], and so is `hosts`";
+                problems.error("missing-key", &written.at, what, "add `source = \"docker.io\"`, or `hosts` with several");
+            }
+            Vec::new()
+        }
     }
-    sources.insert(key, (source.to_string(), problems.text().place(span.start)));
+}
+
+/// The endpoints of one source, and where each is written. What is wrong with one whatever the source is told once: `told` are
+/// those of which something was said.
+fn endpoints(
+    written: &RawMirror,
+    list: &[At<String>],
+    source: Option<(&Source, &Range<usize>)>,
+    told: &mut HashSet<(usize, Kind)>,
+    problems: &mut Problems<'_>,
+) -> (Vec<Endpoint>, Vec<Range<usize>>) {
+    let mut endpoints: Vec<Endpoint> = Vec::with_capacity(list.len());
+    let mut spans = Vec::with_capacity(list.len());
+    let mut places = HashSet::new();
+    for (index, at) in list.iter().enumerate() {
+        let templated = written.hosts.is_some() && at.value.contains(HOST);
+        let host = source.and_then(|(source, _)| source.host());
+        let filled = match (templated, host) {
+            (true, Some(host)) => At { value: at.value.replace(HOST, host.as_str()), span: at.span.clone() },
+            (true, None) => continue,
+            (false, _) => at.clone(),
+        };
+        let mut quiet = Problems::new(problems.text());
+        let read = name::endpoint(&filled, &mut quiet);
+        // a port cannot stand in a path
+        if read.is_none()
+            && let (true, Some((source, span))) = (templated && host.is_some_and(|host| host.port().is_some()), source)
+        {
+            if told.insert((span.start, Kind::Port)) {
+                let what = format!("{source} has a port, and `{HOST}` in the endpoint {:?} leaves no place for one", at.value);
+                problems.error("invalid-endpoint", span, what, format!("write {source} as `source` of a [[mirror]] of its own"));
+            }
+            continue;
+        }
+        let kind = if quiet.errors() > 0 { Kind::Wrong } else { Kind::Noted };
+        if !quiet.is_empty() && told.insert((index, kind)) {
+            name::endpoint(&filled, problems);
+        }
+        let Some(endpoint) = read else { continue };
+        if !places.insert((canonical(&endpoint.host).to_owned(), endpoint.prefix.clone())) {
+            if told.insert((index, Kind::Twice)) {
+                problems.error("duplicate", &at.span, format!("endpoint {endpoint} is there twice"), "take one of them out");
+            }
+            continue;
+        }
+        if let Some((source, _)) = source
+            && let Some((host, path)) = source.prefix()
+            && canonical(host) == canonical(&endpoint.host)
+            && endpoint.prefix.below(path).is_some()
+        {
+            let what = format!("endpoint {endpoint} lies inside its own source {source}");
+            problems.error("mirror-of-itself", &at.span, what, "name the place where the copies are kept, or take it out");
+            continue;
+        }
+        endpoints.push(endpoint);
+        spans.push(at.span.clone());
+    }
+    (endpoints, spans)
+}
+
+/// Sources by what they really are, and for whom.
+#[derive(Default)]
+struct Seen(BTreeMap<String, Vec<Known>>);
+
+struct Known {
+    name: String,
+    place: Place,
+    runtimes: Option<BTreeSet<Runtime>>,
+}
+
+impl Seen {
+    /// Two of one source are one too many, unless no runtime sees both.
+    fn add(&mut self, source: &Source, span: &Range<usize>, runtimes: Option<&[Runtime]>, problems: &mut Problems<'_>) {
+        let key = match source {
+            Source::Prefix { host, path } => format!("{}/{path}", canonical(host)),
+            Source::All | Source::Domain(_) => source.to_string(),
+        };
+        let runtimes: Option<BTreeSet<Runtime>> = runtimes.map(|runtimes| runtimes.iter().copied().collect());
+        let meets = |known: &&Known| match (&known.runtimes, &runtimes) {
+            (Some(one), Some(other)) => !one.is_disjoint(other),
+            _ => true,
+        };
+        let all = self.0.entry(key).or_default();
+        if let Some(Known { name, place, .. }) = all.iter().find(meets) {
+            let place = problems.text().seen_from(place, span.start);
+            let what = if *name == source.to_string() {
+                format!("source {source} is mirrored twice, first {place}")
+            } else {
+                format!("source {source} is mirrored twice: {name} {place} is the same registry")
+            };
+            problems.error("duplicate", span, what, "put the endpoints of both into one [[mirror]]");
+            return;
+        }
+        let place = problems.text().place(span.start);
+        all.push(Known { name: source.to_string(), place, runtimes });
+    }
 }

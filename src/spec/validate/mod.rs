@@ -96,9 +96,9 @@ pub fn validate(raw: &Raw, materials: &mut Materials<'_>, now: Option<Time>, pro
         problems.error("bad-value", &requires.span, what, "write `requires = \">=0.4\"`: a sign (>=, >, <=, <, =) and up to three numbers");
     }
     let spec_name = spec_name(raw, problems);
-    let runtimes = runtimes(raw, problems);
+    let runtimes = raw.runtimes.as_ref().map(|names| runtimes(names, problems));
     let cas = ca::check(raw, materials, now, problems);
-    let mirrors = mirror::check(raw, problems);
+    let mirrors = mirror::check(raw, runtimes.as_deref(), problems);
     let pause = pause(raw, problems);
     let registries = registry::check(raw, &cas, materials, now, problems);
     let access = access::build(raw, &cas, &mirrors, registries, pause.as_ref(), problems);
@@ -116,8 +116,8 @@ pub fn validate(raw: &Raw, materials: &mut Materials<'_>, now: Option<Time>, pro
         default_access: access.default,
         mirrors: mirrors.into_iter().map(|checked| checked.mirror).collect(),
         pause,
-        rest: None,
-        exact: std::collections::BTreeSet::new(),
+        passing: access.passing,
+        exact: BTreeSet::new(),
         names: crate::spec::Names::default(),
     }
 }
@@ -134,11 +134,11 @@ fn spec_name(raw: &Raw, problems: &mut Problems<'_>) -> String {
     name.value.clone()
 }
 
-fn runtimes(raw: &Raw, problems: &mut Problems<'_>) -> Option<Vec<Runtime>> {
-    let names = raw.runtimes.as_ref()?;
+/// The runtimes of a list.
+fn runtimes(names: &At<Vec<At<String>>>, problems: &mut Problems<'_>) -> Vec<Runtime> {
     let known = || Runtime::ALL.into_iter().map(Runtime::name);
     if names.value.is_empty() {
-        problems.error("bad-runtimes", &names.span, "`runtimes` names none", "name what the fleet runs, or take the key out");
+        problems.error("bad-runtimes", &names.span, "`runtimes` names none", "name at least one, or take the key out");
     }
     let mut found = Vec::new();
     for name in &names.value {
@@ -159,7 +159,7 @@ fn runtimes(raw: &Raw, problems: &mut Problems<'_>) -> Option<Vec<Runtime>> {
             }
         }
     }
-    Some(found)
+    found
 }
 
 fn pause(raw: &Raw, problems: &mut Problems<'_>) -> Option<Pause> {
@@ -195,7 +195,11 @@ fn pause(raw: &Raw, problems: &mut Problems<'_>) -> Option<Pause> {
 
 /// Told once for each document.
 fn pull_secrets(mirrors: &[mirror::Checked], runtimes: Option<&[Runtime]>, problems: &mut Problems<'_>) {
-    if let Some(first) = mirrors.first()
+    let for_containerd = |checked: &&mirror::Checked| {
+        let only = checked.mirror.runtimes.as_ref();
+        only.is_none_or(|only| only.contains(&Runtime::Containerd))
+    };
+    if let Some(first) = mirrors.iter().find(for_containerd)
         && runtimes.is_none_or(|runtimes| runtimes.contains(&Runtime::Containerd))
     {
         let what = "containerd offers the pull secrets of an image's registry to its mirrors too";

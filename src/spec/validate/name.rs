@@ -7,6 +7,7 @@ use super::super::text::holds_login;
 use crate::model::endpoint::{Endpoint, Scheme};
 use crate::model::host::{HUB, HUB_API, Host, HostError};
 use crate::model::repo::{RepoError, RepoPath};
+use crate::model::suffix::Suffix;
 use crate::spec::Source;
 
 /// Normalised away in references (distribution/reference, `legacyDefaultDomain`).
@@ -79,15 +80,23 @@ pub fn source(written: &At<String>, problems: &mut Problems<'_>) -> Option<Sourc
     if secret(written, problems) {
         return None;
     }
-    if text == "*" || text.starts_with("*.") {
-        let what = format!("source {text:?} is not available in this version yet");
-        problems.error("not-available", &written.span, what, "write one [[mirror]] for each registry");
-        return None;
-    }
     let mut wrong = |what: String, help: String| {
         problems.error("invalid-source", &written.span, what, help);
         None
     };
+    if text == "*" {
+        return Some(Source::All);
+    }
+    if let Some(domain) = text.strip_prefix("*.") {
+        return match Suffix::new(domain) {
+            Ok(domain) => Some(Source::Domain(domain)),
+            Err(_) => wrong(format!("source {text:?} is no `*.domain`"), domain_help(domain)),
+        };
+    }
+    if text.contains('*') {
+        let what = format!("source {text:?}: `*` stands alone, or in front of a domain as `*.`");
+        return wrong(what, "write `*.domain` for every registry below a domain, or `*` for all".to_owned());
+    }
     if text.contains("://") {
         return wrong(
             format!("source {text:?} begins with a scheme"),
@@ -111,7 +120,27 @@ pub fn source(written: &At<String>, problems: &mut Problems<'_>) -> Option<Sourc
             format!("source {text:?} never matches: without dot or port, no runtime takes {host:?} in an image reference as a registry");
         return wrong(what, "write the registry's full name, or its port".to_owned());
     }
-    Some(Source { host, path })
+    Some(Source::Prefix { host, path })
+}
+
+/// What to write in the place of something that is not `*.domain`.
+fn domain_help(domain: &str) -> String {
+    let name = domain.split(['/', ':']).next().unwrap_or_default().trim_matches('.').to_lowercase();
+    match Suffix::new(&name) {
+        Ok(domain) => format!("write `{domain}`: a domain is in lower case, without port, path or a dot at its end"),
+        Err(_) => "write the domain behind `*.`, as in `*.example.com`".to_owned(),
+    }
+}
+
+/// Reads an entry of `hosts`.
+pub fn listed(written: &At<String>, problems: &mut Problems<'_>) -> Option<Source> {
+    let source = source(written, problems)?;
+    if source.whole().is_none() {
+        let what = format!("`hosts` lists whole registries; {source} is none");
+        problems.error("invalid-source", &written.span, what, "write it as `source` of a [[mirror]] of its own");
+        return None;
+    }
+    Some(source)
 }
 
 /// Reads an endpoint.
@@ -120,9 +149,9 @@ pub fn endpoint(written: &At<String>, problems: &mut Problems<'_>) -> Option<End
     if secret(written, problems) {
         return None;
     }
-    if text.contains('{') {
-        let what = format!("endpoint {text:?}: `{{host}}` is not available in this version yet");
-        problems.error("not-available", &written.span, what, "write the host out");
+    if text.contains(['{', '}']) {
+        let what = format!("endpoint {text:?}: the only name in braces is `{{host}}`, beside `hosts`");
+        problems.error("invalid-endpoint", &written.span, what, "write it out, or list the registries in `hosts` instead of `source`");
         return None;
     }
     let mut wrong = |what: String, help: String| {

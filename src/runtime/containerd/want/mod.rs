@@ -23,7 +23,7 @@ use crate::model::secret::Secret;
 use crate::model::tree::{Found, Tree};
 use crate::runtime::FoundRuntime;
 use crate::spec::adopt::{ALL, Adopted};
-use crate::spec::{Access, Fallback, Mirror, Rest, Spec, Unlisted};
+use crate::spec::{Access, Fallback, Mirror, Spec, Unlisted};
 
 /// Where registry folders go when nothing says otherwise.
 pub(super) const DEFAULT_ROOT: &str = "/etc/containerd/certs.d";
@@ -31,6 +31,8 @@ pub(super) const DEFAULT_ROOT: &str = "/etc/containerd/certs.d";
 pub(super) const PKI: &str = "/etc/nodeprep/pki";
 /// A host that cannot exist (RFC 6761, 6.4), and says in the error of the pull who wants it so.
 pub(super) const DENIED: &str = "denied-by-nodeprep.invalid";
+/// The folder for every registry that has none of its own.
+const DEFAULT: &str = "_default";
 /// A folder for temporary files beside a folder that is scanned.
 const STAGE: &str = ".nodeprep-stage";
 
@@ -44,6 +46,9 @@ pub fn folder_name(host: &Host) -> String {
 /// Everything that `found` needs to be true to `spec` on all of `dialects`: a folder for each source, under `never` for each
 /// of its other names too, and for each host that images are pulled from directly; CA and client files, named by their
 /// content; `config_path` and the pause image where they are not as they should be.
+///
+/// Sources that are no whole registries are passed over: that they cannot be told is said by the table
+/// ([`crate::spec::express`]).
 ///
 /// The part is refused, with what to do, when the configuration on the node does not let it be done safely.
 #[must_use]
@@ -73,13 +78,6 @@ pub fn want_knowing(spec: &Spec, found: &FoundRuntime, tree: &Tree, dialects: &[
     let adopted = std::mem::take(&mut part.adopted);
     let spec = &whole;
     let mut problems = Vec::new();
-    for mirror in spec.mirrors.iter().filter(|mirror| !mirror.source.path.is_all()) {
-        let what = format!("containerd cannot mirror {}: it knows whole registries only", mirror.source);
-        problems.push(
-            Problem::error("subhost-source", what, "mirror the whole registry, or limit `runtimes` to those that can")
-                .at(mirror.at.clone()),
-        );
-    }
     let mut pki = pki::Pki::default();
     let stage = root.parent().unwrap_or_else(NodePath::root).join(STAGE);
     for (host, mirror) in registries(spec) {
@@ -87,7 +85,7 @@ pub fn want_knowing(spec: &Spec, found: &FoundRuntime, tree: &Tree, dialects: &[
         let (content, why) = {
             let written = written(spec, &host, mirror, &mut pki);
             let content = render(&written.borrow());
-            (content, format!("{}{}", why(&host, mirror), came_from(&adopted, &host, mirror)))
+            (content, format!("{}{}", why(host.as_str(), mirror), came_from(&adopted, &host, mirror)))
         };
         let file = folder.join("hosts.toml");
         if let Found::File(..) = tree.find(&folder) {
@@ -107,27 +105,20 @@ pub fn want_knowing(spec: &Spec, found: &FoundRuntime, tree: &Tree, dialects: &[
         let whole = Whole { content, mode, addressed: false, unit: Some(folder.clone()), stage: stage.clone(), why };
         part.wants.insert(file, Want::Whole(whole));
     }
-    if let Some(rest) = &spec.rest {
-        let content = default_file(spec, rest, &mut pki);
+    if let Some(all) = spec.all() {
+        let content = default_file(spec, all, &mut pki);
         if let Err(broken) = check_default(&String::from_utf8_lossy(&content.bytes)) {
             let what = format!("the hosts.toml for all other registries would not be read as meant: {broken}");
-            problems.push(Problem::error("hosts-toml-rule", what, "write each endpoint only once").at(rest.at.clone()));
+            problems.push(Problem::error("hosts-toml-rule", what, "write each endpoint only once").at(all.at.clone()));
         }
-        let folder = root.join("_default");
-        let mode = if content.secrets.is_empty() { 0o644 } else { 0o600 };
-        let endpoints: Vec<String> = rest.endpoints.iter().map(ToString::to_string).collect();
-        let then = if rest.fallback == Fallback::Never { "nothing else" } else { "then the registry itself" };
-        let from = endpoints.join(", ");
-        let why = format!("images of all other registries come from {from}, {then} (from registry.mirrors.\"*\" in {})", rest.at);
-        let whole = Whole { content, mode, addressed: false, unit: Some(folder.clone()), stage: stage.clone(), why };
-        part.wants.insert(folder.join("hosts.toml"), Want::Whole(whole));
-    }
-    if spec.unlisted == Unlisted::Deny {
-        let folder = root.join("_default");
+        let from = adopted.mirrors.get(ALL).map(|known| &known.from).filter(|from| *from.file == *all.at.file && from.line == all.at.line);
+        let from = from.map_or_else(String::new, |from| format!(" (from {from})"));
+        let why = format!("{}{from}", why("all other registries", Some(all)));
+        part.wants.insert(root.join(DEFAULT).join("hosts.toml"), default_whole(&root, content, &stage, why));
+    } else if spec.unlisted == Unlisted::Deny {
         let why = "registries that the spec does not name are denied".to_owned();
         let content = Content::public(format!("# {HEADER}\nserver = \"https://{DENIED}\"\n\n[host]\n"));
-        let whole = Whole { content, mode: 0o644, addressed: false, unit: Some(folder.clone()), stage, why };
-        part.wants.insert(folder.join("hosts.toml"), Want::Whole(whole));
+        part.wants.insert(root.join(DEFAULT).join("hosts.toml"), default_whole(&root, content, &stage, why));
     }
     part.wants.extend(pki.into_wants());
     part.secrets = secrets(&adopted);
@@ -147,14 +138,19 @@ pub fn want_knowing(spec: &Spec, found: &FoundRuntime, tree: &Tree, dialects: &[
 /// several the last, but without asking each mirror about each host.
 fn registries(spec: &Spec) -> BTreeMap<Host, Option<&Mirror>> {
     let mut found: BTreeMap<Host, Option<&Mirror>> = spec.own_hosts().map(|(host, _)| (host.clone(), None)).collect();
-    for mirror in spec.mirrors.iter().filter(|mirror| mirror.source.path.is_all()) {
-        found.insert(mirror.source.host.clone(), Some(mirror));
+    for (host, mirror) in spec.mirrors.iter().filter_map(|mirror| Some((mirror.source.whole()?, mirror))) {
+        found.insert(host.clone(), Some(mirror));
         found.extend(spec.closed_names(mirror).into_iter().map(|alias| (alias, Some(mirror))));
     }
     found
 }
 
-fn why(host: &Host, mirror: Option<&Mirror>) -> String {
+fn default_whole(root: &NodePath, content: Content, stage: &NodePath, why: String) -> Want {
+    let mode = if content.secrets.is_empty() { 0o644 } else { 0o600 };
+    Want::Whole(Whole { content, mode, addressed: false, unit: Some(root.join(DEFAULT)), stage: stage.clone(), why })
+}
+
+fn why(host: &str, mirror: Option<&Mirror>) -> String {
     match mirror {
         None => format!("images of {host} are pulled from there directly"),
         Some(mirror) => {
@@ -169,7 +165,7 @@ fn why(host: &Host, mirror: Option<&Mirror>) -> String {
 fn came_from(adopted: &Adopted, host: &Host, mirror: Option<&Mirror>) -> String {
     let mut origins = Vec::new();
     if let Some(mirror) = mirror {
-        let known = [mirror.source.host.as_str(), ALL].into_iter().find_map(|source| adopted.mirrors.get(source));
+        let known = [mirror.source.to_string().as_str(), ALL].into_iter().find_map(|source| adopted.mirrors.get(source));
         origins.extend(known.map(|known| &known.from).filter(|from| *from.file == *mirror.at.file && from.line == mirror.at.line));
     }
     origins
@@ -186,9 +182,9 @@ fn secrets(adopted: &Adopted) -> Vec<Secret> {
 }
 
 /// The file for registries without a folder of their own.
-fn default_file(spec: &Spec, rest: &Rest, pki: &mut pki::Pki) -> Content {
-    let mut mirrors: Vec<OwnedHost<'_>> = rest.endpoints.iter().map(|endpoint| at_endpoint(spec, endpoint, pki)).collect();
-    match rest.fallback {
+fn default_file(spec: &Spec, all: &Mirror, pki: &mut pki::Pki) -> Content {
+    let mut mirrors: Vec<OwnedHost<'_>> = all.endpoints.iter().map(|endpoint| at_endpoint(spec, endpoint, pki)).collect();
+    match all.fallback {
         Fallback::Never if !mirrors.is_empty() => {
             let server = mirrors.remove(mirrors.len() - 1);
             render(&Owned { mirrors, server, closed: true }.borrow())

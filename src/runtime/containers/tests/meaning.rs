@@ -105,7 +105,7 @@ fn the_rendered_files_mean_what_the_spec_means() {
         accepted.set(accepted.get() + 1);
         let after = lay(&empty, &parts);
         let entries = entries::entries(&spec);
-        let named: BTreeSet<&Host> = spec.mirrors.iter().map(|mirror| &mirror.source.host).chain(spec.access.keys()).collect();
+        let named: BTreeSet<&Host> = spec.mirrors.iter().filter_map(|mirror| mirror.source.host()).chain(spec.access.keys()).collect();
         let views = [View::new(&after, &crio), View::new(&after, &podman)];
         for (host, repo) in HOSTS.iter().flat_map(|host| REPOS.map(|repo| (host, repo))) {
             // the one gap that is told: another port of a bare name that is mirrored or insecure

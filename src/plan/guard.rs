@@ -1,0 +1,148 @@
+//! What a new spec may not do to a node without being asked to: take it over from another spec, or give up most of what the
+//! last one said. Pure.
+
+use crate::ledger::{LastSpec, Ledger};
+use crate::model::problem::Problem;
+use crate::spec::{Fallback, Spec, Unlisted};
+
+/// What was asked for in so many words.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Allowed {
+    /// The spec may say much less than the last one.
+    pub shrink: bool,
+    /// The spec may have another name than the last one.
+    pub take_over: bool,
+}
+
+/// What the ledger says of a spec that was applied.
+#[must_use]
+pub fn record(spec: &Spec) -> LastSpec {
+    LastSpec {
+        name: spec.name.clone(),
+        never: spec.fallback == Fallback::Never,
+        deny: spec.unlisted == Unlisted::Deny,
+        empty: spec.mirrors.is_empty() && spec.cas.is_empty() && spec.access.is_empty() && spec.pause.is_none(),
+        sources: spec.mirrors.iter().map(|mirror| (mirror.source.to_string(), mirror.fallback == Fallback::Never)).collect(),
+    }
+}
+
+/// What stands against `spec` on a node that another, or an earlier one, owns. Nothing on first contact.
+#[must_use]
+pub fn against(spec: &Spec, ledger: &Ledger, allowed: Allowed) -> Vec<Problem> {
+    let Some(last) = ledger.spec.as_ref().filter(|_| !ledger.owned.is_empty()) else { return Vec::new() };
+    if last.name != spec.name && !allowed.take_over {
+        let what = format!("the spec {:?} owns this node, and the one given is {:?}", last.name, spec.name);
+        let help = "give the spec of that name, run `nodeprep revert` first, or hand the node over with --take-over";
+        return vec![Problem::error("other-spec", what, help)];
+    }
+    if allowed.shrink {
+        return Vec::new();
+    }
+    let lost = lost(spec, last);
+    if lost.is_empty() {
+        return lost;
+    }
+    let help = "look whether the whole spec was given; if it is meant, say so with --allow-shrink";
+    lost.into_iter().map(|problem| Problem { help: help.to_owned(), ..problem }).collect()
+}
+
+fn lost(spec: &Spec, last: &LastSpec) -> Vec<Problem> {
+    let problem = |what: String| Problem::error("shrinks", what, String::new());
+    let now = record(spec);
+    // a wider source holds what a narrower one held
+    let kept = |source: &str| {
+        now.sources.keys().any(|new| source == new || source.strip_prefix(new.as_str()).is_some_and(|rest| rest.starts_with('/')))
+    };
+    let gone: Vec<&str> = last.sources.keys().map(String::as_str).filter(|source| !kept(source)).collect();
+    let mut problems = Vec::new();
+    if now.empty && !last.empty {
+        problems.push(problem("the spec is empty: everything that nodeprep owns on this node would be given back".to_owned()));
+    }
+    if !gone.is_empty() && (now.sources.is_empty() || gone.len() * 2 > last.sources.len()) {
+        let all = if gone.len() == last.sources.len() { "all".to_owned() } else { format!("{} of {}", gone.len(), last.sources.len()) };
+        problems.push(problem(format!("{all} mirrored sources would go: {}", gone.join(", "))));
+    }
+    if last.never && !now.never {
+        problems.push(problem(
+            "the document's `fallback` was \"never\" and is \"upstream\" now: what it closed would be asked again".to_owned(),
+        ));
+    }
+    let opened = |(source, closed): &(&String, &bool)| **closed && now.sources.get(*source) == Some(&false);
+    let opened: Vec<&str> = last.sources.iter().filter(opened).map(|(source, _)| source.as_str()).collect();
+    if !opened.is_empty() {
+        problems.push(problem(format!("sources that were closed would be asked themselves: {}", opened.join(", "))));
+    }
+    if last.deny && !now.deny {
+        problems.push(problem(
+            "`unlisted` was \"deny\" and is \"allow\" now: registries that the spec does not name would be asked".to_owned(),
+        ));
+    }
+    problems
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::desired::Target;
+    use crate::ledger::{Owned, Prior, Stamp};
+    use crate::model::path::NodePath;
+    use crate::spec::load::Draft;
+
+    const EVERYTHING: Allowed = Allowed { shrink: true, take_over: true };
+
+    fn spec(top: &str, mirrors: &[(&str, &str)]) -> Spec {
+        let mirror = |(source, more): &(&str, &str)| format!("[[mirror]]\nsource = \"{source}\"\nendpoints = [\"m.example\"]\n{more}\n");
+        let text = format!("version = 1\n{top}\n{}", mirrors.iter().map(mirror).collect::<String>());
+        let closed = Draft::open("spec.toml", text.as_bytes()).unwrap().close(&std::collections::BTreeMap::new(), None);
+        closed.spec.unwrap_or_else(|| panic!("{:?}", closed.problems))
+    }
+
+    /// The problems' messages when `now` follows `before`.
+    fn told(before: &Spec, now: &Spec) -> Vec<String> {
+        let mut ledger = Ledger::new([0; 32]);
+        ledger.spec = Some(record(before));
+        assert!(against(now, &ledger, Allowed::default()).is_empty(), "nothing is owned");
+        let owned =
+            Owned { target: Target::Trust, now: Stamp::Absent, origin: Prior::Absent, keys: Vec::new(), format: None, shared: false };
+        ledger.owned.insert(NodePath::fixed("/etc/x"), owned);
+        assert!(against(now, &ledger, EVERYTHING).is_empty());
+        assert!(against(before, &ledger, Allowed::default()).is_empty(), "the same spec again");
+        let problems = against(now, &ledger, Allowed::default());
+        assert!(problems.iter().all(|problem| problem.help.contains("--allow-shrink") != problem.help.contains("--take-over")));
+        problems.into_iter().map(|problem| problem.what).collect()
+    }
+
+    #[test]
+    fn less_than_before() {
+        let never = "fallback = \"never\"";
+        let open = "fallback = \"upstream\"";
+        let four = spec(never, &[("a.example", ""), ("b.example", ""), ("c.example/team", ""), ("d.example", "")]);
+        let told = |now: &Spec| told(&four, now);
+        assert_eq!(told(&spec(never, &[("a.example", ""), ("b.example", "")])), Vec::<String>::new());
+        // a wider source is no loss
+        assert_eq!(told(&spec(never, &[("a.example", ""), ("c.example", "")])), Vec::<String>::new());
+        assert_eq!(told(&spec(never, &[("a.example", "")])), ["3 of 4 mirrored sources would go: b.example, c.example/team, d.example"]);
+        let all = "all mirrored sources would go: a.example, b.example, c.example/team, d.example";
+        assert_eq!(told(&spec(&format!("{never}\n[runtime]\npause_image = \"m.example/pause:1\""), &[])), [all]);
+        let empty = "the spec is empty: everything that nodeprep owns on this node would be given back";
+        assert_eq!(told(&spec(never, &[])), [empty, all]);
+        let same = [("a.example", ""), ("b.example", "fallback = \"upstream\""), ("c.example/team", ""), ("d.example", "")];
+        assert_eq!(told(&spec(never, &same)), ["sources that were closed would be asked themselves: b.example"]);
+        let opened = same.map(|(source, _)| (source, "fallback = \"never\""));
+        assert_eq!(told(&spec(open, &opened)).len(), 1, "what the document says counts for itself");
+    }
+
+    #[test]
+    fn opened() {
+        let deny = spec("fallback = \"upstream\"\nunlisted = \"deny\"", &[("a.example", "")]);
+        let allow = spec("fallback = \"upstream\"", &[("a.example", "")]);
+        assert_eq!(told(&deny, &allow).len(), 1);
+        assert_eq!(told(&allow, &deny), Vec::<String>::new());
+    }
+
+    #[test]
+    fn another_name() {
+        let [one, two] = ["one", "two"].map(|name| spec(&format!("name = \"{name}\"\nfallback = \"never\""), &[("a.example", "")]));
+        assert_eq!(told(&one, &two), ["the spec \"one\" owns this node, and the one given is \"two\""]);
+    }
+}
