@@ -172,8 +172,10 @@ fn show(attempt: &Attempt, image: &ImageRef) -> String {
         Auth::Basic(_) => " basic".to_owned(),
         Auth::Other(what) => format!(" {what}"),
     };
+    let names: Vec<&str> = attempt.header.iter().map(|(name, _)| name.as_str()).collect();
+    let header = if names.is_empty() { String::new() } else { format!(" header {}", names.join(", ")) };
     let upstream = if attempt.upstream { " upstream" } else { "" };
-    format!("{ops} {} {trust}{client}{auth}{upstream}", attempt.manifest_url(image))
+    format!("{ops} {} {trust}{client}{auth}{header}{upstream}", attempt.manifest_url(image))
 }
 
 fn comes_to(tree: &Tree, config: &NodePath, dialect: Dialect, expect: &Table) -> Result<(), Failed> {

@@ -112,9 +112,7 @@ pub(super) fn show(report: &Report, output: Output, style: Style) -> Ended {
 pub(super) fn carry_out(session: &Session, plan: &Plan, ledger: Ledger, report: &mut Report) -> bool {
     let mut door = Tools { root: &session.root, patience: PATIENCE };
     let applied = execute(&session.root, &session.state, plan, ledger, &mut door, &mut |_| {});
-    report.due.clone_from(&applied.due);
-    // what does not run reads everything when it starts
-    report.due.retain(|due| !session.snapshot.probes.image || matches!(due.how, How::Refresh(_)));
+    report.due = session.due(&applied.due);
     report.problems.extend(failures(&applied));
     if let Some(class) = applied.class() {
         report.outcome = outcome(class);

@@ -36,7 +36,10 @@ impl Check {
             Output::Text => {
                 let mut text = problems::render(&found, style.colour);
                 if let Some(spec) = closed.spec.as_ref().filter(|_| !failed) {
-                    let mirrors = crate::report::explain::plural(spec.mirrors.len(), "mirrored source");
+                    let mirrors = crate::report::explain::plural(
+                        spec.mirrors.iter().filter(|mirror| !mirror.is_blocked()).count(),
+                        "mirrored source",
+                    );
                     let cas = crate::report::explain::plural(spec.cas.len(), "CA");
                     let _ = writeln!(text, "{}: valid; {mirrors}, {cas}", problems::escape(&spec.file));
                 }

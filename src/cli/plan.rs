@@ -72,8 +72,8 @@ pub(super) fn report(session: &Session, spec: &Spec, planned: &Planned, mut prob
     problems.extend(planned.plan.notes.iter().cloned());
     Report {
         runtimes: session.found.clone(),
-        parts: parts(planned, &session.snapshot.tree, &secrets(spec)),
-        due: planned.plan.activate.clone(),
+        parts: session.awake(parts(planned, &session.snapshot.tree, &secrets(spec))),
+        due: session.due(&planned.plan.activate),
         problems,
         ..Report::new(outcome)
     }

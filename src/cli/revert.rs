@@ -57,7 +57,7 @@ impl Revert {
         let planned = if orphans.is_empty() { planned } else { plan(&orphans) };
         let mut report = Report::new(refused(&planned).unwrap_or(Outcome::Converged));
         report.runtimes.clone_from(&session.found);
-        report.parts = parts(&planned, &session.snapshot.tree, &[]);
+        report.parts = session.awake(parts(&planned, &session.snapshot.tree, &[]));
         // somebody has already taken away what we left there
         report.parts.retain(|part| part.state != PartState::Converged);
         if session.ledger.owned.is_empty() {

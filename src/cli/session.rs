@@ -18,6 +18,8 @@ use crate::plan::activation::cut_off;
 use crate::plan::build::Foreign;
 use crate::plan::guard::{Allowed, against};
 use crate::plan::whole::Planned;
+use crate::plan::{Activation, How};
+use crate::report::PartReport;
 use crate::report::exit::Outcome;
 use crate::runtime::{FoundRuntime, Runtime, Wish, facts};
 use crate::spec::Spec;
@@ -194,6 +196,23 @@ impl Session {
     pub(super) fn look_again(&self, wishes: impl FnMut(&Tree) -> Vec<Wish>) -> Tree {
         let limits = read::Limits { bundles: flow::large_files(), ..read::Limits::default() };
         read::read_within(&self.root, &limits, wishes)
+    }
+
+    /// What of these is due: in the root of an image nothing but the trust store, because what does not run reads everything
+    /// when it starts.
+    pub(super) fn due(&self, activations: &[Activation]) -> Vec<Activation> {
+        activations.iter().filter(|one| !self.snapshot.probes.image || matches!(one.how, How::Refresh(_))).cloned().collect()
+    }
+
+    /// The same for what single targets say.
+    pub(super) fn awake(&self, mut parts: Vec<PartReport>) -> Vec<PartReport> {
+        for activation in parts.iter_mut().flat_map(|part| &mut part.activations) {
+            if self.snapshot.probes.image && matches!(activation.how, How::Reload(_) | How::Restart(_)) {
+                activation.how = How::Nothing;
+                activation.because = vec!["nothing runs in this root; what starts there reads everything".to_owned()];
+            }
+        }
+        parts
     }
 
     /// What a plan's targets do not show: nothing to configure at all.

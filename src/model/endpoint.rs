@@ -1,6 +1,7 @@
 //! Where a mirror keeps repositories.
 
 use std::fmt;
+use std::time::Duration;
 
 use serde::{Serialize, Serializer};
 
@@ -38,9 +39,46 @@ pub struct Endpoint {
     pub prefix: RepoPath,
     /// `prefix` is the whole path of the API, without `/v2` in front: found in somebody's file, never in a spec.
     pub verbatim: bool,
+    /// Which references it is asked for.
+    pub pull: Pull,
+    /// How long a connection to it may take; the runtime's own limit where it is not said.
+    pub timeout: Option<Duration>,
+    /// Sent with every request, name and value; never a secret.
+    pub header: Vec<(String, String)>,
+}
+
+/// Which references an endpoint is asked for: `pull-from-mirror` of containers-registries.conf(5).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Pull {
+    /// `all`.
+    #[default]
+    All,
+    /// `digest-only`.
+    Digest,
+    /// `tag-only`.
+    Tag,
+}
+
+impl Pull {
+    /// Whether references of this kind are asked for there.
+    #[must_use]
+    pub const fn takes(self, by_digest: bool) -> bool {
+        match self {
+            Self::All => true,
+            Self::Digest => by_digest,
+            Self::Tag => !by_digest,
+        }
+    }
 }
 
 impl Endpoint {
+    /// A place without options.
+    #[must_use]
+    pub const fn new(scheme: Scheme, host: Host, prefix: RepoPath) -> Self {
+        Self { scheme, host, prefix, verbatim: false, pull: Pull::All, timeout: None, header: Vec::new() }
+    }
+
     /// What stands in the URL between host and repository.
     #[must_use]
     pub fn api_root(&self) -> String {

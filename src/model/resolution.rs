@@ -59,6 +59,9 @@ pub struct Attempt {
     pub client: Option<Fingerprint>,
     /// What static login is sent when the host asks for one (or always, as a header).
     pub auth: Auth,
+    /// Other headers that are sent with every request; only their names are shown.
+    #[serde(serialize_with = "names", skip_serializing_if = "Vec::is_empty")]
+    pub header: Vec<(String, Secret)>,
     /// The file and line that say so; the runtime's built-in default where there is none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub from: Option<Place>,
@@ -143,7 +146,11 @@ pub enum Verdict {
 }
 
 /// The part of an [`Attempt`] in which all runtimes must agree.
-pub type AttemptKey = (Scheme, Host, String, Ops, Trust, Option<Fingerprint>, Auth);
+pub type AttemptKey = (Scheme, Host, String, Ops, Trust, Option<Fingerprint>, Auth, Vec<(String, Secret)>);
+
+fn names<S: Serializer>(header: &[(String, Secret)], to: S) -> Result<S::Ok, S::Error> {
+    to.collect_seq(header.iter().map(|(name, _)| name))
+}
 
 impl Attempt {
     /// The URL of the request that decides: the manifest of `image`.
@@ -157,7 +164,7 @@ impl Attempt {
     #[must_use]
     pub fn key(&self) -> AttemptKey {
         let path = format!("{}/{}", self.api_root, self.repo);
-        (self.scheme, self.host.clone(), path, self.ops, self.trust.clone(), self.client, self.auth.clone())
+        (self.scheme, self.host.clone(), path, self.ops, self.trust.clone(), self.client, self.auth.clone(), self.header.clone())
     }
 
     /// Whether the keys are equal, without making them.
@@ -171,6 +178,7 @@ impl Attempt {
             && ((self.api_root == other.api_root && self.repo == other.repo) || bytes(self) == bytes(other))
             && self.trust == other.trust
             && self.auth == other.auth
+            && self.header == other.header
     }
 }
 
@@ -191,7 +199,7 @@ impl Resolution {
             (again, before) => again == before,
         };
         attempts.dedup_by(|again, before| {
-            let rest = |key: &AttemptKey| (key.0, key.1.clone(), key.2.clone(), key.3, key.5, key.6.clone());
+            let rest = |key: &AttemptKey| (key.0, key.1.clone(), key.2.clone(), key.3, key.5, key.6.clone(), key.7.clone());
             rest(again) == rest(before) && believed_less(&again.4, &before.4)
         });
         (attempts, broken)

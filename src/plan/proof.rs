@@ -6,6 +6,7 @@ use super::build::overlay;
 use crate::desired::{Part, Refusal};
 use crate::format::HEADER;
 use crate::ledger::Ledger;
+use crate::model::endpoint::Pull;
 use crate::model::image::ImageRef;
 use crate::model::path::NodePath;
 use crate::model::problem::Problem;
@@ -73,12 +74,13 @@ fn probes(spec: &Spec, extra: &[String]) -> Vec<Resolution> {
     let askable = |meant: &Resolution| meant.attempts.iter().all(|attempt| !attempt.repo.is_all());
     let covered = |image: &ImageRef| spec.covers(image);
     let tagged = names.iter().filter_map(|name| ImageRef::parse(&format!("{name}:1")).ok()).filter(covered);
+    let by_kind = spec.mirrors.iter().flat_map(|mirror| &mirror.endpoints).any(|endpoint| endpoint.pull != Pull::All);
     let mut found = Vec::with_capacity(2 * names.len());
     for by_tag in tagged.map(|image| intent(spec, &image)).filter(askable) {
-        // the spec means the same for a digest
+        // the spec means the same for a digest, unless an endpoint is for only one of the two
         let written = format!("{}@{digest}", by_tag.image.written.strip_suffix(":1").unwrap_or_default());
         let image = ImageRef { written, tag: None, digest: Some(digest.clone()), ..by_tag.image.clone() };
-        let by_digest = Resolution { image, ..by_tag.clone() };
+        let by_digest = if by_kind { intent(spec, &image) } else { Resolution { image, ..by_tag.clone() } };
         found.extend([by_tag, by_digest]);
     }
     found
@@ -179,6 +181,10 @@ pub fn asked(resolution: &Resolution) -> String {
         }
         if attempt.auth != crate::model::resolution::Auth::None {
             facts.push("login".to_owned());
+        }
+        if !attempt.header.is_empty() {
+            let names: Vec<&str> = attempt.header.iter().map(|(name, _)| name.as_str()).collect();
+            facts.push(format!("header {}", names.join(", ")));
         }
         if !(attempt.ops.resolve && attempt.ops.manifest && attempt.ops.blob) {
             facts.push("not for everything".to_owned());

@@ -47,6 +47,9 @@ pub struct AnswerAttempt {
     pub client: Option<String>,
     /// `none`, `basic`, or what else.
     pub auth: Auth,
+    /// Names of other headers that are sent.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub header: Vec<String>,
     /// The line that says so.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub from: Option<Place>,
@@ -77,6 +80,7 @@ impl AnswerAttempt {
             trust: attempt.trust.clone(),
             client: attempt.client.map(|fingerprint| fingerprint.to_string()),
             auth: attempt.auth.clone(),
+            header: attempt.header.iter().map(|(name, _)| name.clone()).collect(),
             from: attempt.from.clone(),
         }
     }
@@ -137,6 +141,9 @@ fn facts(attempt: &AnswerAttempt) -> String {
         Auth::None => {}
         Auth::Basic(_) => facts.push("login: basic".to_owned()),
         Auth::Other(what) => facts.push(format!("login: {what}")),
+    }
+    if !attempt.header.is_empty() {
+        facts.push(format!("header {}", attempt.header.join(", ")));
     }
     if !attempt.resolves {
         facts.push("not asked for tags".to_owned());

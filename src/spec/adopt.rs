@@ -149,7 +149,7 @@ impl AdoptedEndpoint {
         let scheme = if self.http { Scheme::Http } else { Scheme::Https };
         let below_v2 = self.api_root.strip_prefix("/v2").filter(|rest| rest.is_empty() || rest.starts_with('/'));
         let prefix = RepoPath::verbatim(below_v2.unwrap_or(&self.api_root));
-        Some(Endpoint { scheme, host, prefix, verbatim: below_v2.is_none() })
+        Some(Endpoint { verbatim: below_v2.is_none(), ..Endpoint::new(scheme, host, prefix) })
     }
 }
 

@@ -12,6 +12,7 @@ use super::notation::Notation;
 use super::problems::Problems;
 use super::table::{self, Field, Kind, TableDef, When, Word};
 use super::text::{holds_private_key, names_a_secret};
+use crate::model::endpoint::Pull;
 use crate::spec::{Fallback, Unlisted};
 
 /// A value and where it is written.
@@ -44,8 +45,14 @@ pub struct Raw {
     pub registries: Vec<RawRegistry>,
     /// `[[mirror]]`.
     pub mirrors: Vec<RawMirror>,
+    /// `[[blocked]]`.
+    pub blocked: Vec<RawBlocked>,
+    /// `deny_domains`.
+    pub deny_domains: Option<At<Vec<At<String>>>>,
     /// `[runtime] pause_image`.
     pub pause_image: Option<At<String>>,
+    /// `[runtime] search`.
+    pub search: Option<At<Vec<At<String>>>>,
 }
 
 /// A `[[ca]]`.
@@ -106,9 +113,35 @@ pub struct RawMirror {
     /// Something in it was wrong and is reported: what is missing may be that.
     pub reported: bool,
     /// `endpoints`.
-    pub endpoints: Option<At<Vec<At<String>>>>,
+    pub endpoints: Option<At<Vec<RawEndpoint>>>,
     /// `fallback`.
     pub fallback: Option<Fallback>,
+}
+
+/// One of `endpoints`.
+#[derive(Clone, Debug)]
+pub struct RawEndpoint {
+    /// All of it.
+    pub at: Range<usize>,
+    /// `location`, or the text alone.
+    pub location: Option<At<String>>,
+    /// `pull`.
+    pub pull: Pull,
+    /// `timeout`.
+    pub timeout: Option<At<String>>,
+    /// `header`: names and values.
+    pub header: Vec<(At<String>, At<String>)>,
+}
+
+/// A `[[blocked]]`.
+#[derive(Clone, Debug)]
+pub struct RawBlocked {
+    /// Its header.
+    pub at: Range<usize>,
+    /// `source`.
+    pub source: Option<At<String>>,
+    /// `runtimes`.
+    pub runtimes: Option<At<Vec<At<String>>>>,
 }
 
 /// Fills the structs.
@@ -123,6 +156,7 @@ pub fn decode(root: &Node, problems: &mut Problems<'_>) -> Raw {
         unlisted: row.text("unlisted").map(|word| if word.value == "deny" { Unlisted::Deny } else { Unlisted::Allow }),
         fallback: row.text("fallback").map(|word| At { value: fallback(&word.value), span: word.span }),
         runtimes: row.texts("runtimes", problems),
+        deny_domains: row.texts("deny_domains", problems),
         ..Raw::default()
     };
     for node in row.tables("ca") {
@@ -160,13 +194,18 @@ pub fn decode(root: &Node, problems: &mut Problems<'_>) -> Raw {
             runtimes: row.texts("runtimes", problems),
             widen: row.flag("widen"),
             reported: row.reported,
-            endpoints: row.texts("endpoints", problems),
+            endpoints: row.endpoints(problems),
             fallback: row.text("fallback").map(|word| fallback(&word.value)),
         });
+    }
+    for node in row.tables("blocked") {
+        let row = Row::read(&table::BLOCKED, node, problems);
+        raw.blocked.push(RawBlocked { at: node.span.clone(), source: row.text("source"), runtimes: row.texts("runtimes", problems) });
     }
     if let Some(node) = row.value("runtime") {
         let row = Row::read(&table::RUNTIME, node, problems);
         raw.pause_image = row.text("pause_image");
+        raw.search = row.texts("search", problems);
     }
     raw
 }
@@ -272,6 +311,56 @@ impl<'n> Row<'n> {
         (!wrong || !value.is_empty()).then(|| At { value, span: node.span.clone() })
     }
 
+    /// `endpoints`: texts, and tables where they have options; what is neither is reported here.
+    fn endpoints(&self, problems: &mut Problems<'_>) -> Option<At<Vec<RawEndpoint>>> {
+        let node = self.value("endpoints")?;
+        let Tree::List(nodes) = &node.value else { return None };
+        let mut value = Vec::with_capacity(nodes.len());
+        let mut wrong = false;
+        for node in nodes {
+            let at = node.span.clone();
+            match &node.value {
+                Tree::Scalar(Scalar::Text(text)) => {
+                    let location = Some(At { value: text.clone(), span: at.clone() });
+                    value.push(RawEndpoint { at, location, pull: Pull::All, timeout: None, header: Vec::new() });
+                }
+                Tree::Table(_) => {
+                    let row = Row::read(&table::ENDPOINT, node, problems);
+                    let pull = match row.text("pull").as_ref().map(|word| word.value.as_str()) {
+                        Some("digest") => Pull::Digest,
+                        Some("tag") => Pull::Tag,
+                        _ => Pull::All,
+                    };
+                    wrong |= row.reported;
+                    let header = row.named("header", problems);
+                    value.push(RawEndpoint { at, location: row.text("location"), pull, timeout: row.text("timeout"), header });
+                }
+                Tree::Scalar(_) | Tree::List(_) => {
+                    wrong = true;
+                    let what = format!("`endpoints` takes texts or tables; there is {} in it", node.kind());
+                    problems.error("wrong-type", &node.span, what, "put each entry in quotation marks, or write `{ location = \"…\" }`");
+                }
+            }
+        }
+        (!wrong || !value.is_empty()).then(|| At { value, span: node.span.clone() })
+    }
+
+    /// Texts by name; what is no text in it is reported here.
+    fn named(&self, name: &str, problems: &mut Problems<'_>) -> Vec<(At<String>, At<String>)> {
+        let Some(Tree::Table(entries)) = self.value(name).map(|node| &node.value) else { return Vec::new() };
+        let mut found = Vec::with_capacity(entries.len());
+        for entry in entries {
+            if let Some(text) = entry.node.text() {
+                let key = At { value: entry.key.clone(), span: entry.key_span.clone() };
+                found.push((key, At { value: text.to_owned(), span: entry.node.span.clone() }));
+            } else {
+                let what = format!("`{name}` takes texts; `{}` is {}", short(&entry.key), entry.node.kind());
+                problems.error("wrong-type", &entry.key_span, what, "put the value in quotation marks");
+            }
+        }
+        found
+    }
+
     fn tables(&self, name: &str) -> &'n [Node] {
         match self.value(name).map(|node| &node.value) {
             Some(Tree::List(nodes)) => nodes,
@@ -295,7 +384,8 @@ fn fits(def: &TableDef, field: &'static Field, key: &Range<usize>, node: &Node, 
         (Kind::Integer, Tree::Scalar(Scalar::Integer(_)))
         | (Kind::Flag, Tree::Scalar(Scalar::Flag(_)))
         | (Kind::Text, Tree::Scalar(Scalar::Text(_)))
-        | (Kind::Texts, Tree::List(_))
+        | (Kind::Texts | Kind::TextsOrTables(_), Tree::List(_))
+        | (Kind::Named, Tree::Table(_))
         | (Kind::Table(_), Tree::Table(_))
         | (Kind::Any, _) => true,
         (Kind::Tables(inner), Tree::List(nodes)) => {
@@ -342,7 +432,9 @@ fn fits(def: &TableDef, field: &'static Field, key: &Range<usize>, node: &Node, 
             (Kind::Flag, Tree::Scalar(Scalar::Other("a bare yes" | "a bare on"))) => format!("write true: `{} = true`", field.name),
             (Kind::Flag, Tree::Scalar(Scalar::Other("a bare no" | "a bare off"))) => format!("write false: `{} = false`", field.name),
             (Kind::Tables(inner) | Kind::Table(inner), _) => format!("write {} above its keys", inner.header),
-            (Kind::Texts, Tree::Scalar(Scalar::Text(_))) => format!("put it in brackets: `{} = [\"…\"]`", field.name),
+            (Kind::Texts | Kind::TextsOrTables(_), Tree::Scalar(Scalar::Text(_))) => {
+                format!("put it in brackets: `{} = [\"…\"]`", field.name)
+            }
             (Kind::Flag, Tree::Scalar(Scalar::Text(_))) => format!("write it without quotation marks: `{}`", field.example),
             _ => format!("write it like `{}`", field.example),
         };
@@ -384,7 +476,8 @@ fn unknown(def: &'static TableDef, key: &str, span: &Range<usize>, problems: &mu
     let help = if let Some(other) = other {
         belongs(other, key, notation)
     } else if let Some(field) = meant.and_then(|name| def.field(name)) {
-        field.kind.table().map_or_else(|| format!("write `{}`", field.name), |table| format!("write {}", table.header))
+        let table = field.kind.table().filter(|_| !matches!(field.kind, Kind::TextsOrTables(_)));
+        table.map_or_else(|| format!("write `{}`", field.name), |table| format!("write {}", table.header))
     } else if let Some((other, name)) =
         others().find_map(|other| nearest(key, other.fields.iter().map(|field| field.name)).map(|name| (other, name)))
     {

@@ -7,7 +7,8 @@ use crate::model::repo::RepoPath;
 use crate::model::resolution::{Attempt, Auth, End, Ops, Resolution, Trust};
 
 use super::{Access, Fallback, Spec, Unlisted};
-use crate::model::endpoint::Scheme;
+use crate::model::endpoint::{Pull, Scheme};
+use crate::model::secret::Secret;
 
 /// The ordered requests that the spec wants for `image`: the endpoints of its source, then the image's own registry unless
 /// that is closed. An image that no source covers is asked for at its own registry: with the spec's CAs where the spec names
@@ -20,10 +21,23 @@ pub fn intent(spec: &Spec, image: &ImageRef) -> Resolution {
     for endpoint in mirror.iter().flat_map(|mirror| &mirror.endpoints) {
         let at_mirror = attempt(endpoint.host.clone(), endpoint.prefix.join(&below), spec.access(&endpoint.host), false);
         let api_root = if endpoint.verbatim { String::new() } else { at_mirror.api_root.clone() };
-        attempts.push(Attempt { api_root, ..at_mirror });
+        let ops = match (endpoint.pull, image.digest.is_some()) {
+            (Pull::Tag, true) => continue,
+            // what a tag leads to is named by its digest
+            (Pull::Digest, false) => Ops { resolve: false, ..Ops::PULL },
+            _ => Ops::PULL,
+        };
+        let mut header: Vec<(String, Secret)> =
+            endpoint.header.iter().map(|(name, value)| (name.clone(), Secret::new(value.as_str()))).collect();
+        header.sort();
+        attempts.push(Attempt { api_root, ops, header, ..at_mirror });
     }
     if mirror.is_none() && spec.unlisted == Unlisted::Deny && !spec.access.contains_key(&image.host) {
         let end = End::Blocked("the spec denies registries that it does not name".to_owned());
+        return Resolution { image: image.clone(), attempts, end, files: Vec::new() };
+    }
+    if let Some(blocked) = mirror.filter(|mirror| mirror.is_blocked()) {
+        let end = End::Blocked(format!("the spec blocks {}", blocked.source));
         return Resolution { image: image.clone(), attempts, end, files: Vec::new() };
     }
     if mirror.is_none_or(|mirror| mirror.fallback != Fallback::Never) {
@@ -50,6 +64,7 @@ fn attempt(host: Host, repo: RepoPath, access: &Access, upstream: bool) -> Attem
         upstream,
         trust: trust(access),
         client: access.client.as_ref().and_then(super::Client::fingerprint),
+        header: Vec::new(),
         auth: access.login.as_ref().map_or(Auth::None, |login| Auth::Basic(login.basic.clone())),
         from: access.at.clone(),
     }

@@ -200,7 +200,7 @@ pub struct Login {
 pub struct Mirror {
     /// What is mirrored.
     pub source: Source,
-    /// Where it is kept, in the order in which they are tried; at least one.
+    /// Where it is kept, in the order in which they are tried; none for a `[[blocked]]`.
     pub endpoints: Vec<Endpoint>,
     /// Resolved: the mirror's own, else the document's.
     pub fallback: Fallback,
@@ -210,6 +210,14 @@ pub struct Mirror {
     pub runtimes: Option<Vec<Runtime>>,
     /// Where it is written.
     pub at: Place,
+}
+
+impl Mirror {
+    /// Whether nothing is pulled from its source at all: a `[[blocked]]`.
+    #[must_use]
+    pub fn is_blocked(&self) -> bool {
+        self.endpoints.is_empty() && self.fallback == Fallback::Never
+    }
 }
 
 /// What a mirror stands in for. Where several do, the longest counts: a path, then a registry, then a domain, then all.

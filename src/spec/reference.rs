@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::decode::{At, Raw};
 use super::document::{Node, Scalar, Tree};
 use super::problems::Problems;
-use super::text::{holds_login, holds_private_key, names_a_secret};
+use super::text::{holds_login, holds_private_key, names_a_login, names_a_secret};
 use crate::model::path::NodePath;
 use crate::model::place::Place;
 
@@ -149,6 +149,13 @@ fn hide(node: &Node, secret: bool, found: &mut Vec<Range<usize>>) {
         Tree::Table(entries) => {
             for entry in entries {
                 let login = entry.key == "credentials" && entry.node.text().is_some_and(is_a_login);
+                if let (false, "header", Tree::Table(headers)) = (secret, entry.key.as_str(), &entry.node.value) {
+                    for header in headers {
+                        let login = names_a_login(&header.key) || header.node.text().is_some_and(super::text::is_a_login);
+                        hide(&header.node, login, found);
+                    }
+                    continue;
+                }
                 hide(&entry.node, secret || login || names_a_secret(&entry.key), found);
             }
         }

@@ -60,6 +60,10 @@ fn key(field: &Field) -> Value {
         Kind::Text => json!({ "type": "string" }),
         Kind::Word(words) => json!({ "enum": words_now(words).map(|word| word.name).collect::<Vec<_>>() }),
         Kind::Texts => json!({ "type": "array", "items": { "type": "string" } }),
+        Kind::TextsOrTables(def) => {
+            json!({ "type": "array", "items": { "anyOf": [{ "type": "string" }, { "$ref": format!("#/$defs/{}", def.name) }] } })
+        }
+        Kind::Named => json!({ "type": "object", "additionalProperties": { "type": "string" } }),
         Kind::Table(def) => json!({ "$ref": format!("#/$defs/{}", def.name) }),
         Kind::Tables(def) => json!({ "type": "array", "items": { "$ref": format!("#/$defs/{}", def.name) } }),
         Kind::Any => json!({}),

@@ -48,6 +48,10 @@ pub enum Kind {
     Word(&'static [Word]),
     /// A list of texts.
     Texts,
+    /// A list of texts, in which tables may stand instead.
+    TextsOrTables(&'static TableDef),
+    /// Texts by name.
+    Named,
     /// A table.
     Table(&'static TableDef),
     /// Tables in order, `[[name]]`.
@@ -85,6 +89,8 @@ impl Kind {
             Self::Flag => "true or false",
             Self::Text | Self::Word(_) => "a text",
             Self::Texts => "a list of texts",
+            Self::TextsOrTables(_) => "a list of texts or tables",
+            Self::Named => "a table of texts",
             Self::Table(_) => "a table",
             Self::Tables(_) => "a list of tables",
             Self::Any => "anything",
@@ -95,7 +101,7 @@ impl Kind {
     #[must_use]
     pub const fn table(&self) -> Option<&'static TableDef> {
         match self {
-            Self::Table(table) | Self::Tables(table) => Some(table),
+            Self::Table(table) | Self::Tables(table) | Self::TextsOrTables(table) => Some(table),
             _ => None,
         }
     }
@@ -172,10 +178,12 @@ pub const DOCUMENT: TableDef = TableDef {
             "The nodeprep that understands the document: `>=0.4`, or several of `>=`, `>`, `<=`, `<` and `=` with commas between.",
         )
         .elsewhere(&["min_version", "minimum_version", "nodeprep_version"]),
-        later(
+        key(
             "deny_domains",
-            "deny_domains = [\"com\"]",
-            "Top-level domains that unlisted = \"deny\" closes where a runtime has no other way.",
+            Kind::Texts,
+            "deny_domains = [\"com\", \"io\", \"corp.example\"]",
+            "Domains that `unlisted = \"deny\"` closes in registries.conf, which has no entry for everything else; they take the place of the \
+             shipped list.",
         ),
         key("ca", Kind::Tables(&CA), "", "Internal CAs.").elsewhere(&["cas", "certificate", "certificates", "trust_anchor"]),
         key("registry", Kind::Tables(&REGISTRY), "", "How to reach a host; only where it differs from the default.").elsewhere(&[
@@ -185,7 +193,7 @@ pub const DOCUMENT: TableDef = TableDef {
         ]),
         key("mirror", Kind::Tables(&MIRROR), "", "What is pulled from where.").elsewhere(&["mirrors", "imagemirror"]),
         key("runtime", Kind::Table(&RUNTIME), "", "Settings of the runtimes themselves."),
-        later("blocked", "[[blocked]]", "Sources from which nothing is pulled."),
+        key("blocked", Kind::Tables(&BLOCKED), "", "Sources from which nothing is pulled.").elsewhere(&["block", "deny", "denied"]),
     ],
 };
 
@@ -263,8 +271,6 @@ pub const REGISTRY: TableDef = TableDef {
             "allow_plaintext_credentials = true",
             "Accepts that `credentials` are sent over plain HTTP (default false).",
         ),
-        later("timeout", "timeout = \"10s\"", "How long a connection may take."),
-        later("header", "header = { X-Team = \"a\" }", "Sent with every request."),
     ],
 };
 
@@ -291,9 +297,9 @@ pub const MIRROR: TableDef = TableDef {
         .elsewhere(&["sources", "registries"]),
         key(
             "endpoints",
-            Kind::Texts,
+            Kind::TextsOrTables(&ENDPOINT),
             "endpoints = [\"registry.example.com:5000/docker.io\"]",
-            "Where it is kept, tried in order: `host[:port][/prefix]`, without /v2; `http://` in front for plain HTTP.",
+            "Where it is kept, tried in order: `host[:port][/prefix]`, without /v2; `http://` in front for plain HTTP; with options as a table.",
         )
         .required()
         .elsewhere(&["mirrors", "location", "locations", "url", "urls", "to"]),
@@ -318,9 +324,52 @@ pub const MIRROR: TableDef = TableDef {
             "On containerd, which knows whole registries only, the whole registry of a `source` with a path goes to the endpoints, less that \
              path (default false).",
         ),
-        later("pull", "pull = \"digest\"", "Only references by digest, or only by tag."),
-        later("timeout", "timeout = \"10s\"", "How long a connection may take."),
-        later("header", "header = { X-Team = \"a\" }", "Sent with every request."),
+    ],
+};
+
+/// An endpoint with options: a table in `endpoints`.
+pub const ENDPOINT: TableDef = TableDef {
+    name: "endpoints",
+    header: "endpoints = [{ … }]",
+    doc: "An endpoint with options of its own, in the place of its text.",
+    fields: &[
+        key(
+            "location",
+            Kind::Text,
+            "location = \"registry.example.com:5000/docker.io\"",
+            "Where it is kept, as it is written without options.",
+        )
+        .required()
+        .elsewhere(&["at", "url", "endpoint", "mirror", "address", "server"]),
+        key(
+            "pull",
+            Kind::Word(&[
+                word("all", "every reference"),
+                word("digest", "references by digest only (`digest-only`)"),
+                word("tag", "references by tag only (`tag-only`)"),
+            ]),
+            "pull = \"digest\"",
+            "What it is asked for, as `pull-from-mirror` in containers-registries.conf(5) (default \"all\").",
+        )
+        .elsewhere(&["pull_from_mirror", "capabilities", "digest_only", "mirror_by_digest_only"]),
+        key("timeout", Kind::Text, "timeout = \"10s\"", "How long a connection to it may take (default: 5 seconds on containerd).")
+            .elsewhere(&["dial_timeout", "connect_timeout"]),
+        key("header", Kind::Named, "header = { X-Team = \"a\" }", "Headers that are sent with every request to it; never a login.")
+            .elsewhere(&["headers"]),
+    ],
+};
+
+/// `[[blocked]]`.
+pub const BLOCKED: TableDef = TableDef {
+    name: "blocked",
+    header: "[[blocked]]",
+    doc: "A source from which nothing is pulled, under none of its names.",
+    fields: &[
+        key("source", Kind::Text, "source = \"docker.io\"", "What is blocked: as the `source` of a [[mirror]].")
+            .required()
+            .elsewhere(&["prefix", "registry", "location", "host"]),
+        key("runtimes", Kind::Texts, "runtimes = [\"podman\", \"crio\"]", "Only for these runtimes (default: for all).")
+            .elsewhere(&["targets", "only"]),
     ],
 };
 
@@ -332,12 +381,18 @@ pub const RUNTIME: TableDef = TableDef {
     fields: &[
         key("pause_image", Kind::Text, "pause_image = \"registry.example.com/pause:3.10\"", "The pause image of containerd and CRI-O.")
             .elsewhere(&["sandbox_image", "sandbox", "pause", "infra_image"]),
-        later("search", "search = [\"docker.io\"]", "Registries for unqualified names, in registries.conf only."),
+        key(
+            "search",
+            Kind::Texts,
+            "search = [\"docker.io\"]",
+            "Registries in which CRI-O and Podman look for names without one, in order.",
+        )
+        .elsewhere(&["unqualified_search_registries", "search_registries", "registries"]),
     ],
 };
 
 /// Every table, the document first.
-pub const TABLES: [&TableDef; 5] = [&DOCUMENT, &CA, &REGISTRY, &MIRROR, &RUNTIME];
+pub const TABLES: [&TableDef; 7] = [&DOCUMENT, &CA, &REGISTRY, &MIRROR, &ENDPOINT, &BLOCKED, &RUNTIME];
 
 #[cfg(test)]
 mod tests {

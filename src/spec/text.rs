@@ -239,10 +239,26 @@ pub fn names_a_secret(key: &str) -> bool {
         return false;
     }
     let key = key.to_ascii_lowercase().replace('-', "_");
-    ["password", "passwd", "passphrase", "secret", "token", "api_key", "apikey", "private_key", "authorization", "bearer"]
+    ["password", "passwd", "passphrase", "secret", "token", "api_key", "apikey", "private_key", "authorization", "bearer", "cookie"]
         .iter()
         .any(|word| key.contains(word))
         || matches!(key.as_str(), "auth" | "auths" | "pass" | "pwd" | "basic" | "basic_auth")
+}
+
+/// Whether a header of this name holds a login: more names than keys of a document have.
+#[must_use]
+pub fn names_a_login(header: &str) -> bool {
+    let name = header.to_ascii_lowercase();
+    names_a_secret(&name) || ["auth", "credential", "key", "session", "signature", "jwt", "csrf"].iter().any(|word| name.contains(word))
+}
+
+/// Whether the value of a header is a login, whatever the header is called.
+#[must_use]
+pub fn is_a_login(value: &str) -> bool {
+    let scheme = value.trim_start().split(' ').next().unwrap_or_default();
+    ["basic", "bearer", "digest", "negotiate", "token"].iter().any(|known| scheme.eq_ignore_ascii_case(known))
+        || holds_private_key(value)
+        || value.contains("://") && holds_login(value)
 }
 
 /// Whether a text holds a private key.

@@ -61,10 +61,13 @@ fn restart_is_due_only_where_something_may_run() {
     // what a container sees of its host: processes, but another root than its own
     fs::create_dir_all(node.at("/proc/1")).unwrap();
     let hows = |due: &[serde_json::Value]| due.iter().map(|one| one["how"]["how"].as_str().unwrap().to_owned()).collect::<Vec<_>>();
+    assert!(hows(&due(&node, "plan")).contains(&"restart".to_owned()));
     assert_eq!(hows(&due(&node, "apply")), ["restart", "refresh"]);
     assert_eq!(node.run("revert").code, 0);
     fs::remove_dir_all(node.at("/proc")).unwrap();
-    assert_eq!(hows(&due(&node, "apply")), ["refresh"]);
+    assert_eq!(hows(&due(&node, "plan")), ["refresh"]);
+    let run = node.run("apply");
+    assert!(run.out.contains("no restart: nothing runs in this root") && !run.out.contains("due: restart"), "{}", run.out);
 }
 
 #[test]

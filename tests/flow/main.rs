@@ -6,6 +6,7 @@
 //! | `spec.toml` and what it references, or `spec/` with several documents | the spec |
 //! | `before/` | the node's root; `.keep` files stand for empty folders |
 //! | `images` | one image per line, for explain; may be missing |
+//! | `image` | the root is that of an image: nothing runs there; else it is that of a running system, seen from elsewhere |
 //! | `flags` | further flags of plan and apply; may be missing |
 //! | `plan.txt` | `plan` and its exit code |
 //! | `after.txt` | what differs after `apply`: path, mode, content; secrets are in fixtures on purpose here |
@@ -48,6 +49,9 @@ fn run(case: &Path) -> Result<(), Failed> {
     let scratch = tempfile::tempdir()?;
     let node = scratch.path().join("node");
     tree::copy(&case.join("before"), &node)?;
+    if !case.join("image").exists() {
+        std::fs::create_dir_all(node.join("proc/1"))?;
+    }
     for entry in std::fs::read_dir(case)? {
         let path = entry?.path();
         if path.is_file() {

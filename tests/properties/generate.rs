@@ -30,6 +30,8 @@ pub const MIRRORS: [&str; 6] = [
     "second.corp.example:443",
     "plain.corp.example:8080",
 ];
+/// Sources that may be blocked: none of them is mirrored.
+const BLOCKED: [&str; 4] = ["gcr.io", "evil.example.org:5000", "quay.io/team/evil", "blocked.example.org"];
 const PREFIXES: [&str; 5] = ["", "docker.io", "hub", "hub/proxy", "quay.io"];
 
 /// One mirror of a spec.
@@ -38,6 +40,8 @@ pub struct Mirror {
     pub source: &'static str,
     pub path: &'static str,
     pub endpoints: Vec<(usize, &'static str)>,
+    /// What the first endpoint has of its own.
+    pub options: &'static str,
     pub fallback: Option<bool>,
 }
 
@@ -52,6 +56,7 @@ pub struct Draft {
     pub narrow_ca: bool,
     pub pause: bool,
     pub deny: bool,
+    pub blocked: Vec<&'static str>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,8 +71,21 @@ pub enum Access {
 fn mirror() -> impl Strategy<Value = Mirror> {
     let endpoints = subsequence((0..MIRRORS.len()).collect::<Vec<_>>(), 1..=3).prop_shuffle();
     let path = select(&PATHS[..]);
-    (select(&SOURCES[..]), path, endpoints, vec(select(&PREFIXES[..]), 3), proptest::option::weighted(0.3, any::<bool>())).prop_map(
-        |(source, path, hosts, prefixes, fallback)| Mirror { source, path, endpoints: hosts.into_iter().zip(prefixes).collect(), fallback },
+    // a header and `pull = "tag"` are each refused by one of the families
+    let options = prop_oneof![
+        120 => Just(""),
+        16 => Just("pull = \"digest\""),
+        8 => Just("timeout = \"1500ms\""),
+        8 => Just("pull = \"digest\", timeout = \"1m\""),
+        1 => Just("pull = \"tag\""),
+        1 => Just("header = { X-Team = \"a\", X-Site = \"b\" }"),
+    ];
+    let fallback = proptest::option::weighted(0.3, any::<bool>());
+    (select(&SOURCES[..]), path, endpoints, vec(select(&PREFIXES[..]), 3), fallback, options).prop_map(
+        |(source, path, hosts, prefixes, fallback, options)| {
+            let endpoints = hosts.into_iter().zip(prefixes).collect();
+            Mirror { source, path, endpoints, options, fallback }
+        },
     )
 }
 
@@ -80,13 +98,15 @@ pub fn draft() -> impl Strategy<Value = Draft> {
         2 => Just(Access::Login),
         2 => Just(Access::Client),
     ];
+    let blocked = vec(select(&BLOCKED[..]), 0..2);
     let switches = (any::<bool>(), any::<bool>(), any::<bool>(), proptest::bool::weighted(0.125), proptest::bool::weighted(0.3));
-    (vec(mirror(), 1..6), vec(access, MIRRORS.len()), 0..3usize, switches).prop_map(
-        |(mut mirrors, access, cas, (never, narrow_ca, pause, below, deny))| {
+    (vec(mirror(), 1..6), vec(access, MIRRORS.len()), 0..3usize, switches, blocked).prop_map(
+        |(mut mirrors, access, cas, (never, narrow_ca, pause, below, deny), mut blocked)| {
+            blocked.retain(|source| below || !source.contains('/'));
             let mut seen = BTreeSet::new();
             mirrors.iter_mut().filter(|_| !below).for_each(|mirror| mirror.path = "");
             let mirrors = mirrors.into_iter().filter(|mirror| seen.insert((mirror.source, mirror.path))).collect();
-            Draft { never, mirrors, access, cas, narrow_ca, pause, deny }
+            Draft { never, mirrors, access, cas, narrow_ca, pause, deny, blocked }
         },
     )
 }
@@ -116,10 +136,15 @@ impl Draft {
             let endpoints: Vec<String> = mirror
                 .endpoints
                 .iter()
-                .map(|(host, prefix)| {
+                .enumerate()
+                .map(|(number, (host, prefix))| {
                     let scheme = if self.access[*host] == Access::Plain { "http://" } else { "" };
                     let slash = if prefix.is_empty() { "" } else { "/" };
-                    format!("\"{scheme}{}{slash}{prefix}\"", MIRRORS[*host])
+                    let location = format!("\"{scheme}{}{slash}{prefix}\"", MIRRORS[*host]);
+                    if number > 0 || mirror.options.is_empty() {
+                        return location;
+                    }
+                    format!("{{ location = {location}, {} }}", mirror.options)
                 })
                 .collect();
             let _ = write!(
@@ -132,6 +157,9 @@ impl Draft {
             if let Some(never) = mirror.fallback {
                 let _ = writeln!(text, "fallback = \"{}\"", if never { "never" } else { "upstream" });
             }
+        }
+        for source in &self.blocked {
+            let _ = write!(text, "\n[[blocked]]\nsource = \"{source}\"\n");
         }
         if self.pause {
             text.push_str("\n[runtime]\npause_image = \"harbor.corp.example/k8s/pause:3.10\"\n");
@@ -148,6 +176,7 @@ pub fn images() -> impl Strategy<Value = Vec<String>> {
         1 => Just("registry-1.docker.io".to_owned()),
         1 => Just("quay.io:443".to_owned()),
         1 => Just("elsewhere.example.org".to_owned()),
+        1 => select(&["gcr.io", "gcr.io:443", "evil.example.org:5000", "quay.io/team/evil"][..]).prop_map(ToOwned::to_owned),
     ];
     let path = select(&["library/nginx", "team/app", "team/app/deep", "team-b/x", "x", "team", "library"][..]);
     let reference = prop_oneof![Just(":1.25".to_owned()), Just(String::new()), Just(format!("@sha256:{}", "a".repeat(64)))];

@@ -9,8 +9,15 @@ use crate::image::TAG;
 use crate::registry::{self, Request};
 use crate::upstream;
 
-/// What one runtime will ask for one image, as `explain` says: URLs of the manifest, in order.
-pub type Attempts = Vec<String>;
+/// What one runtime will ask for one image, as `explain` says, in order.
+pub type Attempts = Vec<Attempt>;
+
+/// The URL of a manifest, and whether it is asked for by the reference of the image; else what that leads to may be.
+#[derive(Clone, Debug)]
+pub struct Attempt {
+    pub url: String,
+    pub resolves: bool,
+}
 
 /// The attempts of `runtime` for each image, in the order in which the images were asked about.
 pub fn attempts(explained: &Value, runtime: &str, images: &[String]) -> Result<Vec<Attempts>> {
@@ -20,7 +27,11 @@ pub fn attempts(explained: &Value, runtime: &str, images: &[String]) -> Result<V
     ours.iter()
         .map(|resolution| {
             let attempts = resolution["attempts"].as_array().context("explain: no attempts[]")?;
-            attempts.iter().map(|attempt| Ok(attempt["url"].as_str().context("explain: an attempt without url")?.to_owned())).collect()
+            let one = |attempt: &Value| {
+                let url = attempt["url"].as_str().context("explain: an attempt without url")?.to_owned();
+                Ok(Attempt { url, resolves: attempt["resolves"].as_bool().context("explain: an attempt without resolves")? })
+            };
+            attempts.iter().map(one).collect()
         })
         .collect()
 }
@@ -46,9 +57,9 @@ pub struct Asker {
 }
 
 /// Walks the attempts as far as the first that answers. `filled`: the registries hold what the case says; otherwise nothing.
-pub fn expect(attempts: &[String], registries: &[Demand], asker: Asker, filled: bool) -> Result<Expected> {
+pub fn expect(attempts: &[Attempt], registries: &[Demand], asker: Asker, filled: bool) -> Result<Expected> {
     let mut expected = Expected { requests: Vec::new(), upstream: false, served: false };
-    for (number, url) in attempts.iter().enumerate() {
+    for (number, Attempt { url, .. }) in attempts.iter().enumerate().filter(|(_, attempt)| attempt.resolves) {
         let (scheme, authority, path) = split(url)?;
         let Some(registry) = registries.iter().find(|registry| registry.is(authority)) else {
             expected.upstream |= !upstream::nowhere(authority.split(':').next().unwrap_or_default());
@@ -85,7 +96,7 @@ pub fn expect(attempts: &[String], registries: &[Demand], asker: Asker, filled: 
 
 /// The requests that decide where the image comes from: those for the manifest by the reference of the image, first per host and path. Whatever else was
 /// asked (blobs, the manifest by its digest) has to have gone to one of the same hosts.
-pub fn seen(requests: &[Request], image: &str, attempts: &[String]) -> Result<Vec<String>> {
+pub fn seen(requests: &[Request], image: &str, attempts: &[Attempt]) -> Result<Vec<String>> {
     let reference = image.split_once('@').map_or_else(|| image.rsplit_once(':').map_or(TAG, |(_, tag)| tag), |(_, digest)| digest);
     let mut seen: Vec<String> = Vec::new();
     for request in requests {
@@ -95,7 +106,7 @@ pub fn seen(requests: &[Request], image: &str, attempts: &[String]) -> Result<Ve
                 seen.push(line);
             }
         } else {
-            let allowed = attempts.iter().any(|url| split(url).is_ok_and(|(_, authority, _)| authority == request.host));
+            let allowed = attempts.iter().any(|attempt| split(&attempt.url).is_ok_and(|(_, authority, _)| authority == request.host));
             ensure!(allowed, "a request to a host that explain does not name: {line}");
         }
     }
@@ -117,7 +128,7 @@ fn manifest(path: &str) -> Option<(&str, &str)> {
 
 /// The judge is tested too: it must not find promises kept because it reads nothing.
 pub fn trials() -> Vec<Trial> {
-    let url = |host: &str| format!("https://{host}/v2/docker.io/library/hello/manifests/1");
+    let url = |host: &str| Attempt { url: format!("https://{host}/v2/docker.io/library/hello/manifests/1"), resolves: true };
     let demand = |listen: &str, holds: &[&str], dead: bool| Demand {
         listen: listen.to_owned(),
         holds: holds.iter().map(|&held| held.to_owned()).collect(),

@@ -167,6 +167,9 @@ mod tests {
             client: Some((&ca, &key)),
             skip_verify: false,
             login: Some(&login),
+            by_digest_only: false,
+            timeout: None,
+            header: &[],
         };
         let bare =
             WrittenHost { scheme: Scheme::Http, prefix: &all, ca: None, client: None, skip_verify: true, login: None, ..rich.clone() };

@@ -1,6 +1,7 @@
 //! hosts.toml as we write it: right on every version at once (`runtime-semantics.md` 8.4, rules 1–8).
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use super::super::HEADER;
 use crate::model::cert::base64;
@@ -12,7 +13,7 @@ use crate::model::repo::RepoPath;
 use crate::model::secret::Secret;
 
 /// How long a connection to a mirror may take; versions before 2.0.7 pass over the key.
-const DIAL_TIMEOUT: &str = "5s";
+const DIAL_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What a registry's file is to say. Certificate files are there before it is written.
 #[derive(Clone, Debug)]
@@ -44,6 +45,12 @@ pub struct WrittenHost<'a> {
     pub skip_verify: bool,
     /// `user:password`, sent as Basic login.
     pub login: Option<&'a Secret>,
+    /// It is not asked for tags.
+    pub by_digest_only: bool,
+    /// How long a connection may take, where it is not the usual.
+    pub timeout: Option<Duration>,
+    /// Other headers, name and value.
+    pub header: &'a [(String, String)],
 }
 
 /// The file. The result holds secrets, in each form in which they stand in it, when a host has a login.
@@ -55,10 +62,10 @@ pub fn render(written: &Written<'_>) -> Content {
     text.push_str("server = ");
     url(&mut text, &written.server);
     if written.closed {
-        mirror_keys(&mut text, "");
+        mirror_keys(&mut text, "", &written.server);
     }
     keys(&mut text, "", &written.server);
-    header(&mut text, "", "header", written.server.login, &mut secrets);
+    header(&mut text, "", "header", &written.server, &mut secrets);
     if written.mirrors.is_empty() {
         // rule 5: required before 1.7.32, where a file without it is passed over and the pull goes to the registry
         text.push_str("\n[host]\n");
@@ -83,9 +90,9 @@ fn hosts(text: &mut String, mirrors: &[WrittenHost<'_>], secrets: &mut Vec<Secre
         url(&mut key, mirror);
         let key = key.lines().next().unwrap_or_default();
         let _ = writeln!(text, "\n[host.{key}]");
-        mirror_keys(text, "  ");
+        mirror_keys(text, "  ", mirror);
         keys(text, "  ", mirror);
-        header(text, "  ", &format!("host.{key}.header"), mirror.login, secrets);
+        header(text, "  ", &format!("host.{key}.header"), mirror, secrets);
     }
 }
 
@@ -101,8 +108,11 @@ fn url(text: &mut String, host: &WrittenHost<'_>) {
 }
 
 /// Rules 3 and 4.
-fn mirror_keys(text: &mut String, indent: &str) {
-    let _ = writeln!(text, "{indent}capabilities = [\"pull\", \"resolve\"]\n{indent}dial_timeout = \"{DIAL_TIMEOUT}\"");
+fn mirror_keys(text: &mut String, indent: &str, host: &WrittenHost<'_>) {
+    let capabilities = if host.by_digest_only { "\"pull\"" } else { "\"pull\", \"resolve\"" };
+    let limit = host.timeout.unwrap_or(DIAL_TIMEOUT);
+    let limit = if limit.subsec_millis() == 0 { format!("{}s", limit.as_secs()) } else { format!("{}ms", limit.as_millis()) };
+    let _ = writeln!(text, "{indent}capabilities = [{capabilities}]\n{indent}dial_timeout = \"{limit}\"");
 }
 
 fn keys(text: &mut String, indent: &str, host: &WrittenHost<'_>) {
@@ -129,10 +139,21 @@ fn keys(text: &mut String, indent: &str, host: &WrittenHost<'_>) {
 }
 
 /// A table of its own, directly behind its host's (T47).
-fn header(text: &mut String, indent: &str, table: &str, login: Option<&Secret>, secrets: &mut Vec<Secret>) {
-    let Some(login) = login else { return };
+fn header(text: &mut String, indent: &str, table: &str, host: &WrittenHost<'_>, secrets: &mut Vec<Secret>) {
+    if host.login.is_none() && host.header.is_empty() {
+        return;
+    }
+    let _ = writeln!(text, "{indent}[{table}]");
+    for (name, value) in host.header {
+        let _ = write!(text, "{indent}  ");
+        string(text, name);
+        text.push_str(" = ");
+        string(text, value);
+        text.push('\n');
+    }
+    let Some(login) = host.login else { return };
     let coded = base64(login.expose());
-    let _ = writeln!(text, "{indent}[{table}]\n{indent}  Authorization = \"Basic {coded}\"");
+    let _ = writeln!(text, "{indent}  Authorization = \"Basic {coded}\"");
     secrets.push(Secret::new(coded));
     secrets.push(login.clone());
     if let Some(colon) = login.expose().iter().position(|byte| *byte == b':') {
@@ -245,7 +266,19 @@ mod tests {
     use super::*;
 
     fn host<'a>(host: &'a Host, prefix: &'a RepoPath) -> WrittenHost<'a> {
-        WrittenHost { scheme: Scheme::Https, host, prefix, verbatim: false, ca: None, client: None, skip_verify: false, login: None }
+        WrittenHost {
+            scheme: Scheme::Https,
+            host,
+            prefix,
+            verbatim: false,
+            ca: None,
+            client: None,
+            skip_verify: false,
+            login: None,
+            by_digest_only: false,
+            timeout: None,
+            header: &[],
+        }
     }
 
     fn text(written: &Written<'_>) -> String {
@@ -304,6 +337,26 @@ mod tests {
         let want =
             ["[header]", "[host.\"https://a\"]", "[host.\"https://a\".header]", "[host.\"https://b\"]", "[host.\"https://b\".header]"];
         assert_eq!(order, want);
+    }
+
+    /// What an endpoint may have of its own; names of headers are quoted, so that every one of them is one key.
+    #[test]
+    fn options_of_an_endpoint() {
+        let (one, all, login) = (Host::fixed("a"), RepoPath::all(), Secret::new("u:p"));
+        let header = [("X-Team".to_owned(), "a \"b\"".to_owned()), ("x.y".to_owned(), "1".to_owned())];
+        let options = |millis| WrittenHost {
+            by_digest_only: true,
+            timeout: Some(Duration::from_millis(millis)),
+            header: &header,
+            login: Some(&login),
+            ..host(&one, &all)
+        };
+        let text = text(&Written { mirrors: vec![options(1500)], server: options(20_000), closed: true });
+        let names = "\"X-Team\" = \"a \\\"b\\\"\"\n{}\"x.y\" = \"1\"\n{}Authorization = \"Basic dTpw\"\n";
+        let root = "capabilities = [\"pull\"]\ndial_timeout = \"20s\"\n[header]\n  ";
+        assert!(text.contains(&format!("{root}{}", names.replace("{}", "  "))), "{text}");
+        let below = "  capabilities = [\"pull\"]\n  dial_timeout = \"1500ms\"\n  [host.\"https://a\".header]\n    ";
+        assert!(text.contains(&format!("{below}{}", names.replace("{}", "    "))), "{text}");
     }
 
     /// 8.4, rule 1: what the strict reader does not let through.

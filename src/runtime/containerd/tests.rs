@@ -84,12 +84,7 @@ fn spec(mirrors: Vec<Mirror>, access_of: BTreeMap<Host, Access>) -> Spec {
 }
 
 fn mirror(source: &str, endpoints: &[(&str, &str)], fallback: Fallback) -> Mirror {
-    let endpoint = |(host, prefix): &(&str, &str)| Endpoint {
-        scheme: Scheme::Https,
-        host: Host::new(host).unwrap(),
-        prefix: RepoPath::new(prefix).unwrap(),
-        verbatim: false,
-    };
+    let endpoint = |(host, prefix): &(&str, &str)| Endpoint::new(Scheme::Https, Host::new(host).unwrap(), RepoPath::new(prefix).unwrap());
     Mirror {
         source: Source::registry(Host::new(source).unwrap()),
         endpoints: endpoints.iter().map(endpoint).collect(),

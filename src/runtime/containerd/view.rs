@@ -188,6 +188,7 @@ impl View {
             let Ok(host) = Host::from_reference(&url.host) else { continue };
             let upstream = host == image.host.api() || host == image.host || image.host.is_alias(&host);
             let auth = self.auth(&config, &host);
+            let header = others(&config);
             let from = (!config.at.file.is_empty()).then(|| config.at.clone());
             let attempt = |scheme, trust, client| Attempt {
                 scheme,
@@ -199,6 +200,7 @@ impl View {
                 trust,
                 client,
                 auth: auth.clone(),
+                header: header.clone(),
                 from: from.clone(),
             };
             let (trust, client) = tls;
@@ -258,10 +260,6 @@ impl View {
             let plain = coded.and_then(|coded| cert::base64_decode(coded.trim()));
             return plain.map_or_else(|| Auth::Other("Authorization header".into()), |plain| Auth::Basic(Secret::new(plain)));
         }
-        if !config.header.is_empty() {
-            let names: Vec<&str> = config.header.iter().map(|(name, _)| name.as_str()).collect();
-            return Auth::Other(format!("header {}", names.join(", ")));
-        }
         match self.chain.as_ref().ok().and_then(|chain| chain.configs.get(host.as_str())) {
             Some(settings) => match &settings.basic {
                 Some(basic) => Auth::Basic(basic.clone()),
@@ -271,6 +269,14 @@ impl View {
             None => Auth::None,
         }
     }
+}
+
+/// The headers that are no login, by name: Go sends them under one spelling.
+fn others(config: &HostConfig) -> Vec<(String, Secret)> {
+    let rest = config.header.iter().filter(|(name, _)| !name.eq_ignore_ascii_case("authorization"));
+    let mut header: Vec<(String, Secret)> = rest.map(|(name, values)| (name.clone(), Secret::new(values.join(", ")))).collect();
+    header.sort();
+    header
 }
 
 /// Nothing but the image's own registry.

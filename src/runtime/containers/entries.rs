@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 
 use crate::format::registries_conf::{Mirror as Entry, Pull, Registry, canonical};
-use crate::model::endpoint::{Endpoint, Scheme};
+use crate::model::endpoint::{self, Endpoint, Scheme};
 use crate::model::host::{HUB, HUB_API, Host};
 use crate::model::place::Place;
 use crate::model::problem::Problem;
@@ -227,7 +227,11 @@ impl Entries {
         Entry {
             location: text(&endpoint.host, &endpoint.prefix.join(rest)),
             insecure: is_insecure(spec.access(&endpoint.host)),
-            pull: Pull::All,
+            pull: match endpoint.pull {
+                endpoint::Pull::All => Pull::All,
+                endpoint::Pull::Digest => Pull::Digest,
+                endpoint::Pull::Tag => Pull::Tag,
+            },
             at: place.clone(),
         }
     }

@@ -66,7 +66,7 @@ fn source(text: &str) -> Source {
 
 fn endpoint(text: &str) -> Endpoint {
     let (host, prefix) = place(text);
-    Endpoint { scheme: Scheme::Https, host, prefix, verbatim: false }
+    Endpoint::new(Scheme::Https, host, prefix)
 }
 
 fn spec(mirrors: &[(&str, &[&str], Fallback)]) -> Spec {

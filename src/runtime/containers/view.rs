@@ -175,6 +175,7 @@ impl View {
             trust,
             client,
             auth: auth.clone(),
+            header: Vec::new(),
             from: source.map(|source| source.at.clone()),
         };
         if source.is_some_and(|source| source.insecure) {

@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ops::Range;
 
-use super::super::decode::{At, Raw, RawMirror};
+use super::super::decode::{At, Raw, RawEndpoint, RawMirror};
 use super::super::problems::Problems;
+use super::endpoint;
 use super::name::{self, canonical};
 use crate::model::endpoint::Endpoint;
 use crate::model::place::Place;
@@ -69,6 +70,9 @@ pub fn check(raw: &Raw, fleet: Option<&[Runtime]>, problems: &mut Problems<'_>) 
         for (source, span) in named {
             let (endpoints, spans) = endpoints(written, &list.value, Some((&source, &span)), &mut told, problems);
             let at = problems.text().place(if written.hosts.is_some() { span.start } else { written.at.start });
+            if fallback == Fallback::Never {
+                none_left(&source, &endpoints, &list.span, problems);
+            }
             let mirror = Mirror { source, endpoints, fallback, widen: widen.is_some(), runtimes: runtimes.clone(), at };
             found.push(Checked { mirror, at: written.at.clone(), spans });
         }
@@ -106,7 +110,7 @@ fn sources(written: &RawMirror, problems: &mut Problems<'_>) -> Vec<(Source, Ran
 /// those of which something was said.
 fn endpoints(
     written: &RawMirror,
-    list: &[At<String>],
+    list: &[RawEndpoint],
     source: Option<(&Source, &Range<usize>)>,
     told: &mut HashSet<(usize, Kind)>,
     problems: &mut Problems<'_>,
@@ -114,7 +118,9 @@ fn endpoints(
     let mut endpoints: Vec<Endpoint> = Vec::with_capacity(list.len());
     let mut spans = Vec::with_capacity(list.len());
     let mut places = HashSet::new();
-    for (index, at) in list.iter().enumerate() {
+    for (index, entry) in list.iter().enumerate() {
+        // what is missing is reported already
+        let Some(at) = &entry.location else { continue };
         let templated = written.hosts.is_some() && at.value.contains(HOST);
         let host = source.and_then(|(source, _)| source.host());
         let filled = match (templated, host) {
@@ -122,8 +128,9 @@ fn endpoints(
             (true, None) => continue,
             (false, _) => at.clone(),
         };
+        let filled = RawEndpoint { location: Some(filled), ..entry.clone() };
         let mut quiet = Problems::new(problems.text());
-        let read = name::endpoint(&filled, &mut quiet);
+        let read = endpoint::read(&filled, &mut quiet);
         // a port cannot stand in a path
         if read.is_none()
             && let (true, Some((source, span))) = (templated && host.is_some_and(|host| host.port().is_some()), source)
@@ -136,7 +143,7 @@ fn endpoints(
         }
         let kind = if quiet.errors() > 0 { Kind::Wrong } else { Kind::Noted };
         if !quiet.is_empty() && told.insert((index, kind)) {
-            name::endpoint(&filled, problems);
+            endpoint::read(&filled, problems);
         }
         let Some(endpoint) = read else { continue };
         if !places.insert((canonical(&endpoint.host).to_owned(), endpoint.prefix.clone())) {
@@ -160,6 +167,24 @@ fn endpoints(
     (endpoints, spans)
 }
 
+/// One text for all ways to write a source.
+pub fn same(source: &Source) -> String {
+    match source {
+        Source::Prefix { host, path } => format!("{}/{path}", canonical(host)),
+        Source::All | Source::Domain(_) => source.to_string(),
+    }
+}
+
+/// A closed source of which some references can be pulled from nowhere.
+fn none_left(source: &Source, endpoints: &[Endpoint], span: &Range<usize>, problems: &mut Problems<'_>) {
+    for (by_digest, kind) in [(false, "by tag"), (true, "by digest")] {
+        if !endpoints.is_empty() && !endpoints.iter().any(|endpoint| endpoint.pull.takes(by_digest)) {
+            let what = format!("no endpoint of {source} takes references {kind}, and the source itself is never asked: such pulls fail");
+            problems.warning("no-endpoint-left", span, what, "leave `pull` out for one of them, or write `fallback = \"upstream\"`");
+        }
+    }
+}
+
 /// Sources by what they really are, and for whom.
 #[derive(Default)]
 struct Seen(BTreeMap<String, Vec<Known>>);
@@ -173,10 +198,7 @@ struct Known {
 impl Seen {
     /// Two of one source are one too many, unless no runtime sees both.
     fn add(&mut self, source: &Source, span: &Range<usize>, runtimes: Option<&[Runtime]>, problems: &mut Problems<'_>) {
-        let key = match source {
-            Source::Prefix { host, path } => format!("{}/{path}", canonical(host)),
-            Source::All | Source::Domain(_) => source.to_string(),
-        };
+        let key = same(source);
         let runtimes: Option<BTreeSet<Runtime>> = runtimes.map(|runtimes| runtimes.iter().copied().collect());
         let meets = |known: &&Known| match (&known.runtimes, &runtimes) {
             (Some(one), Some(other)) => !one.is_disjoint(other),

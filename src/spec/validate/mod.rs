@@ -3,9 +3,11 @@
 //! What lives here: one file per concern. What must not: the notation (`document`), what a runtime can do (`express`).
 
 mod access;
+mod blocked;
 mod ca;
 mod client;
 mod credentials;
+mod endpoint;
 mod mirror;
 mod name;
 mod pem;
@@ -104,7 +106,9 @@ pub fn validate(raw: &Raw, materials: &mut Materials<'_>, now: Option<Time>, pro
     let access = access::build(raw, &cas, &mirrors, registries, pause.as_ref(), problems);
     pin::check(raw, materials, problems);
     pull_secrets(&mirrors, runtimes.as_deref(), problems);
-    Spec {
+    let blocked = blocked::check(raw, &mirrors, problems);
+    let mirrors = mirrors.into_iter().map(|checked| checked.mirror).chain(blocked).collect();
+    let spec = Spec {
         file: problems.text().file().clone(),
         digest: Digest::of(b""),
         name: spec_name,
@@ -114,12 +118,14 @@ pub fn validate(raw: &Raw, materials: &mut Materials<'_>, now: Option<Time>, pro
         cas: cas.list,
         access: access.by_host,
         default_access: access.default,
-        mirrors: mirrors.into_iter().map(|checked| checked.mirror).collect(),
+        mirrors,
         pause,
         passing: access.passing,
         exact: BTreeSet::new(),
         names: crate::spec::Names::default(),
-    }
+    };
+    blocked::pause(&spec, spec.pause.as_ref(), raw, problems);
+    spec
 }
 
 fn spec_name(raw: &Raw, problems: &mut Problems<'_>) -> String {

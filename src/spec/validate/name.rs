@@ -190,7 +190,7 @@ pub fn endpoint(written: &At<String>, problems: &mut Problems<'_>) -> Option<End
         Ok(prefix) => prefix,
         Err(error) => return wrong(format!("endpoint: {error}"), path_help(&error)),
     };
-    let endpoint = Endpoint { scheme, host, prefix, verbatim: false };
+    let endpoint = Endpoint::new(scheme, host, prefix);
     if bare.len() < trimmed.len() {
         let what = format!("endpoint {text:?}: the `/v2` in front is part of the protocol, not of the repository; it is taken off");
         problems.note("leading-v2", &written.span, what, format!("write `{endpoint}`"));

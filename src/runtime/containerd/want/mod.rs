@@ -13,7 +13,7 @@ use crate::desired::{Part, Refusal, Target, Want, Whole};
 use crate::format::hosts_toml::render::{Written, WrittenHost, check, check_default, render, render_open_default};
 use crate::format::{HEADER, auth_json};
 use crate::model::content::Content;
-use crate::model::endpoint::{Endpoint, Scheme};
+use crate::model::endpoint::{Endpoint, Pull, Scheme};
 use crate::model::host::Host;
 use crate::model::path::NodePath;
 use crate::model::place::Place;
@@ -83,8 +83,10 @@ pub fn want_knowing(spec: &Spec, found: &FoundRuntime, tree: &Tree, dialects: &[
     for (host, mirror) in registries(spec) {
         let folder = root.join(&folder_name(&host));
         let (content, why) = {
-            let written = written(spec, &host, mirror, &mut pki);
-            let content = render(&written.borrow());
+            let content = match mirror.filter(|mirror| mirror.is_blocked()) {
+                Some(_) => denied(),
+                None => render(&written(spec, &host, mirror, &mut pki).borrow()),
+            };
             (content, format!("{}{}", why(host.as_str(), mirror), came_from(&adopted, &host, mirror)))
         };
         let file = folder.join("hosts.toml");
@@ -117,8 +119,7 @@ pub fn want_knowing(spec: &Spec, found: &FoundRuntime, tree: &Tree, dialects: &[
         part.wants.insert(root.join(DEFAULT).join("hosts.toml"), default_whole(&root, content, &stage, why));
     } else if spec.unlisted == Unlisted::Deny {
         let why = "registries that the spec does not name are denied".to_owned();
-        let content = Content::public(format!("# {HEADER}\nserver = \"https://{DENIED}\"\n\n[host]\n"));
-        part.wants.insert(root.join(DEFAULT).join("hosts.toml"), default_whole(&root, content, &stage, why));
+        part.wants.insert(root.join(DEFAULT).join("hosts.toml"), default_whole(&root, denied(), &stage, why));
     }
     part.wants.extend(pki.into_wants());
     part.secrets = secrets(&adopted);
@@ -145,6 +146,11 @@ fn registries(spec: &Spec) -> BTreeMap<Host, Option<&Mirror>> {
     found
 }
 
+/// The file of a registry from which nothing is pulled: its only host cannot exist.
+fn denied() -> Content {
+    Content::public(format!("# {HEADER}\nserver = \"https://{DENIED}\"\n\n[host]\n"))
+}
+
 fn default_whole(root: &NodePath, content: Content, stage: &NodePath, why: String) -> Want {
     let mode = if content.secrets.is_empty() { 0o644 } else { 0o600 };
     Want::Whole(Whole { content, mode, addressed: false, unit: Some(root.join(DEFAULT)), stage: stage.clone(), why })
@@ -152,6 +158,7 @@ fn default_whole(root: &NodePath, content: Content, stage: &NodePath, why: Strin
 
 fn why(host: &str, mirror: Option<&Mirror>) -> String {
     match mirror {
+        Some(mirror) if mirror.is_blocked() => format!("nothing is pulled from {host}: the spec blocks it"),
         None => format!("images of {host} are pulled from there directly"),
         Some(mirror) => {
             let endpoints: Vec<String> = mirror.endpoints.iter().map(ToString::to_string).collect();
@@ -183,6 +190,9 @@ fn secrets(adopted: &Adopted) -> Vec<Secret> {
 
 /// The file for registries without a folder of their own.
 fn default_file(spec: &Spec, all: &Mirror, pki: &mut pki::Pki) -> Content {
+    if all.is_blocked() {
+        return denied();
+    }
     let mut mirrors: Vec<OwnedHost<'_>> = all.endpoints.iter().map(|endpoint| at_endpoint(spec, endpoint, pki)).collect();
     match all.fallback {
         Fallback::Never if !mirrors.is_empty() => {
@@ -213,6 +223,8 @@ struct OwnedHost<'a> {
     access: &'a Access,
     ca: Option<NodePath>,
     client: Option<(NodePath, NodePath)>,
+    /// The endpoint, where it is one: it may have options.
+    endpoint: Option<&'a Endpoint>,
 }
 
 impl Owned<'_> {
@@ -232,13 +244,16 @@ impl OwnedHost<'_> {
             client: self.client.as_ref().map(|(cert, key)| (cert, key)),
             skip_verify: self.access.insecure,
             login: self.access.login.as_ref().map(|login| &login.basic),
+            by_digest_only: self.endpoint.is_some_and(|endpoint| endpoint.pull == Pull::Digest),
+            timeout: self.endpoint.and_then(|endpoint| endpoint.timeout),
+            header: self.endpoint.map(|endpoint| endpoint.header.as_slice()).unwrap_or_default(),
         }
     }
 }
 
-fn at_endpoint<'a>(spec: &'a Spec, endpoint: &Endpoint, pki: &mut pki::Pki) -> OwnedHost<'a> {
+fn at_endpoint<'a>(spec: &'a Spec, endpoint: &'a Endpoint, pki: &mut pki::Pki) -> OwnedHost<'a> {
     let host = reached(spec, &endpoint.host, &endpoint.host, pki);
-    OwnedHost { prefix: endpoint.prefix.clone(), verbatim: endpoint.verbatim, ..host }
+    OwnedHost { prefix: endpoint.prefix.clone(), verbatim: endpoint.verbatim, endpoint: Some(endpoint), ..host }
 }
 
 fn reached<'a>(spec: &'a Spec, host: &Host, named: &Host, pki: &mut pki::Pki) -> OwnedHost<'a> {
@@ -246,10 +261,10 @@ fn reached<'a>(spec: &'a Spec, host: &Host, named: &Host, pki: &mut pki::Pki) ->
     let plain = access.scheme == Scheme::Http;
     let ca = if plain || access.insecure { None } else { pki.ca(&access.ca) };
     let client = access.client.as_ref().filter(|_| !plain).map(|client| pki.client(client));
-    OwnedHost { host: host.clone(), prefix: RepoPath::all(), verbatim: false, access, ca, client }
+    OwnedHost { host: host.clone(), prefix: RepoPath::all(), verbatim: false, access, ca, client, endpoint: None }
 }
 
-fn written<'a>(spec: &'a Spec, host: &Host, mirror: Option<&Mirror>, pki: &mut pki::Pki) -> Owned<'a> {
+fn written<'a>(spec: &'a Spec, host: &Host, mirror: Option<&'a Mirror>, pki: &mut pki::Pki) -> Owned<'a> {
     let endpoints = mirror.iter().flat_map(|mirror| &mirror.endpoints);
     let mut mirrors: Vec<OwnedHost<'_>> = endpoints.map(|endpoint| at_endpoint(spec, endpoint, pki)).collect();
     if mirror.is_some_and(|mirror| mirror.fallback == Fallback::Never)

@@ -63,12 +63,12 @@ fn specs() -> impl Strategy<Value = Spec> {
 /// The spec's meaning in the words of registries.conf: `insecure` stands for both ways, one after the other.
 fn expected(resolution: &Resolution) -> Vec<AttemptKey> {
     let double = |key: AttemptKey| {
-        let (scheme, host, url, ops, trust, client, auth) = key;
+        let (scheme, host, url, ops, trust, client, auth, header) = key;
         match trust {
-            Trust::Verified { .. } => vec![(scheme, host, url, ops, trust, client, auth)],
+            Trust::Verified { .. } => vec![(scheme, host, url, ops, trust, client, auth, header)],
             Trust::Unverified | Trust::Plain => vec![
-                (Scheme::Https, host.clone(), url.clone(), ops, Trust::Unverified, client, auth.clone()),
-                (Scheme::Http, host, url, ops, Trust::Plain, None, auth),
+                (Scheme::Https, host.clone(), url.clone(), ops, Trust::Unverified, client, auth.clone(), header.clone()),
+                (Scheme::Http, host, url, ops, Trust::Plain, None, auth, header),
             ],
         }
     };
