@@ -338,6 +338,7 @@ impl<'n> Row<'n> {
                     let header = row.named("header", problems);
                     value.push(RawEndpoint { at, location: row.text("location"), pull, timeout: row.text("timeout"), header });
                 }
+                Tree::Scalar(Scalar::Other(REPORTED)) => wrong = true,
                 Tree::Scalar(_) | Tree::List(_) => {
                     wrong = true;
                     let what = format!("`endpoints` takes texts or tables; there is {} in it", node.kind());
@@ -356,7 +357,7 @@ impl<'n> Row<'n> {
             if let Some(text) = entry.node.text() {
                 let key = At { value: entry.key.clone(), span: entry.key_span.clone() };
                 found.push((key, At { value: text.to_owned(), span: entry.node.span.clone() }));
-            } else {
+            } else if entry.node.value != Tree::Scalar(Scalar::Other(REPORTED)) {
                 let what = format!("`{name}` takes texts; `{}` is {}", short(&entry.key), entry.node.kind());
                 problems.error("wrong-type", &entry.key_span, what, "put the value in quotation marks");
             }

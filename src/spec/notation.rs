@@ -63,7 +63,13 @@ impl Notation {
             if at % 2 == 1 {
                 said.push_str(&assignments(&piece));
             } else {
-                let words = [("a list of tables", "a list of mappings"), ("a table", "a mapping"), ("takes tables", "takes mappings")];
+                let words = [
+                    ("a list of tables", "a list of mappings"),
+                    ("a table", "a mapping"),
+                    ("takes tables", "takes mappings"),
+                    ("texts or tables", "texts or mappings"),
+                    (" = [{ … }]", ""),
+                ];
                 said.push_str(&words.iter().fold(piece, |piece, (toml, yaml)| piece.replace(toml, yaml)));
             }
         }
@@ -152,6 +158,7 @@ mod tests {
         assert_eq!(said("unknown key `x` in [[mirror]]"), "unknown key `x` in `mirror`");
         assert_eq!(said("put it in brackets: `ca = [\"…\"]`"), "put it in brackets: `ca: [\"…\"]`");
         assert_eq!(said("add `pem = \"\"\"-----BEGIN CERTIFICATE-----…\"\"\"`"), "add `pem: | -----BEGIN CERTIFICATE-----…`");
+        assert_eq!(said("unknown key `x` in endpoints = [{ … }]"), "unknown key `x` in endpoints");
         assert_eq!(said("host [::1]:5000 = x"), "host [::1]:5000 = x");
         assert_eq!(said("takes a list of tables, not a table"), "takes a list of mappings, not a mapping");
         assert_eq!(Notation::Toml.said("`a = 1` in [[ca]]"), "`a = 1` in [[ca]]");
