@@ -75,7 +75,8 @@ fn example(field: &Field) -> String {
 const FORMS: &str = "
 ## Forms
 
-- **TOML or YAML**, the same keys. This page shows TOML; in YAML `key = value` is `key: value`, and `[[mirror]]` is an entry of the list `mirror`:
+- **TOML or YAML**, the same keys. This page shows TOML; in YAML `key = value` is `key: value`, and `[[mirror]]` is an entry of the list
+  `mirror`:
 
   ```yaml
   version: 1
@@ -85,21 +86,21 @@ const FORMS: &str = "
     endpoints: [registry.example.com:5000/docker.io]
   ```
 
-  Anchors, aliases, tags, merge keys and doubled keys are errors; so are `yes`, `no`, `on` and `off` without quotation marks: write `true` or
-  `false`. JSON is YAML.
-- **A file**: its name says which (`.toml`, `.yaml`, `.yml`). **Standard input** (`--spec -`) and files of other names: the first line that is
-  neither empty nor a comment says it: `---`, `%YAML`, `{`, `- ` or a key with `:` is YAML, everything else TOML.
-- **A folder**, such as a mounted ConfigMap: its `*.toml`, `*.yaml` and `*.yml` in the order of their names are one spec. Exactly one carries the
-  top-level keys, the others carry lists only (`[[mirror]]`, `[[registry]]`, `[[ca]]`). Names that begin with a dot are passed over; other files are there
-  to be referenced.
+  Anchors, aliases, tags, merge keys and doubled keys are errors; so are `yes`, `no`, `on` and `off` without quotation marks: write `true`
+  or `false`. JSON is YAML.
+- **A file**: its name says which (`.toml`, `.yaml`, `.yml`). **Standard input** (`--spec -`) and files of other names: the first line
+  that is neither empty nor a comment says it: `---`, `%YAML`, `{`, `- ` or a key with `:` is YAML, everything else TOML.
+- **A folder**, such as a mounted ConfigMap: its `*.toml`, `*.yaml` and `*.yml` in the order of their names are one spec. Exactly one
+  carries the top-level keys, the others carry lists only (`[[mirror]]`, `[[registry]]`, …). Names that begin with a dot are passed
+  over; other files are there to be referenced.
 - 1 MiB at most, all documents together; YAML at most 16 levels deep. A referenced file has at most 1 MiB.
 
-`nodeprep schema` prints a JSON Schema ([spec.schema.json](spec.schema.json)) for editors: `#:schema spec.schema.json` in the first line of TOML,
-`# yaml-language-server: $schema=spec.schema.json` in that of YAML.
+`nodeprep schema` prints a JSON Schema ([spec.schema.json](spec.schema.json)) for editors: `#:schema spec.schema.json` in the first line
+of TOML, `# yaml-language-server: $schema=spec.schema.json` in that of YAML.
 
-A digest beside a reference (`sha256`, `client_cert_sha256`, …) pins it: a file that is another one is an error. Certificates and keys are PEM: several
-in a file, CRLF, a byte order mark and text around them are fine. Of DER, PKCS#7, PKCS#12 and Java keystores the error names the command that
-converts them.
+A digest beside a reference (`sha256`, `client_cert_sha256`, …) pins it: a file that is another one is an error. Certificates and keys are
+PEM: several in a file, CRLF, a byte order mark and text around them are fine. Of DER, PKCS#7, PKCS#12 and Java keystores the error names
+the command that converts them.
 
 A spec that needs a certain nodeprep says `requires = \">=0.4\"`; another one then refuses it with that one reason, and changes nothing.
 ";

@@ -64,7 +64,12 @@ impl Render {
     }
 
     fn report(&self) -> Result<(Report, Files), Stopped> {
-        let (spec, mut problems) = spec(&self.spec, None)?;
+        let (spec, mut problems) = spec(&self.spec, None).map_err(|mut stopped| {
+            for problem in stopped.problems.iter_mut().filter(|problem| problem.code == "node-file-unread") {
+                "put the file beside the spec: what is rendered is for no particular node".clone_into(&mut problem.help);
+            }
+            stopped
+        })?;
         let named = match (&self.runtimes, &spec.runtimes) {
             (named, Some(runtimes)) if named.is_empty() => runtimes.clone(),
             (named, None) if named.is_empty() => {

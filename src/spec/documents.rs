@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::document::{Entry, Node, Slip, SyntaxError, Tree, parse_toml};
 use super::load::LARGEST;
 use super::notation::Notation;
-use super::table::{self, Kind};
+use super::table::{self, Kind, When};
 use super::text::Text;
 use super::yaml::parse_yaml;
 use crate::model::place::Place;
@@ -33,8 +33,10 @@ pub struct Joined {
     pub root: Node,
     /// What is not taken of a notation.
     pub slips: Vec<Slip>,
-    /// What is wrong with how they go together.
-    pub problems: Vec<Problem>,
+    /// Documents that carry top-level keys although another one does.
+    pub heads: Vec<Slip>,
+    /// Why there is no document with the top-level keys, where there is none among several.
+    pub headless: Option<Problem>,
 }
 
 /// Opens and joins documents, at least one.
@@ -71,9 +73,9 @@ pub fn join(name: &str, documents: &[Document]) -> Result<Joined, Vec<Problem>> 
         roots.push(root.moved(start));
         slips.extend(found.into_iter().map(|slip| Slip { span: moved(slip.span, start), ..slip }));
     }
-    let mut problems = Vec::new();
-    let root = if roots.len() == 1 { roots.remove(0) } else { one(roots, &text, &mut problems) };
-    Ok(Joined { text, root, slips, problems })
+    let (mut heads, mut headless) = (Vec::new(), None);
+    let root = if roots.len() == 1 { roots.remove(0) } else { one(roots, &text, &mut heads, &mut headless) };
+    Ok(Joined { text, root, slips, heads, headless })
 }
 
 fn moved(span: Range<usize>, by: usize) -> Range<usize> {
@@ -122,7 +124,7 @@ fn is_list(key: &str) -> bool {
 }
 
 /// The documents of a folder as one.
-fn one(roots: Vec<Node>, text: &Text, problems: &mut Vec<Problem>) -> Node {
+fn one(roots: Vec<Node>, text: &Text, heads: &mut Vec<Slip>, headless: &mut Option<Problem>) -> Node {
     let mut all: Vec<Entry> = Vec::new();
     // the first top-level key of the document that carries them
     let mut head: Option<Range<usize>> = None;
@@ -135,8 +137,10 @@ fn one(roots: Vec<Node>, text: &Text, problems: &mut Vec<Problem>) -> Node {
         let second = match (&head, first) {
             (Some(head), Some(here)) => {
                 let what = format!("top-level keys stand here and {} already", text.seen_from(&text.place(head.start), here.start));
-                let help = "let one document of the folder carry all of them, and the others only [[mirror]], [[registry]] and [[ca]]";
-                problems.push(text.locate(Problem::error("several-heads", what, help), &here));
+                let lists = table::DOCUMENT.fields.iter().filter(|field| is_list(field.name) && field.when == When::Now);
+                let lists: Vec<String> = lists.map(|field| format!("[[{}]]", field.name)).collect();
+                let help = format!("let one document of the folder carry all of them, and the others only {}", lists.join(", "));
+                heads.push(Slip { code: "several-heads", span: here, what, help });
                 true
             }
             (None, first) => {
@@ -155,7 +159,7 @@ fn one(roots: Vec<Node>, text: &Text, problems: &mut Vec<Problem>) -> Node {
     if head.is_none() {
         let what = format!("none of the {} documents carries the top-level keys", files.len());
         let help = "write `version = 1` and `fallback = \"never\"` into exactly one of them";
-        problems.push(Problem::error("no-head", what, help).at(Place::file(Arc::clone(text.file()))));
+        *headless = Some(Problem::error("no-head", what, help).at(Place::file(Arc::clone(text.file()))));
         // what it would have to carry is told by this
         let start = files.first().copied().unwrap_or_default();
         return Node { span: start..start, value: Tree::Table(all) };

@@ -69,7 +69,7 @@ impl Draft {
     /// # Errors
     /// When one is no document at all, when none carries the top-level keys, or when a newer nodeprep is needed.
     pub fn open_all(name: &str, documents: &[Document]) -> Result<Self, Vec<Problem>> {
-        let documents::Joined { mut text, root, slips, problems: told } = documents::join(name, documents)?;
+        let documents::Joined { mut text, root, slips, heads, headless } = documents::join(name, documents)?;
         text.hide(reference::hidden(&root));
         let mut problems = Problems::new(&text);
         if let Some(wanted) = requires::unmet(&root, env!("CARGO_PKG_VERSION")) {
@@ -83,7 +83,7 @@ impl Draft {
             return Err(problems.into_vec());
         }
         let slipped = !slips.is_empty();
-        for slip in slips {
+        for slip in slips.into_iter().chain(heads) {
             problems.error(slip.code, &slip.span, slip.what, slip.help);
         }
         let raw = decode(&root, &mut problems);
@@ -93,11 +93,11 @@ impl Draft {
             // what an alias or a merge key would have brought is not missing
             problems.retain(|problem| problem.code != "missing-key");
         }
-        if told.iter().any(|problem| problem.code == "no-head") {
+        if headless.is_some() {
             // one cause, one problem: the document's own keys are missing because no document has them
             problems.retain(|problem| problem.code != "missing-key" || !problem.what.ends_with("is missing"));
         }
-        problems.extend(told);
+        problems.extend(headless);
         let document = digest_of(documents);
         Ok(Self { text, document, raw, problems, references })
     }

@@ -19,22 +19,7 @@ pub(super) fn secrets_in(text: &str) -> Vec<Range<usize>> {
             found.push(from..to);
         }
     }
-    for (at, mark) in text.match_indices("://") {
-        let from = at + mark.len();
-        let rest = &text[from..];
-        let end = rest.find(|c: char| c.is_whitespace() || matches!(c, '"' | '\'' | ',')).unwrap_or(rest.len());
-        if let Some(login) = rest[..end].rfind('@') {
-            found.push(from..from + login);
-        }
-    }
-    // `user:password@host` without a scheme; the `@` of a digest is none
-    let ends_word = |c: char| c.is_whitespace() || matches!(c, '"' | '\'' | ',' | '[' | ']' | '{' | '}');
-    for (at, _) in text.match_indices('@').filter(|(at, _)| holds_login(text[*at..].split(ends_word).next().unwrap_or_default())) {
-        let word = at - text[..at].rsplit(ends_word).next().unwrap_or_default().len();
-        if text[word..at].contains(':') && !text[word..at].contains("://") {
-            found.push(word..at);
-        }
-    }
+    logins_in_words(text, &mut found);
     let mut skip_to = 0;
     let mut start = 0;
     for line in text.split_inclusive('\n') {
@@ -44,6 +29,24 @@ pub(super) fn secrets_in(text: &str) -> Vec<Range<usize>> {
         start += line.len();
     }
     found
+}
+
+/// `https://user:password@host`, and `user:password@host` without a scheme. Each word is looked at once: a document may be one
+/// single word.
+fn logins_in_words(text: &str, found: &mut Vec<Range<usize>>) {
+    let ends_word = |c: char| c.is_whitespace() || matches!(c, '"' | '\'' | ',');
+    let mut start = 0;
+    for word in text.split_inclusive(ends_word) {
+        let scheme = word.find("://").map(|at| at + "://".len());
+        let from = scheme.unwrap_or_else(|| word.len() - word.trim_start_matches(['[', '{', '(']).len());
+        let rest = &word[from..];
+        // the `@` of a digest is none
+        let login = if scheme.is_some() || holds_login(rest) { rest.rfind('@') } else { None };
+        if let Some(end) = login.filter(|end| scheme.is_some() || rest[..*end].contains(':')) {
+            found.push(start + from..start + from + end);
+        }
+        start += word.len();
+    }
 }
 
 /// Every `key = value` and `key: value` of a line whose key names a secret: what stands behind it, until the end of the line
@@ -131,6 +134,10 @@ mod tests {
                 text.char_indices().filter(|(at, _)| !hidden.iter().any(|range| range.contains(at))).map(|(_, c)| c).collect();
             assert!(!shown.contains("hunter2"), "{text:?}: {shown:?}");
             assert!(!text.contains("\nafter") || shown.contains("\nafter: 1"), "{text:?}: {shown:?}");
+        }
+        // each piece of a document that is one long word is looked at once
+        for word in ["a:@://", "a://@", "a:@", "password:", "password=", "{token: x\n", "-----BEGIN PRIVATE KEY-----"] {
+            assert!(!secrets_in(&word.repeat((1 << 20) / word.len())).is_empty(), "{word}");
         }
         assert_eq!(secrets_in("host: secret:5000\nsource: token.example.com"), []);
     }

@@ -4,6 +4,8 @@
 
 use std::borrow::Cow;
 
+use super::table;
+
 /// How a document is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Notation {
@@ -61,7 +63,13 @@ impl Notation {
             if at % 2 == 1 {
                 said.push_str(&assignments(&piece));
             } else {
-                let words = [("a list of tables", "a list of mappings"), ("a table", "a mapping"), ("takes tables", "takes mappings")];
+                let words = [
+                    ("a list of tables", "a list of mappings"),
+                    ("a table", "a mapping"),
+                    ("takes tables", "takes mappings"),
+                    ("texts or tables", "texts or mappings"),
+                    (" = [{ … }]", ""),
+                ];
                 said.push_str(&words.iter().fold(piece, |piece, (toml, yaml)| piece.replace(toml, yaml)));
             }
         }
@@ -93,7 +101,7 @@ fn headers(piece: &str, code: bool) -> String {
         out.push_str(before);
         let (open, close) = if tail.starts_with("[[") { ("[[", "]]") } else { ("[", "]") };
         let inner = tail[open.len()..].split_once(close);
-        let is_name = |name: &str| !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
+        let is_name = |name: &str| table::DOCUMENT.field(name).is_some();
         if let Some((name, after)) = inner.filter(|(name, _)| is_name(name)) {
             out.push_str(tick);
             out.push_str(name);
@@ -145,10 +153,12 @@ mod tests {
 
     #[test]
     fn messages_are_said_in_its_words() {
+        assert_eq!(Notation::Yaml.said("host [abc]:5000, [runtime]"), "host [abc]:5000, `runtime`");
         let said = |text: &'static str| Notation::Yaml.said(text).into_owned();
         assert_eq!(said("unknown key `x` in [[mirror]]"), "unknown key `x` in `mirror`");
         assert_eq!(said("put it in brackets: `ca = [\"…\"]`"), "put it in brackets: `ca: [\"…\"]`");
         assert_eq!(said("add `pem = \"\"\"-----BEGIN CERTIFICATE-----…\"\"\"`"), "add `pem: | -----BEGIN CERTIFICATE-----…`");
+        assert_eq!(said("unknown key `x` in endpoints = [{ … }]"), "unknown key `x` in endpoints");
         assert_eq!(said("host [::1]:5000 = x"), "host [::1]:5000 = x");
         assert_eq!(said("takes a list of tables, not a table"), "takes a list of mappings, not a mapping");
         assert_eq!(Notation::Toml.said("`a = 1` in [[ca]]"), "`a = 1` in [[ca]]");

@@ -14,8 +14,8 @@ use super::document::{Entry, NOTHING, Node, REPORTED, Scalar, Slip, SyntaxError,
 
 /// Levels of lists and tables: the spec has four.
 pub const DEEPEST: usize = 16;
-/// More slips of notation are not gathered: nobody reads them.
-const MOST: usize = 100;
+/// More slips of notation are not gathered: more than are told of all problems together.
+const MOST: usize = 1000;
 
 /// A list or table that is being filled.
 struct Open {
@@ -108,12 +108,14 @@ impl Builder<'_> {
             "aliases (`*name`) are not taken; write the value again".to_owned()
         } else if keyless {
             "a line without `:` stands where a key and its value belong".to_owned()
+        } else if info.contains("<document start>") {
+            "what stands here does not belong to what is above it; check the indentation".to_owned()
         } else if info.contains("recursion limit") {
             format!("more than {DEEPEST} levels of lists and mappings")
         } else if self.text[line..line + indent].contains('\t') {
             "a tab stands in the indentation; YAML indents with spaces only".to_owned()
         } else {
-            info.replace('\n', ", ").replace("<stream-start>", "the beginning").replace("<document start>", "the end of the document")
+            info.replace('\n', ", ")
         };
         SyntaxError { message, span: at..at }
     }

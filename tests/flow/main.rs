@@ -3,7 +3,7 @@
 //!
 //! | in the folder | is |
 //! |---|---|
-//! | `spec.toml` and what it references | the spec |
+//! | `spec.toml` and what it references, or `spec/` with several documents | the spec |
 //! | `before/` | the node's root; `.keep` files stand for empty folders |
 //! | `images` | one image per line, for explain; may be missing |
 //! | `image` | the root is that of an image: nothing runs there; else it is that of a running system, seen from elsewhere |
@@ -35,7 +35,7 @@ fn main() {
     let arguments = Arguments::from_args();
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/flow");
     let mut cases: Vec<PathBuf> = std::fs::read_dir(&folder).expect("fixtures/flow").map(|entry| entry.expect("entry").path()).collect();
-    cases.retain(|case| case.join("spec.toml").exists());
+    cases.retain(|case| case.join("spec.toml").exists() || case.join("spec").exists());
     cases.sort();
     assert!(!cases.is_empty(), "no cases below {}", folder.display());
     let trials = cases.into_iter().map(|case| {
@@ -70,7 +70,11 @@ fn run(case: &Path) -> Result<(), Failed> {
         let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         Ok((text, output.status.code().unwrap_or(-1)))
     };
-    let here = ["--spec", "spec.toml", "--root", "node"];
+    let several = case.join("spec").exists();
+    if several {
+        tree::copy(&case.join("spec"), &scratch.path().join("spec"))?;
+    }
+    let here = ["--spec", if several { "spec" } else { "spec.toml" }, "--root", "node"];
     let with = |words: &[&str]| -> Vec<String> { words.iter().chain(&here).chain(&flags).map(ToString::to_string).collect() };
     let with_spec = |words: &[&str]| -> Vec<String> { words.iter().chain(&here).map(ToString::to_string).collect() };
     let call = |words: Vec<String>| nodeprep(&words.iter().map(String::as_str).collect::<Vec<_>>());

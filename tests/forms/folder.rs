@@ -4,6 +4,8 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
+use nodeprep::model::digest::Digest;
+
 use crate::{MATERIAL, says};
 
 const HEAD: &str = "version = 1\nfallback = 'never'\n[[ca]]\nname = 'root'\nfile = 'root.pem'\n";
@@ -137,4 +139,35 @@ fn a_spec_for_a_newer_version_says_only_that() {
     let version = env!("CARGO_PKG_VERSION");
     assert!(shown.contains(&format!("this spec needs nodeprep >=99.4, this is {version}")), "{shown}");
     assert!(shown.contains("1 error\n") && !shown.contains("wormhole"), "{shown}");
+}
+
+#[test]
+fn digests_pin_files_on_the_node_too() {
+    let scratch = tempfile::tempdir().unwrap();
+    let folder = scratch.path();
+    let pki = folder.join("root/etc/pki");
+    fs::create_dir_all(&pki).unwrap();
+    for name in ["root.pem", "client.crt", "client.key"] {
+        fs::copy(format!("{MATERIAL}/{name}"), pki.join(name)).unwrap();
+    }
+    let digest = |name: &str| Digest::of(&fs::read(pki.join(name)).unwrap()).to_string();
+    let spec = |root: &str, key: &str| {
+        format!(
+            "version: 1\nfallback: never\nca:\n- {{name: root, file: 'node:/etc/pki/root.pem', sha256: {root}}}\n\
+             registry:\n- host: m.example.com\n  client_cert: node:/etc/pki/client.crt\n  client_key: node:/etc/pki/client.key\n  client_key_sha256: {key}\n"
+        )
+    };
+    let words = ["plan", "--spec", "-", "--root", "root", "--runtime", "podman"];
+    let (root, key, wrong) = (digest("root.pem"), digest("client.key"), "ab".repeat(32));
+    says(folder, &words, &spec(&root, &key), 4, &["/etc/containers/certs.d/m.example.com"]);
+    let shown = says(
+        folder,
+        &words,
+        &spec(&wrong, &wrong),
+        3,
+        &[&format!("node:/etc/pki/root.pem has the SHA-256 {root}, not {wrong}"), "node:/etc/pki/client.key is not the file whose SHA-256"],
+    );
+    assert!(!shown.contains(&key), "{shown}");
+    // what nobody looks at is not compared, and said
+    says(folder, &["check", "--spec", "-"], &spec(&wrong, &wrong), 0, &["note[reference-on-node]", "valid"]);
 }

@@ -35,6 +35,17 @@ fn misfits(schema: &Value, root: &Value, value: &Value, at: &str, found: &mut Ve
                     found.push(format!("{at}: type"));
                 }
             }
+            "anyOf" | "oneOf" => {
+                let choices = rule.as_array().unwrap().iter().filter(|choice| {
+                    let mut inner = Vec::new();
+                    misfits(choice, root, value, at, &mut inner);
+                    inner.is_empty()
+                });
+                let count = choices.count();
+                if count == 0 || keyword == "oneOf" && count > 1 {
+                    found.push(format!("{at}: {count} of {keyword}"));
+                }
+            }
             "enum" => {
                 if !rule.as_array().unwrap().contains(value) {
                     found.push(format!("{at}: enum"));

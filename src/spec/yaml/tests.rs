@@ -1,4 +1,4 @@
-//! YAML as the decoder sees it, beside the same document in TOML.
+//! YAML against trees, places and messages that are written out here.
 
 use std::fmt::Write as _;
 
@@ -142,6 +142,7 @@ fn what_is_not_taken_is_said_all_at_once() {
 fn syntax_errors_say_where_and_why() {
     for (text, start, message) in [
         ("a:\n\tb: 1\n", 4, "a tab stands in the indentation; YAML indents with spaces only"),
+        ("[a]\nb: 1\n", 4, "what stands here does not belong to what is above it; check the indentation"),
         ("a: *x\n", 3, "aliases (`*name`) are not taken; write the value again"),
         ("a: 1\nbé = 2\n\n", 5, "a line without `:` stands where a key and its value belong"),
         ("a: b: c\n", 4, "mapping values are not allowed in this context"),
@@ -170,6 +171,8 @@ fn depth_and_repetition_are_bounded() {
         writeln!(bomb, "{level}: &{level} [*{of}, *{of}, *{of}, *{of}, *{of}, *{of}, *{of}, *{of}]").unwrap();
     }
     let (_, slips) = parse_yaml(&bomb).unwrap();
+    assert_eq!(slips.len(), 25 + 24 * 8);
+    let (_, slips) = parse_yaml(&format!("a: &a 1\nb: [{}]\n", "*a, ".repeat(5000))).unwrap();
     assert_eq!(slips.len(), MOST);
     // one table with a great many keys
     let mut many = String::new();
