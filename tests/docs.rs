@@ -9,6 +9,7 @@ use std::process::Command;
 
 use nodeprep::report::exit::Outcome;
 use nodeprep::runtime::Runtime;
+use nodeprep::spec::domains::DENIED;
 use nodeprep::spec::load::Draft;
 use nodeprep::spec::table::{Field, Kind, TABLES, TableDef, When};
 use nodeprep::spec::{Spec, express};
@@ -118,7 +119,18 @@ fn the_spec_reference_is_made_from_the_decoder_table() {
     for table in TABLES {
         section(table, &mut text);
     }
-    text.push_str("\n## What a runtime can express\n\n");
+    text.push_str(
+        "\n## Domains that are closed\n\nUnder `unlisted = \"deny\"` containerd asks nobody but the registries that the spec names. \
+         registries.conf has no entry for everything else: it\ncloses domains, by default the ones below. `deny_domains` takes the place of \
+         this list; to add to it, repeat it with what is to be closed\nbeside. A domain covers every name below it at any depth, with \
+         ports; one with a dot also itself. What the spec names stays open.\n\n```toml\n",
+    );
+    for (number, line) in DENIED.chunks(16).enumerate() {
+        let names: Vec<String> = line.iter().map(|domain| format!("\"{domain}\"")).collect();
+        let start = if number == 0 { "deny_domains = [\n    " } else { "    " };
+        let _ = writeln!(text, "{start}{},", names.join(", "));
+    }
+    text.push_str("]\n```\n\n## What a runtime can express\n\n");
     text.push_str(&express::markdown());
     text.push_str(
         "\n*refused*: the target is left as it was, with the reason. *nearly*: applied, and said by `check`, `plan` and \

@@ -7,6 +7,7 @@ use serde::Serialize;
 use super::problems::escape;
 use super::style::Style;
 use crate::model::digest::Digest;
+use crate::model::host::{HUB, HUB_API};
 use crate::model::image::ImageRef;
 use crate::model::place::Place;
 use crate::model::resolution::{Attempt, Auth, End, FileVerdict, Resolution, Trust, Verdict};
@@ -156,7 +157,7 @@ fn facts(attempt: &AnswerAttempt) -> String {
 }
 
 fn host(attempt: &AnswerAttempt) -> Option<&str> {
-    attempt.url.split('/').nth(2)
+    attempt.url.split('/').nth(2).map(|host| if host == HUB_API { HUB } else { host })
 }
 
 fn ending(answer: &Answer, style: Style) -> String {

@@ -106,9 +106,9 @@ pub fn search(before: &Tree, places: &Places, entries: &Entries) -> Option<Probl
     let (file, theirs) = loaded
         .layers
         .iter()
+        .rev()
         .filter(|(file, _)| file.name() != DROP_IN)
-        .filter_map(|(file, conf)| Some((file, conf.search.as_ref()?)))
-        .next_back()?;
+        .find_map(|(file, conf)| Some((file, conf.search.as_ref()?)))?;
     let what = format!("names without a registry are looked for as the spec says, no longer at {} as {file} has it", theirs.join(", "));
     (theirs != ours).then(|| Problem::note("search-replaced", what, "add to `search` what is still needed").at(Place::file(file.as_str())))
 }
