@@ -13,8 +13,8 @@ use super::document::{NOTHING, Node, REPORTED, Scalar, Tree};
 use super::nearest::nearest;
 use super::notation::Notation;
 use super::problems::Problems;
+use super::secrets::secrets;
 use super::table::{self, Field, Kind, TableDef, When, Word};
-use super::text::holds_private_key;
 use crate::model::endpoint::Pull;
 use crate::spec::{Fallback, Unlisted};
 
@@ -215,21 +215,6 @@ pub fn decode(root: &Node, problems: &mut Problems<'_>) -> Raw {
 
 fn fallback(word: &str) -> Fallback {
     if word == "upstream" { Fallback::Upstream } else { Fallback::Never }
-}
-
-/// Private keys anywhere in the document.
-fn secrets(node: &Node, problems: &mut Problems<'_>) {
-    match &node.value {
-        Tree::Scalar(Scalar::Text(text)) if holds_private_key(text) => problems.error(
-            "secret-in-spec",
-            &node.span,
-            "a private key stands in the document",
-            "put it into a file of its own and name that file with `client_key`",
-        ),
-        Tree::Scalar(_) => {}
-        Tree::List(nodes) => nodes.iter().for_each(|node| secrets(node, problems)),
-        Tree::Table(entries) => entries.iter().for_each(|entry| secrets(&entry.node, problems)),
-    }
 }
 
 /// The values of a table that are of the right kind, by the order of its fields.

@@ -25,6 +25,7 @@ pub mod reference;
 pub mod requires;
 pub mod schema;
 pub mod scope;
+mod secrets;
 pub mod table;
 pub mod text;
 pub mod validate;

@@ -1,7 +1,4 @@
-//! How an intent looks once a runtime expresses it: the only place where it is bent.
-//!
-//! What lives here: what a runtime really asks where the table says "nearly". What must not: how its files are read.
-
+//! The one place where an intent is bent: how it looks once a version of a runtime expresses it.
 use std::borrow::Cow;
 
 use super::Family;
@@ -11,7 +8,8 @@ use crate::model::host::Host;
 use crate::model::image::ImageRef;
 use crate::model::resolution::{Attempt, End, Resolution, Trust};
 use crate::runtime::{Dialect, containerd};
-use crate::spec::{Spec, intent};
+use crate::spec::Spec;
+use crate::spec::intent::{intent, own_registry};
 
 /// An intent as this version of a runtime can express it: where [`ROWS`] says "approximated", what it will really ask.
 #[must_use]
@@ -39,7 +37,7 @@ pub fn adapt(spec: &Spec, resolution: Resolution, dialect: Dialect) -> Resolutio
                 && spec.mirror_of(&resolution.image).is_none()
                 && stays_open(spec, &resolution.image.host) =>
         {
-            let open = intent::own_registry(&resolution.image);
+            let open = own_registry(&resolution.image);
             Resolution { attempts: vec![open], end: End::Exhausted, ..resolution }
         }
         Family::Containers => {
@@ -71,7 +69,7 @@ pub fn full_names<'a>(spec: &'a Spec, image: &'a ImageRef) -> impl Iterator<Item
 fn searched(spec: &Spec, resolution: Resolution, dialect: Dialect) -> Resolution {
     let mut whole = Resolution { attempts: Vec::new(), end: End::Broken("there are no search registries".to_owned()), ..resolution };
     for image in full_names(spec, &whole.image) {
-        let one = adapt(spec, intent::intent(spec, &image), dialect);
+        let one = adapt(spec, intent(spec, &image), dialect);
         whole.attempts.extend(one.attempts);
         whole.end = one.end;
     }

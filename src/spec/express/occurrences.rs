@@ -1,8 +1,4 @@
-//! Where a spec meets the table.
-//!
-//! What lives here: for each subject, what of a spec is meant by it and where that is written. What must not: whether a runtime
-//! can do it (`rows`).
-
+//! Where a spec asks for something that the table speaks of.
 use std::collections::BTreeMap;
 
 use super::{Family, Row, Subject};

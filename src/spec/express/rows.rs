@@ -1,16 +1,8 @@
-//! The table itself.
-//!
-//! What lives here: constant data, each row with what shows it. What must not: anything that looks at a spec.
+//! The table itself: constant data.
 
 use super::{Family, Row, Subject, Verdict};
 use crate::model::version::Version;
 use crate::spec::Fallback;
-
-impl Row {
-    const fn shown_by(self, proof: &'static [&'static str]) -> Self {
-        Self { proof, ..self }
-    }
-}
 
 const fn yes(subject: Subject, family: Family) -> Row {
     Row { subject, fallback: None, family, verdict: Verdict::Yes, proof: &[] }
