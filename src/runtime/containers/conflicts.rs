@@ -128,7 +128,10 @@ pub(super) fn as_wanted(spec: &Spec, host: &Host, certs: &Certs) -> bool {
 
 /// What a folder gives, in words.
 fn described(certs: &Certs) -> String {
-    let cas = crate::report::explain::plural(certs.ca.len(), "CA");
+    let cas = match certs.ca.len() {
+        1 => "1 CA".to_owned(),
+        more => format!("{more} CAs"),
+    };
     if certs.client.is_some() { format!("{cas} and a client certificate") } else { cas }
 }
 
