@@ -73,7 +73,7 @@ pub fn registries(against: &mut Against, before: &Tree, after: &Tree, places: &P
         against.conflict(problem.at(invalid.at.clone()));
         return;
     }
-    let was = load(before, places).conf;
+    let was = std::cell::LazyCell::new(|| load(before, places).conf);
     let mut behind_ours = false;
     for (file, conf) in &loaded.layers {
         if file.name() == DROP_IN {
