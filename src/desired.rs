@@ -193,7 +193,8 @@ pub enum Refusal {
 }
 
 /// What is done with somebody else's configuration in the place of ours.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Foreign {
     /// The target is refused, with a list of what would be lost.
     #[default]

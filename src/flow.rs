@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::desired::{Refusal, Target, desired};
-use crate::ledger::Ledger;
+use crate::ledger::{Asked, Ledger};
 use crate::model::digest::Digest;
 use crate::model::path::NodePath;
 use crate::model::problem::{Problem, Severity};
@@ -80,6 +80,13 @@ pub fn prepare(
     foreign: Foreign,
     orphans: &[Problem],
 ) -> Planned {
+    // a run that was cut off is finished as it was begun, as long as the spec is the same
+    let spec_digest = Digest::keyed(&ledger.key, spec.digest.to_string().as_bytes());
+    let begun = ledger.open.as_ref().and_then(|open| open.asked.as_ref()).filter(|asked| asked.spec == spec_digest);
+    let foreign = match (foreign, begun) {
+        (Foreign::Refuse, Some(asked)) => asked.foreign,
+        _ => foreign,
+    };
     let mut desired = desired(spec, &snapshot.tree, found, ledger, foreign);
     for part in desired.parts.iter_mut().filter(|part| part.target == Target::Trust && !orphans.is_empty()) {
         match foreign {
@@ -99,7 +106,9 @@ pub fn prepare(
             }
         }
     }
-    plan(spec, desired, found, Now { tree: &snapshot.tree, ledger, blobs, foreign, live: snapshot.probes.live })
+    let mut planned = plan(spec, desired, found, Now { tree: &snapshot.tree, ledger, blobs, foreign, live: snapshot.probes.live });
+    planned.plan.asked = (foreign != Foreign::Refuse).then_some(Asked { spec: spec_digest, foreign });
+    planned
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use crate::desired::Target;
+use crate::desired::{Foreign, Target};
 use crate::format::{KeyEdit, KeyFormat};
 use crate::model::digest::Digest;
 use crate::model::path::NodePath;
@@ -150,6 +150,18 @@ pub struct Open {
     /// When the run began.
     #[serde(default)]
     pub began: Time,
+    /// What it was asked to do with what others have written: whoever runs the same spec again finishes that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asked: Option<Asked>,
+}
+
+/// What a run was asked to do with what others have written.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Asked {
+    /// Keyed digest of the spec's.
+    pub spec: Digest,
+    /// What.
+    pub foreign: Foreign,
 }
 
 /// Why a ledger cannot be used.

@@ -20,7 +20,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use crate::desired::Target;
-use crate::ledger::{Due, LastSpec, Owned, Prior};
+use crate::ledger::{Asked, Due, LastSpec, Owned, Prior};
 use crate::model::content::Content;
 use crate::model::digest::Digest;
 use crate::model::path::NodePath;
@@ -50,6 +50,8 @@ pub struct Plan {
     pub dirs: BTreeSet<NodePath>,
     /// What the proof of each target rests on, by the target's name.
     pub proved: BTreeMap<String, Digest>,
+    /// What the ledger says of this run until it is through.
+    pub asked: Option<Asked>,
     /// What the ledger says of the spec afterwards; `None` when nothing is owned then.
     pub spec: Option<LastSpec>,
     /// What is carried over, by the file in which it stood.

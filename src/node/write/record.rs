@@ -153,7 +153,7 @@ impl Hands<'_> {
         }
         let activations = self.plan.activate.iter().filter(|one| one.how != How::Nothing).cloned().collect();
         ahead.due.clone_from(&self.plan.due);
-        ahead.open = Some(Open { before, after, activations, began: self.when });
+        ahead.open = Some(Open { before, after, activations, began: self.when, asked: self.plan.asked.clone() });
         Ok(ahead)
     }
 

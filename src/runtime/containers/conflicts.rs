@@ -82,7 +82,7 @@ pub fn registries(
         against.conflict(problem.at(invalid.at.clone()));
         return;
     }
-    let was = load(before, places).conf;
+    let was = std::cell::LazyCell::new(|| load(before, places).conf);
     let mut behind_ours = false;
     for (file, conf) in &loaded.layers {
         if file.name() == DROP_IN {
@@ -159,7 +159,10 @@ pub(super) fn as_wanted(spec: &Spec, host: &Host, certs: &Certs) -> bool {
 
 /// What a folder gives, in words.
 fn described(certs: &Certs) -> String {
-    let cas = crate::report::explain::plural(certs.ca.len(), "CA");
+    let cas = match certs.ca.len() {
+        1 => "1 CA".to_owned(),
+        more => format!("{more} CAs"),
+    };
     if certs.client.is_some() { format!("{cas} and a client certificate") } else { cas }
 }
 

@@ -90,16 +90,18 @@ pub(super) fn below(found: &[&FoundRuntime], tree: &Tree, known: Known<'_>, entr
     let without = overlay(tree, &Part::new(Target::Containers), known.owned);
     let mut all = BTreeSet::new();
     for on in found {
+        let theirs = load(&without, &files::places(&without, on)).conf.registries.into_keys();
+        let is_below = |prefix: &String| ours.iter().any(|ours| prefix.strip_prefix(ours).is_some_and(|rest| rest.starts_with('/')));
+        let theirs: Vec<String> = theirs.filter(|prefix| is_below(prefix) && !ours.contains(prefix.as_str())).collect();
+        // ours may be long, and mostly there is nothing to ask it
+        if theirs.is_empty() || known.foreign == Foreign::Replace {
+            all.extend(theirs);
+            continue;
+        }
         let there = load(tree, &files::places(tree, on)).layers;
         let there = there.into_iter().filter(|(file, _)| file.name() == DROP_IN && known.owned.contains_key(file));
         let said_before: BTreeSet<String> = there.flat_map(|(_, conf)| conf.registries.into_keys()).collect();
-        for prefix in load(&without, &files::places(&without, on)).conf.registries.into_keys() {
-            let is_below = ours.iter().any(|ours| prefix.strip_prefix(ours).is_some_and(|rest| rest.starts_with('/')));
-            let settled = known.foreign == Foreign::Replace || said_before.contains(&prefix);
-            if is_below && settled && !ours.contains(prefix.as_str()) {
-                all.insert(prefix);
-            }
-        }
+        all.extend(theirs.into_iter().filter(|prefix| said_before.contains(prefix)));
     }
     let parts = |prefix: &String| {
         let (host, path) = prefix.split_once('/')?;

@@ -101,11 +101,14 @@ fn containers(spec: &Spec, found: &[&FoundRuntime], tree: &Tree, known: Known<'_
     give_way::stay_gone(&mut part, owned, &entries);
     let mut after = overlay(tree, &part, owned);
     for (on, places) in found.iter().zip(&places) {
+        let wanted = part.wants.len();
         give_way::certs(&mut part, spec, tree, &after, on, &entries.reached, known);
         if known.foreign != Foreign::Refuse {
             give_way::behind(&mut part, &after, places, &entries);
         }
-        after = overlay(tree, &part, owned);
+        if part.wants.len() != wanted {
+            after = overlay(tree, &part, owned);
+        }
     }
     for (on, places) in found.iter().zip(&places) {
         part.notes.extend(conflicts::search(tree, places, &entries).filter(|note| !part.notes.contains(note)));
