@@ -15,6 +15,7 @@ mod files;
 pub mod lock;
 pub mod material;
 mod meta;
+pub mod net;
 pub mod probe;
 pub mod read;
 pub mod root;

@@ -7,6 +7,7 @@
 pub mod containerd;
 pub mod containers;
 pub mod facts;
+pub mod golang;
 pub mod unit;
 
 use serde::Serialize;

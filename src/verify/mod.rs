@@ -3,6 +3,9 @@
 //! What lives here: what is looked at ([`images`]) and what each finding is called ([`checks`]). What must not: effects,
 //! knowledge of a runtime or a file format: the views answer.
 
+pub mod believe;
+pub mod probe;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
