@@ -39,7 +39,7 @@ enum Command {
     Apply(apply::Apply),
     /// Show what each runtime asks for an image, in order.
     Explain(explain::Explain),
-    /// Check what is on the node: leaks, files that are ignored, hidden or broken.
+    /// Check what is on the node, and that its endpoints answer as each daemon asks them.
     Verify(verify::VerifyArgs),
     /// Give back what was there before nodeprep.
     Revert(revert::Revert),

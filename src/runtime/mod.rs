@@ -210,6 +210,15 @@ impl View {
         }
     }
 
+    /// Whether a login for `host` gets to where the registry's tokens are issued, when it is there that it is wanted.
+    #[must_use]
+    pub fn reaches_tokens(&self, host: &crate::model::host::Host) -> bool {
+        match self {
+            Self::Containerd(view) => view.reaches_tokens(host),
+            Self::Containers(_) => true,
+        }
+    }
+
     /// What the runtime asks for `image`, in order.
     #[must_use]
     pub fn resolve(&self, image: &ImageRef) -> Resolution {

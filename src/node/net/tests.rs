@@ -1,3 +1,5 @@
+//! Probes against servers made on the spot.
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Barrier, Mutex};
