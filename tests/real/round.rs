@@ -28,12 +28,17 @@ const TRIES: usize = 6;
 /// nodeprep under test; another build of it can be named instead (a release, a static one).
 pub const OTHER_BINARY: &str = "NODEPREP_REAL_BINARY";
 
-pub fn run(folder: &Path, programs: &Programs) -> Result<()> {
+/// Ends the process when the deadline has passed.
+pub fn end_in_time() {
     std::thread::spawn(|| {
         std::thread::sleep(DEADLINE);
         eprintln!("the case did not end within {DEADLINE:?}");
         std::process::exit(1);
     });
+}
+
+pub fn run(folder: &Path, programs: &Programs) -> Result<()> {
+    end_in_time();
     let mut case = case::load(folder)?;
     let scratch = Scratch::open(&Path::new(env!("CARGO_TARGET_TMPDIR")).join("real").join(crate::scratch_name(folder, programs)));
     let layout = scratch.folder.join("image");
