@@ -10,8 +10,9 @@ use crate::model::problem::{Problem, Severity};
 use crate::model::snapshot::{Probes, Snapshot};
 use crate::model::tree::Tree;
 use crate::plan::build::{Foreign, Now};
-use crate::plan::whole::{Planned, plan};
-use crate::runtime::{FoundRuntime, Presence, Runtime, Wish, facts};
+use crate::plan::whole::{Planned, plan, readers};
+use crate::runtime::containerd::tokens::{self, Answers};
+use crate::runtime::{Dialect, FoundRuntime, Presence, Runtime, Wish, facts};
 use crate::spec::Spec;
 
 /// Where nodeprep keeps its own state on the node.
@@ -61,7 +62,8 @@ pub fn configured(found: Vec<FoundRuntime>, spec: &Spec, named: &[Runtime]) -> V
     found.into_iter().filter(|found| found.presence == Presence::There || is_named(found.runtime)).collect()
 }
 
-/// From what was read to the plan. `orphans`: what a refresh of the trust store would lose, where that was looked at.
+/// From what was read to the plan. `orphans`: what a refresh of the trust store would lose, where that was looked at. `answers`:
+/// which logins registries want, where they were asked.
 #[must_use]
 pub fn prepare(
     spec: &Spec,
@@ -71,8 +73,14 @@ pub fn prepare(
     blobs: &BTreeMap<Digest, Vec<u8>>,
     foreign: Foreign,
     orphans: &[Problem],
+    answers: &Answers,
 ) -> Planned {
     let mut desired = desired(spec, &snapshot.tree, found, ledger);
+    for part in &mut desired.parts {
+        let Some(on) = readers(&part.target, found).into_iter().find(|on| on.runtime == Runtime::Containerd) else { continue };
+        let dialects: Vec<_> = on.dialects(&snapshot.tree).into_iter().filter_map(Dialect::containerd).collect();
+        *part = tokens::judge(part.clone(), spec, on, &snapshot.tree, &dialects, answers);
+    }
     for part in desired.parts.iter_mut().filter(|part| part.target == Target::Trust && !orphans.is_empty()) {
         match foreign {
             Foreign::Refuse => *part = part.clone().refuse(Refusal::Conflict(orphans.to_vec())),

@@ -69,7 +69,7 @@ impl Explain {
             problems.extend(said);
             let mut session = Session::open(root, &self.choices.runtimes)?;
             session.configure(&spec, &self.choices);
-            let planned = session.plan(&spec, &self.choices);
+            let planned = session.plan(&spec, &self.choices, &crate::runtime::containerd::tokens::Answers::default());
             problems.extend(planned.parts.iter().filter_map(|part| part.refused.as_ref()).flat_map(crate::plan::whole::problems));
             let tree = overlay_plan(&session.snapshot.tree, &planned.plan);
             (session, tree)

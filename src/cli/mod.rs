@@ -84,6 +84,22 @@ struct PlanChoices {
     runtimes: Vec<crate::runtime::Runtime>,
 }
 
+/// What is tried before the first byte.
+#[derive(Debug, Args)]
+struct ProbeArgs {
+    /// Whether registries whose login an old containerd might lose are asked which login they want: an answer is required, its
+    /// lack is a warning, or nobody is asked [default: warn on the running system, else off].
+    #[arg(long, value_enum, env = "NODEPREP_PROBE", value_name = "WHAT")]
+    probe: Option<Probe>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Probe {
+    Require,
+    Warn,
+    Off,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Colour {
     Auto,

@@ -3,7 +3,7 @@
 use clap::Args;
 
 use super::session::{Session, Stopped, secrets, spec};
-use super::{Ended, Output, OutputArgs, PlanChoices, RootArgs, SpecArgs, only_problems};
+use super::{Ended, Output, OutputArgs, PlanChoices, ProbeArgs, RootArgs, SpecArgs, only_problems};
 use crate::desired::Refusal;
 use crate::model::problem::Problem;
 use crate::plan::whole::Planned;
@@ -22,6 +22,8 @@ pub(super) struct PlanArgs {
     root: RootArgs,
     #[command(flatten)]
     choices: PlanChoices,
+    #[command(flatten)]
+    probe: ProbeArgs,
     #[command(flatten)]
     output: OutputArgs,
     /// End with exit code 10 when there are changes to make.
@@ -47,7 +49,7 @@ impl PlanArgs {
         let (spec, problems) = spec(&self.spec, Some(&root))?;
         let mut session = Session::open(root, &self.choices.runtimes)?;
         session.configure(&spec, &self.choices);
-        let planned = session.plan(&spec, &self.choices);
+        let planned = session.plan(&spec, &self.choices, &session.answers(&spec, self.probe.probe));
         let outcome = match refused(&planned) {
             Some(outcome) => outcome,
             None if self.exit_code && !planned.is_empty() => Outcome::Pending,

@@ -8,12 +8,12 @@ use clap::Args;
 use super::session::{Session, Stopped, spec};
 use super::{Ended, Output, OutputArgs, PlanChoices, RootArgs, SpecArgs, only_problems};
 use crate::model::image::ImageRef;
-use crate::node::{net, read};
+use crate::node::net;
 use crate::report::exit::Outcome;
 use crate::report::style::Style;
 use crate::report::verify::text;
 use crate::report::{Report, problems};
-use crate::runtime::golang;
+use crate::runtime::containerd::tokens::Answers;
 use crate::spec::Spec;
 use crate::verify::{Check, checks, online};
 
@@ -79,7 +79,7 @@ impl VerifyArgs {
     fn online(&self, session: &Session, spec: Option<&Spec>) -> Vec<Check> {
         let mut checks = Vec::new();
         if let Some(spec) = spec {
-            checks.extend(online::as_planned(&session.plan(spec, &self.choices)));
+            checks.extend(online::as_planned(&session.plan(spec, &self.choices, &Answers::default())));
             checks.extend(online::anchors(spec, &session.snapshot.tree));
         }
         let endpoints = endpoints(session, spec, &self.manifest);
@@ -91,12 +91,8 @@ impl VerifyArgs {
 }
 
 /// What is tried, with the trust stores that the daemons would read.
-pub(super) fn endpoints(session: &Session, spec: Option<&Spec>, asked: &[ImageRef]) -> Vec<online::Endpoint> {
-    let found = &session.found;
-    let wishes = || found.iter().flat_map(|reader| golang::root_wishes(&reader.env)).collect::<Vec<_>>();
-    let bundles = found.iter().flat_map(|reader| golang::root_files(&reader.env)).collect();
-    let roots = read::read_within(&session.root, &read::Limits { bundles, ..read::Limits::default() }, |_| wishes());
-    online::endpoints(spec, &session.snapshot.tree, &roots, found, asked)
+fn endpoints(session: &Session, spec: Option<&Spec>, asked: &[ImageRef]) -> Vec<online::Endpoint> {
+    online::endpoints(spec, &session.snapshot.tree, &session.trust_stores(), &session.found, asked)
 }
 
 fn image(text: &str) -> Result<ImageRef, String> {

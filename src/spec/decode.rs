@@ -75,6 +75,8 @@ pub struct RawRegistry {
     pub client_key: Option<At<String>>,
     /// `credentials`.
     pub credentials: Option<At<String>>,
+    /// `credentials_by`.
+    pub credentials_by: Option<At<String>>,
     /// `insecure`.
     pub insecure: Option<At<bool>>,
     /// `allow_plaintext_credentials`.
@@ -126,6 +128,7 @@ pub fn decode(root: &Node, problems: &mut Problems<'_>) -> Raw {
             client_cert: row.text("client_cert"),
             client_key: row.text("client_key"),
             credentials: row.text("credentials"),
+            credentials_by: row.text("credentials_by"),
             insecure: row.flag("insecure"),
             allow_plaintext_credentials: row.flag("allow_plaintext_credentials").is_some_and(|flag| flag.value),
         });

@@ -231,6 +231,18 @@ pub const REGISTRY: TableDef = TableDef {
         key("credentials", Kind::Text, "credentials = \"pull-secret.json\"", "A dockerconfigjson file, as in an imagePullSecret.")
             .elsewhere(&["auth_file", "authfile", "pull_secret", "pullsecret", "login", "username", "user"]),
         key(
+            "credentials_by",
+            Kind::Word(&[
+                word(
+                    "header",
+                    "a header of hosts.toml: seen at the next pull, but before containerd 2.1 not sent to where tokens are issued",
+                ),
+                word("config", "on containerd before 2.1, config.toml: also for registries that want tokens, but only after a restart"),
+            ]),
+            "credentials_by = \"config\"",
+            "How containerd is told `credentials` (default \"header\").",
+        ),
+        key(
             "insecure",
             Kind::Flag,
             "insecure = true",

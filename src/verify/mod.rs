@@ -7,6 +7,7 @@
 pub mod believe;
 pub mod online;
 pub mod probe;
+pub mod tokens;
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,9 +1,10 @@
 //! What a node's containerd should hold for a spec: registry folders, certificate files, two keys of config.toml.
 //!
 //! What lives here: which folders ([`want`](fn@want)), the certificate files that they name (`pki`), the keys of config.toml
-//! (`config`). What must not: reading configuration, judging foreign files (that is the plan's).
+//! (`config`, `logins`). What must not: reading configuration, judging foreign files (that is the plan's).
 
 mod config;
+mod logins;
 mod pki;
 
 use std::collections::BTreeMap;
@@ -23,7 +24,7 @@ use crate::model::secret::Secret;
 use crate::model::tree::{Found, Tree};
 use crate::runtime::FoundRuntime;
 use crate::spec::adopt::{ALL, Adopted};
-use crate::spec::{Access, Fallback, Mirror, Rest, Spec, Unlisted};
+use crate::spec::{Access, Fallback, LoginBy, Mirror, Rest, Spec, Unlisted};
 
 /// Where registry folders go when nothing says otherwise.
 pub(super) const DEFAULT_ROOT: &str = "/etc/containerd/certs.d";
@@ -235,7 +236,7 @@ impl OwnedHost<'_> {
             ca: self.ca.as_ref(),
             client: self.client.as_ref().map(|(cert, key)| (cert, key)),
             skip_verify: self.access.insecure,
-            login: self.access.login.as_ref().map(|login| &login.basic),
+            login: self.access.login.as_ref().filter(|login| login.by == LoginBy::Header).map(|login| &login.basic),
         }
     }
 }
