@@ -9,7 +9,7 @@ use std::fmt::Write as _;
 
 use super::domains::{denied, loses_to_its_domain};
 use super::validate::canonical;
-use super::{Fallback, Spec, Unlisted};
+use super::{Fallback, LoginBy, Spec, Unlisted};
 use crate::model::endpoint::Scheme;
 use crate::model::host::Host;
 use crate::model::place::Place;
@@ -297,7 +297,7 @@ fn occurrences(spec: &Spec, subject: Subject) -> Vec<(String, Option<Place>)> {
         Subject::ClosedEndpoint => closed_endpoints(spec),
         Subject::PlainHttp => access(|access| access.scheme == Scheme::Http, "plain HTTP for"),
         Subject::Unverified => access(|access| access.scheme == Scheme::Https && access.insecure, "`insecure` for"),
-        Subject::Credentials => access(|access| access.login.is_some(), "credentials for"),
+        Subject::Credentials => access(|access| access.login.as_ref().is_some_and(|login| login.by == LoginBy::Header), "credentials for"),
         Subject::Deny => {
             let denied = (spec.unlisted == Unlisted::Deny).then(|| ("unlisted = \"deny\"".to_owned(), None));
             denied.into_iter().collect()

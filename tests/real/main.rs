@@ -22,6 +22,7 @@ mod tree;
 mod upstream;
 mod vector;
 mod vector_containers;
+mod verified;
 mod world;
 
 use std::path::{Path, PathBuf};

@@ -122,6 +122,15 @@ pub(super) fn prepare(
     let (after, more) = set(&after, &settings).map_err(unusable)?;
     edits.extend(more.into_iter().map(|edit| crate::format::KeyEdit { secret: true, ..edit }));
     prove(tree, found, dialects, &after, &root, pause)?;
+    if let Found::File(_, meta) = tree.find(&found.config)
+        && !logins.is_empty()
+        && edits.is_empty()
+        && meta.mode & 0o077 != 0
+    {
+        let what = format!("{} holds a login, and others than root may read it (mode {:04o})", found.config, meta.mode);
+        let help = format!("run `chmod 0600 {}`", found.config);
+        part.notes.push(Problem::warning("login-readable", what, help).at(Place::file(found.config.as_str())));
+    }
     let why = if edits.is_empty() { "as it should be".to_owned() } else { join(&edits) };
     let stage = found.config.parent().unwrap_or_else(NodePath::root).join(STAGE);
     let mut wanted = vec![words(&["version"]), words(&config_path_key(version))];
