@@ -62,8 +62,16 @@ pub fn configured(found: Vec<FoundRuntime>, spec: &Spec, named: &[Runtime]) -> V
     found.into_iter().filter(|found| found.presence == Presence::There || is_named(found.runtime)).collect()
 }
 
-/// From what was read to the plan. `orphans`: what a refresh of the trust store would lose, where that was looked at. `answers`:
-/// which logins registries want, where they were asked.
+/// What was looked at apart from the snapshot.
+#[derive(Clone, Copy, Debug)]
+pub struct Findings<'a> {
+    /// What a refresh of the trust store would lose, where that was looked at.
+    pub orphans: &'a [Problem],
+    /// Which logins registries want, where they were asked.
+    pub answers: &'a Answers,
+}
+
+/// From what was read to the plan.
 #[must_use]
 pub fn prepare(
     spec: &Spec,
@@ -72,9 +80,9 @@ pub fn prepare(
     ledger: &Ledger,
     blobs: &BTreeMap<Digest, Vec<u8>>,
     foreign: Foreign,
-    orphans: &[Problem],
-    answers: &Answers,
+    findings: Findings<'_>,
 ) -> Planned {
+    let Findings { orphans, answers } = findings;
     let mut desired = desired(spec, &snapshot.tree, found, ledger);
     for part in &mut desired.parts {
         let Some(on) = readers(&part.target, found).into_iter().find(|on| on.runtime == Runtime::Containerd) else { continue };

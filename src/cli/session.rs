@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{ForeignChoice, PlanChoices, Probe, RootArgs, SpecArgs};
-use crate::flow::{self, STATE, wishes};
+use crate::flow::{self, Findings, STATE, wishes};
 use crate::ledger::Ledger;
 use crate::model::digest::Digest;
 use crate::model::path::NodePath;
@@ -162,7 +162,7 @@ impl Session {
             ForeignChoice::Replace => Foreign::Replace,
         };
         let prepare =
-            |orphans: &[Problem]| flow::prepare(spec, &self.snapshot, &self.found, &self.ledger, &self.blobs, foreign, orphans, answers);
+            |orphans: &[Problem]| flow::prepare(spec, &self.snapshot, &self.found, &self.ledger, &self.blobs, foreign, Findings { orphans, answers });
         let planned = prepare(&[]);
         let orphans = self.orphans(&planned, Some(spec));
         if orphans.is_empty() { planned } else { prepare(&orphans) }

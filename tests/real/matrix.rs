@@ -150,7 +150,7 @@ fn rows() -> Result<Vec<Row>> {
             |host| {
                 make(None, "own", &[host], |params| {
                     if flag {
-                        ca(params)
+                        ca(params);
                     }
                 })
             },
@@ -165,7 +165,7 @@ fn rows() -> Result<Vec<Row>> {
             |host| {
                 make(None, "own", &[host], |params| {
                     if flag {
-                        ca(params)
+                        ca(params);
                     }
                 })
             },

@@ -139,9 +139,9 @@ pub(super) fn prepare(
     let taken = known.config.into_iter().flat_map(|owned| &owned.keys).chain(&edits).filter(|edit| edit.to.is_none());
     wanted.extend(taken.map(|edit| edit.key.clone()).collect::<Vec<_>>());
     wanted.extend(settings.iter().flat_map(|setting| super::logins::keys(&setting.key)));
-    let mode = if logins.is_empty() { 0o644 } else { 0o600 };
+    let permissions = if logins.is_empty() { 0o644 } else { 0o600 };
     let content = Content::secret(after, super::logins::secrets(&logins));
-    let keys = Keys { format: KeyFormat::Toml, wanted, edits, content, mode, stage, why };
+    let keys = Keys { format: KeyFormat::Toml, wanted, edits, content, mode: permissions, stage, why };
     part.wants.insert(found.config.clone(), Want::Keys(keys));
     Ok(Some(Prepared { root, whole }))
 }
