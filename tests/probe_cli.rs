@@ -182,6 +182,25 @@ fn verify_says_that_the_login_gets_lost() {
 }
 
 #[test]
+fn a_closed_source_without_an_endpoint_that_answers_is_not_begun() {
+    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let (registry, other) = (registry(), self::registry());
+    for (host, ca, why) in [(&free, &registry.ca, "connection refused"), (&registry.host, &other.ca, "unknown authority")] {
+        let node = Node::new(host, ca, "credentials_by = \"config\"");
+        for words in ["plan --probe require", "apply --probe require"] {
+            let (code, said) = node.run(words);
+            assert!(code == 8 && said.contains("error[endpoint-unready]") && said.contains(why), "{words}: {code} {said}");
+        }
+        assert!(!node.has("root/etc/containerd/certs.d") && !node.has("root/var/lib/nodeprep/ledger.json"));
+        let (code, said) = node.run("apply --probe warn");
+        assert!(code == 0 && said.contains("warning[endpoint-unready]") && said.contains(why), "{code} {said}");
+        // what is there already is not tried again
+        let (code, said) = node.run("apply --probe require");
+        assert!(code == 0 && !said.contains("endpoint-unready"), "{code} {said}");
+    }
+}
+
+#[test]
 fn verify_names_the_ca_that_is_missing() {
     let (other, registry) = (registry(), self::registry());
     let node = Node::new(&registry.host, &other.ca, "credentials_by = \"config\"");

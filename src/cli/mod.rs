@@ -87,8 +87,9 @@ struct PlanChoices {
 /// What is tried before the first byte.
 #[derive(Debug, Args)]
 struct ProbeArgs {
-    /// Whether registries whose login an old containerd might lose are asked which login they want: an answer is required, its
-    /// lack is a warning, or nobody is asked [default: warn on the running system, else off].
+    /// Whether endpoints that are new on the node are tried first: a closed source none of whose endpoints answers ends the run
+    /// (exit code 8), is a warning, or nothing is tried. The same holds for asking registries which login they want
+    /// [default: warn on the running system, else off].
     #[arg(long, value_enum, env = "NODEPREP_PROBE", value_name = "WHAT")]
     probe: Option<Probe>,
 }

@@ -15,7 +15,7 @@ use crate::node::material::{document, materials};
 use crate::node::root::Root;
 use crate::node::{Snapshot, blobs, net, probe, read};
 use crate::plan::activation::cut_off;
-use crate::plan::build::Foreign;
+use crate::plan::build::{Foreign, overlay_plan};
 use crate::plan::whole::Planned;
 use crate::report::exit::Outcome;
 use crate::runtime::containerd::tokens::Answers;
@@ -23,7 +23,7 @@ use crate::runtime::{FoundRuntime, Runtime, Wish, facts, golang};
 use crate::spec::Spec;
 use crate::spec::load::{Closed, Draft};
 use crate::trust::backing;
-use crate::verify::tokens;
+use crate::verify::{gate, online, tokens};
 
 /// Why a subcommand ends before it has begun: problems to show, and the outcome.
 pub(super) struct Stopped {
@@ -161,8 +161,9 @@ impl Session {
             ForeignChoice::Refuse => Foreign::Refuse,
             ForeignChoice::Replace => Foreign::Replace,
         };
-        let prepare =
-            |orphans: &[Problem]| flow::prepare(spec, &self.snapshot, &self.found, &self.ledger, &self.blobs, foreign, Findings { orphans, answers });
+        let prepare = |orphans: &[Problem]| {
+            flow::prepare(spec, &self.snapshot, &self.found, &self.ledger, &self.blobs, foreign, Findings { orphans, answers })
+        };
         let planned = prepare(&[]);
         let orphans = self.orphans(&planned, Some(spec));
         if orphans.is_empty() { planned } else { prepare(&orphans) }
@@ -176,13 +177,25 @@ impl Session {
             _ => None,
         };
         let mut answers = Answers { unasked, required: probe == Some(Probe::Require), ..Answers::default() };
-        if unasked.is_none() {
+        if unasked.is_none() && tokens::is_needed(spec, &self.snapshot.tree, &self.found) {
             let targets = tokens::targets(spec, &self.snapshot.tree, &self.trust_stores(), &self.found);
             let asked: Vec<_> = targets.values().cloned().collect();
             let seen = net::probe(&asked, PATIENCE);
             answers.of = targets.into_keys().zip(seen.iter().map(tokens::answer)).collect();
         }
         answers
+    }
+
+    /// What would not work under `planned`, by trying the endpoints that are new; errors only with `--probe=require`.
+    pub(super) fn unready(&self, spec: &Spec, planned: &Planned, probe: Option<Probe>) -> Vec<Problem> {
+        if probe == Some(Probe::Off) || probe.is_none() && !self.root.is_live() || planned.is_empty() {
+            return Vec::new();
+        }
+        let stores = self.trust_stores();
+        let of = |tree: &Tree| online::endpoints(Some(spec), tree, &stores, &self.found, &[]);
+        let endpoints = gate::new(&of(&self.snapshot.tree), of(&overlay_plan(&self.snapshot.tree, &planned.plan)));
+        let ways: Vec<_> = endpoints.iter().flat_map(|endpoint| endpoint.ways.iter().cloned()).collect();
+        gate::unready(spec, &endpoints, &net::probe(&ways, PATIENCE), probe == Some(Probe::Require))
     }
 
     /// What Go programs with the environments of the runtimes here would trust.

@@ -5,6 +5,7 @@
 //! file format: the views answer.
 
 pub mod believe;
+pub mod gate;
 pub mod online;
 pub mod probe;
 pub mod tokens;

@@ -26,6 +26,7 @@ pub struct Endpoint {
     pub readers: BTreeSet<Runtime>,
     /// Of those, a containerd that would not send its login to a token endpoint.
     loses_login: bool,
+    key: Key,
 }
 
 /// Which trust store a daemon has, by its environment.
@@ -68,10 +69,11 @@ pub fn endpoints(spec: Option<&Spec>, tree: &Tree, roots: &Tree, found: &[FoundR
                     store(&reader.env),
                     lost,
                 );
-                let endpoint = endpoints.entry(key).or_insert_with(|| Endpoint {
+                let endpoint = endpoints.entry(key.clone()).or_insert_with(|| Endpoint {
                     ways: ways.iter().map(|way| material.target(way, &reader.env)).collect(),
                     readers: BTreeSet::new(),
                     loses_login: lost,
+                    key,
                 });
                 endpoint.readers.insert(reader.runtime);
                 for (way, target) in ways.iter().zip(&mut endpoint.ways).filter(|_| wanted) {
@@ -212,6 +214,18 @@ pub fn of_endpoints(endpoints: &[Endpoint], seen: &[Seen]) -> Vec<Check> {
 }
 
 impl Endpoint {
+    /// The host.
+    #[must_use]
+    pub fn host(&self) -> &crate::model::host::Host {
+        &self.key.1
+    }
+
+    /// Whether it is the same endpoint, reached in the same way.
+    #[must_use]
+    pub fn is_reached_like(&self, other: &Self) -> bool {
+        self.key == other.key && self.readers.is_superset(&other.readers)
+    }
+
     /// What keeps it from being reached; what is said of single manifests is told with them.
     fn trouble(&self, seen: &Seen) -> Option<(Stage, Trouble)> {
         let own = seen.troubles.iter().filter(|(stage, _)| *stage != Stage::Manifest);

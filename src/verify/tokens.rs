@@ -13,6 +13,13 @@ use crate::runtime::containerd::tokens::concerned;
 use crate::runtime::{Dialect, FoundRuntime, golang};
 use crate::spec::{Scope, Spec};
 
+/// Whether anybody has to be asked at all.
+#[must_use]
+pub fn is_needed(spec: &Spec, tree: &Tree, found: &[FoundRuntime]) -> bool {
+    let of = |on: &FoundRuntime| on.dialects(tree).into_iter().filter_map(Dialect::containerd).collect::<Vec<_>>();
+    found.iter().map(of).any(|dialects| !dialects.is_empty() && !concerned(spec, &dialects).is_empty())
+}
+
 /// The hosts that have to be asked, as `found` would reach them once the spec is carried out; no login goes along. `roots`: a
 /// tree that holds what [`golang::root_wishes`] asks for.
 #[must_use]

@@ -110,8 +110,7 @@ fn resolve_equals_intent_or_the_table_says_why() {
         let snapshot = snapshot(scratch.path());
         let found = flow::configured(facts::found(&snapshot.tree, &snapshot.probes), &spec, &[]);
         prop_assert_eq!(found.iter().map(|found| found.runtime).collect::<Vec<_>>(), vec![Runtime::Containerd, Runtime::Podman]);
-        let planned =
-            flow::prepare(&spec, &snapshot, &found, &Ledger::new([7; 32]), &BTreeMap::new(), Foreign::Refuse, nothing());
+        let planned = flow::prepare(&spec, &snapshot, &found, &Ledger::new([7; 32]), &BTreeMap::new(), Foreign::Refuse, nothing());
         let mut all = true;
         for part in &planned.parts {
             let readers = readers(&part.part.target, &found);
@@ -183,8 +182,7 @@ fn proof_is_remembered(root: &Path, draft: &Draft) -> Result<(), TestCaseError> 
     let limits = read::Limits { bundles: flow::large_files(), ..read::Limits::default() };
     let tree = read::read_within(&node, &limits, |tree| flow::wishes(tree, &probes, &ledger, &[]));
     let found = flow::configured(facts::found(&tree, &probes), &spec, &[]);
-    let planned =
-        flow::prepare(&spec, &Snapshot { tree, probes }, &found, &ledger, &BTreeMap::new(), Foreign::Refuse, nothing());
+    let planned = flow::prepare(&spec, &Snapshot { tree, probes }, &found, &ledger, &BTreeMap::new(), Foreign::Refuse, nothing());
     prop_assert!(!ledger.proved.is_empty());
     prop_assert_eq!(&planned.plan.proved, &ledger.proved);
     Ok(())
