@@ -102,6 +102,14 @@ impl Node {
         node
     }
 
+    /// The unit of containerd with this environment.
+    fn with_environment(self, assignment: &str) -> Self {
+        let unit = self.path("root/etc/systemd/system/containerd.service");
+        std::fs::create_dir_all(unit.parent().unwrap()).unwrap();
+        std::fs::write(unit, format!("[Service]\nEnvironment=\"{assignment}\"\nExecStart=/usr/bin/containerd\n")).unwrap();
+        self
+    }
+
     fn path(&self, path: &str) -> std::path::PathBuf {
         self.folder.path().join(path)
     }
@@ -208,4 +216,34 @@ fn verify_names_the_ca_that_is_missing() {
     let (code, said) = node.run("verify");
     assert!(code == 8 && said.contains("tls: x509: certificate signed by unknown authority") && said.contains("[[ca]]"), "{code} {said}");
     assert!(registry.heads.lock().unwrap().is_empty());
+}
+
+/// What the daemon has in its environment counts, not what we have.
+#[test]
+fn the_daemon_s_own_trust_store_and_proxy() {
+    let (other, registry) = (registry(), self::registry());
+    let node = Node::new(&registry.host, &other.ca, "credentials_by = \"config\"").with_environment("SSL_CERT_FILE=/etc/own.pem");
+    std::fs::write(node.path("root/etc/own.pem"), &registry.ca).unwrap();
+    assert_eq!(node.run("apply --probe require").0, 0);
+    let (code, said) = node.run("verify");
+    assert!(code == 0, "{code} {said}");
+
+    let proxy = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = proxy.local_addr().unwrap();
+    let asked = std::thread::spawn(move || {
+        let (stream, _) = proxy.accept().unwrap();
+        let mut reader = BufReader::new(stream);
+        let mut head = String::new();
+        while !head.ends_with("\r\n\r\n") && reader.read_line(&mut head).unwrap() > 0 {}
+        reader.get_mut().write_all(b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n").unwrap();
+        head
+    });
+    let node = Node::new("registry.nodeprep-test.example:5000", &other.ca, "credentials_by = \"config\"")
+        .with_environment(&format!("HTTPS_PROXY=http://me:{PASSWORD}@{address}"));
+    assert_eq!(node.run("apply --probe off").0, 0);
+    let (code, said) = node.run("verify --output json");
+    assert!(code == 8 && said.contains("the proxy answers 407") && said.contains("NO_PROXY"), "{code} {said}");
+    let head = asked.join().unwrap();
+    assert!(head.starts_with("CONNECT registry.nodeprep-test.example:5000 ") && head.contains("Proxy-Authorization: Basic "), "{head}");
+    assert!(!head.contains(CODED));
 }

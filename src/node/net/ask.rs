@@ -141,7 +141,7 @@ impl Probe<'_> {
     /// A token for pulling from `repo`; with a login only from the registry's own host.
     fn token(&self, realm: &str, service: Option<&str>, repo: Option<&str>, login: Option<&Secret>) -> Result<Secret, Trouble> {
         let elsewhere = || Trouble::LoginKept(format!("tokens are issued by {}", realm.split('?').next().unwrap_or_default()));
-        let (scheme, rest) = match realm.split_once("://") {
+        let (scheme, rest) = match realm.split_once("://").filter(|(_, rest)| rest.bytes().all(|byte| byte.is_ascii_graphic())) {
             Some(("https", rest)) => (Scheme::Https, rest),
             Some(("http", rest)) => (Scheme::Http, rest),
             _ => return Err(elsewhere()),

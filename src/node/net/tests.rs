@@ -180,7 +180,12 @@ fn tokens_are_fetched_from_the_registry_s_own_host_only() {
     assert_eq!(one(target.clone()).troubles, []);
     assert!(lines(&arrived).contains(&"GET /token?service=s%201&scope=repository:a/b:pull HTTP/1.1".to_owned()));
     // elsewhere, and over plain HTTP: kept
-    for other in [format!("https://{thief}/token"), format!("http://{host}/token"), format!("https://{host}@{thief}/token")] {
+    for other in [
+        format!("https://{thief}/token"),
+        format!("http://{host}/token"),
+        format!("https://{host}@{thief}/token"),
+        format!("https://{host}/token x"),
+    ] {
         realm.lock().unwrap().clone_from(&other);
         let seen = one(target.clone());
         assert!(matches!(seen.worst(), Some((_, Trouble::LoginKept(_)))), "{other}: {seen:?}");
