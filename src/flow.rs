@@ -10,8 +10,9 @@ use crate::model::problem::{Problem, Severity};
 use crate::model::snapshot::{Probes, Snapshot};
 use crate::model::tree::{Entry, Meta, Tree};
 use crate::plan::build::{Foreign, Now};
-use crate::plan::whole::{Planned, plan};
-use crate::runtime::{FoundRuntime, Presence, Runtime, Wish, facts};
+use crate::plan::whole::{Planned, plan, readers};
+use crate::runtime::containerd::tokens::{self, Answers};
+use crate::runtime::{Dialect, FoundRuntime, Presence, Runtime, Wish, facts};
 use crate::spec::Spec;
 
 /// Where nodeprep keeps its own state on the node.
@@ -69,7 +70,16 @@ pub fn bare() -> Snapshot {
     Snapshot { tree, probes: Probes::default() }
 }
 
-/// From what was read to the plan. `orphans`: what a refresh of the trust store would lose, where that was looked at.
+/// What was looked at apart from the snapshot.
+#[derive(Clone, Copy, Debug)]
+pub struct Findings<'a> {
+    /// What a refresh of the trust store would lose, where that was looked at.
+    pub orphans: &'a [Problem],
+    /// Which logins registries want, where they were asked.
+    pub answers: &'a Answers,
+}
+
+/// From what was read to the plan.
 #[must_use]
 pub fn prepare(
     spec: &Spec,
@@ -78,8 +88,9 @@ pub fn prepare(
     ledger: &Ledger,
     blobs: &BTreeMap<Digest, Vec<u8>>,
     foreign: Foreign,
-    orphans: &[Problem],
+    findings: Findings<'_>,
 ) -> Planned {
+    let Findings { orphans, answers } = findings;
     // a run that was cut off is finished as it was begun, as long as the spec is the same
     let spec_digest = Digest::keyed(&ledger.key, spec.digest.to_string().as_bytes());
     let begun = ledger.open.as_ref().and_then(|open| open.asked.as_ref()).filter(|asked| asked.spec == spec_digest);
@@ -88,6 +99,12 @@ pub fn prepare(
         _ => foreign,
     };
     let mut desired = desired(spec, &snapshot.tree, found, ledger, foreign);
+    for part in &mut desired.parts {
+        let Some(on) = readers(&part.target, found).into_iter().find(|on| on.runtime == Runtime::Containerd) else { continue };
+        let dialects: Vec<_> = on.dialects(&snapshot.tree).into_iter().filter_map(Dialect::containerd).collect();
+        let own = part.spec.clone();
+        *part = tokens::judge(part.clone(), own.as_deref().unwrap_or(spec), on, &snapshot.tree, &dialects, answers);
+    }
     for part in desired.parts.iter_mut().filter(|part| part.target == Target::Trust && !orphans.is_empty()) {
         match foreign {
             Foreign::Refuse => *part = part.clone().refuse(Refusal::Conflict(orphans.to_vec())),
@@ -135,7 +152,9 @@ mod tests {
                 tree.put(&NodePath::fixed(path), text.as_bytes(), 0o644);
             }
             let snapshot = Snapshot { tree, probes: Probes { live, ..Probes::default() } };
-            let planned = prepare(&spec, &snapshot, &[], &Ledger::new([7; 32]), &BTreeMap::new(), Foreign::Refuse, &[]);
+            let answers = Answers::default();
+            let findings = Findings { orphans: &[], answers: &answers };
+            let planned = prepare(&spec, &snapshot, &[], &Ledger::new([7; 32]), &BTreeMap::new(), Foreign::Refuse, findings);
             let part = planned.parts.into_iter().find(|part| part.part.target == Target::Trust).unwrap();
             let told = part.part.notes.iter().any(|note| note.code == "trust-tool-missing");
             (matches!(part.refused, Some(Refusal::Cannot(problems)) if problems[0].code == "trust-tool-missing"), told)

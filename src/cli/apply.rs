@@ -2,9 +2,9 @@
 
 use clap::{Args, ValueEnum};
 
-use super::plan::{refused, report};
+use super::plan::{is_error, refused, report};
 use super::session::{Session, Stopped, outcome, spec};
-use super::{Ended, Output, OutputArgs, PlanChoices, RootArgs, SpecArgs, only_problems};
+use super::{Ended, Output, OutputArgs, PlanChoices, ProbeArgs, RootArgs, SpecArgs, only_problems};
 use crate::apply::{End, Outcome as Applied, execute, tidy};
 use crate::ledger::Ledger;
 use crate::model::path::NodePath;
@@ -32,9 +32,8 @@ pub(super) struct Apply {
     /// what is due. (The trust store is always refreshed.)
     #[arg(long, value_enum, default_value_t = Activate::Never, env = "NODEPREP_ACTIVATE", value_name = "WHAT")]
     activate: Activate,
-    /// Whether endpoints are tried before the first byte. This version does not probe.
-    #[arg(long, value_enum, default_value_t = Probe::Off, env = "NODEPREP_PROBE", value_name = "WHAT")]
-    probe: Probe,
+    #[command(flatten)]
+    probe: ProbeArgs,
     #[command(flatten)]
     output: OutputArgs,
 }
@@ -44,14 +43,9 @@ enum Activate {
     Never,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Probe {
-    Off,
-}
-
 impl Apply {
     pub(super) fn run(self, style: Style) -> Ended {
-        let (Activate::Never, Probe::Off) = (self.activate, self.probe);
+        let Activate::Never = self.activate;
         let report = match self.report() {
             Ok(report) => report,
             Err(stopped) => return only_problems(stopped.problems, stopped.outcome, self.output.output, style),
@@ -69,7 +63,12 @@ impl Apply {
         session.sweep()?;
         session.guard(&spec, &self.choices)?;
         session.configure(&spec, &self.choices);
-        let planned = session.plan(&spec, &self.choices);
+        let planned = session.plan(&spec, &self.choices, &session.answers(&spec, self.probe.probe));
+        let unready = session.unready(&spec, &planned, self.probe.probe);
+        if is_error(&unready) {
+            return Err(Stopped { problems: problems.into_iter().chain(unready).collect(), outcome: Outcome::VerifyFailed });
+        }
+        let problems = problems.into_iter().chain(unready).collect();
         let mut report = report(&session, &spec, &planned, problems, refused(&planned).unwrap_or(Outcome::Converged));
         let done = carry_out(&session, &planned.plan, session.ledger.clone(), &mut report);
         if done && planned.refreshes() && !report.due.iter().any(|due| matches!(due.how, How::Refresh(_))) {

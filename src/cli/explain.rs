@@ -70,7 +70,7 @@ impl Explain {
             let mut session = Session::open(root, &self.choices.runtimes)?;
             session.guard(&spec, &self.choices)?;
             session.configure(&spec, &self.choices);
-            let planned = session.plan(&spec, &self.choices);
+            let planned = session.plan(&spec, &self.choices, &crate::runtime::containerd::tokens::Answers::default());
             problems.extend(planned.parts.iter().filter_map(|part| part.refused.as_ref()).flat_map(crate::plan::whole::problems));
             let tree = overlay_plan(&session.snapshot.tree, &planned.plan);
             (session, tree)

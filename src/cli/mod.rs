@@ -40,7 +40,7 @@ enum Command {
     Apply(apply::Apply),
     /// Show what each runtime asks for an image, in order.
     Explain(explain::Explain),
-    /// Check what is on the node: leaks, files that are ignored, hidden or broken.
+    /// Check what is on the node, and that its endpoints answer as each daemon asks them.
     Verify(verify::VerifyArgs),
     /// Write the files alone into a folder, as a bare node would get them: for image builds and review.
     Render(render::Render),
@@ -93,6 +93,23 @@ struct PlanChoices {
     /// Configure this runtime even where only its configuration folder is there (may be repeated).
     #[arg(long = "runtime", env = "NODEPREP_RUNTIME", value_delimiter = ',', value_name = "NAME", value_parser = runtime)]
     runtimes: Vec<crate::runtime::Runtime>,
+}
+
+/// What is tried before the first byte.
+#[derive(Debug, Args)]
+struct ProbeArgs {
+    /// Whether endpoints that are new on the node are tried first: a closed source none of whose endpoints answers ends the run
+    /// (exit code 8), is a warning, or nothing is tried. The same holds for asking registries which login they want
+    /// [default: warn on the running system, else off].
+    #[arg(long, value_enum, env = "NODEPREP_PROBE", value_name = "WHAT")]
+    probe: Option<Probe>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Probe {
+    Require,
+    Warn,
+    Off,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

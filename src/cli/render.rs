@@ -21,6 +21,7 @@ use crate::report::exit::Outcome;
 use crate::report::plan::parts;
 use crate::report::style::Style;
 use crate::report::{Report, problems};
+use crate::runtime::containerd::tokens::Answers;
 use crate::runtime::{Runtime, facts};
 use crate::spec::{Scope, Spec};
 
@@ -82,7 +83,9 @@ impl Render {
         let snapshot = flow::bare();
         let found = facts::with_named(Vec::new(), &named);
         let ledger = Ledger::new(probe::random()?);
-        let planned = flow::prepare(&spec, &snapshot, &found, &ledger, &BTreeMap::new(), Foreign::Refuse, &[]);
+        let answers = Answers { unasked: Some("nothing is asked while rendering"), ..Answers::default() };
+        let findings = flow::Findings { orphans: &[], answers: &answers };
+        let planned = flow::prepare(&spec, &snapshot, &found, &ledger, &BTreeMap::new(), Foreign::Refuse, findings);
         let after = overlay_plan(&snapshot.tree, &planned.plan);
         let files: Files = after
             .iter()

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::{ForeignChoice, PlanChoices, RootArgs, SpecArgs};
-use crate::flow::{self, STATE, wishes};
+use super::{ForeignChoice, PlanChoices, Probe, RootArgs, SpecArgs};
+use crate::flow::{self, Findings, STATE, wishes};
 use crate::ledger::Ledger;
 use crate::model::digest::Digest;
 use crate::model::path::NodePath;
@@ -13,18 +13,20 @@ use crate::model::tree::Tree;
 use crate::node::error::{Class, NodeError};
 use crate::node::material::{MaterialError, documents, materials};
 use crate::node::root::Root;
-use crate::node::{Snapshot, blobs, probe, read};
+use crate::node::{Snapshot, blobs, net, probe, read};
 use crate::plan::activation::cut_off;
-use crate::plan::build::Foreign;
+use crate::plan::build::{Foreign, overlay_plan};
 use crate::plan::guard::{Allowed, against};
 use crate::plan::whole::Planned;
 use crate::plan::{Activation, How};
 use crate::report::PartReport;
 use crate::report::exit::Outcome;
-use crate::runtime::{FoundRuntime, Runtime, Wish, facts};
+use crate::runtime::containerd::tokens::Answers;
+use crate::runtime::{FoundRuntime, Runtime, Wish, facts, golang};
 use crate::spec::Spec;
 use crate::spec::load::{Closed, Draft};
 use crate::trust::backing;
+use crate::verify::{gate, online, tokens};
 
 /// Why a subcommand ends before it has begun: problems to show, and the outcome.
 pub(super) struct Stopped {
@@ -172,16 +174,54 @@ impl Session {
     }
 
     /// The plan under `spec`.
-    pub(super) fn plan(&self, spec: &Spec, choices: &PlanChoices) -> Planned {
+    pub(super) fn plan(&self, spec: &Spec, choices: &PlanChoices, answers: &Answers) -> Planned {
         let foreign = match choices.foreign {
             ForeignChoice::Refuse => Foreign::Refuse,
             ForeignChoice::Replace => Foreign::Replace,
             ForeignChoice::Carry => Foreign::Carry,
         };
-        let prepare = |orphans: &[Problem]| flow::prepare(spec, &self.snapshot, &self.found, &self.ledger, &self.blobs, foreign, orphans);
+        let prepare = |orphans: &[Problem]| {
+            flow::prepare(spec, &self.snapshot, &self.found, &self.ledger, &self.blobs, foreign, Findings { orphans, answers })
+        };
         let planned = prepare(&[]);
         let orphans = self.orphans(&planned, Some(spec));
         if orphans.is_empty() { planned } else { prepare(&orphans) }
+    }
+
+    /// Which logins registries want, where this decides whether a login is lost.
+    pub(super) fn answers(&self, spec: &Spec, probe: Option<Probe>) -> Answers {
+        let unasked = match probe {
+            Some(Probe::Off) => Some("nobody is asked with --probe=off"),
+            None if !self.root.is_live() => Some("the root is not that of the running system"),
+            _ => None,
+        };
+        let mut answers = Answers { unasked, required: probe == Some(Probe::Require), ..Answers::default() };
+        if unasked.is_none() && tokens::is_needed(spec, &self.snapshot.tree, &self.found) {
+            let targets = tokens::targets(spec, &self.snapshot.tree, &self.trust_stores(), &self.found);
+            let asked: Vec<_> = targets.values().cloned().collect();
+            let seen = net::probe(&asked, PATIENCE);
+            answers.of = targets.into_keys().zip(seen.iter().map(tokens::answer)).collect();
+        }
+        answers
+    }
+
+    /// What would not work under `planned`, by trying the endpoints that are new; errors only with `--probe=require`.
+    pub(super) fn unready(&self, spec: &Spec, planned: &Planned, probe: Option<Probe>) -> Vec<Problem> {
+        if probe == Some(Probe::Off) || probe.is_none() && !self.root.is_live() || planned.is_empty() {
+            return Vec::new();
+        }
+        let stores = self.trust_stores();
+        let of = |tree: &Tree| online::endpoints(Some(spec), tree, &stores, &self.found, &[]);
+        let endpoints = gate::new(&of(&self.snapshot.tree), of(&overlay_plan(&self.snapshot.tree, &planned.plan)));
+        let ways: Vec<_> = endpoints.iter().flat_map(|endpoint| endpoint.ways.iter().cloned()).collect();
+        gate::unready(spec, &endpoints, &net::probe(&ways, PATIENCE), probe == Some(Probe::Require))
+    }
+
+    /// What Go programs with the environments of the runtimes here would trust.
+    pub(super) fn trust_stores(&self) -> Tree {
+        let bundles = self.found.iter().flat_map(|reader| golang::root_files(&reader.env)).collect();
+        let wishes = || self.found.iter().flat_map(|reader| golang::root_wishes(&reader.env)).collect::<Vec<_>>();
+        read::read_within(&self.root, &read::Limits { bundles, ..read::Limits::default() }, |_| wishes())
     }
 
     /// What the refresh in a plan would lose. A run that was cut off has looked before it began, and may have left the bundle
@@ -227,6 +267,9 @@ impl Session {
         })
     }
 }
+
+/// How long a registry has to say which login it wants.
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(10);
 
 /// Secrets of a spec in every form in which they may stand in a file or message.
 pub(super) fn secrets(spec: &Spec) -> Vec<Secret> {

@@ -1,14 +1,21 @@
-//! `nodeprep verify --offline`: what is on the node, ours and others', as each runtime and version reads it.
+//! `nodeprep verify`: what is on the node, ours and others', as each runtime and version reads it, and whether its endpoints
+//! answer as each daemon asks them.
+
+use std::time::Duration;
 
 use clap::Args;
 
 use super::session::{Session, Stopped, spec};
 use super::{Ended, Output, OutputArgs, PlanChoices, RootArgs, SpecArgs, only_problems};
+use crate::model::image::ImageRef;
+use crate::node::net;
 use crate::report::exit::Outcome;
 use crate::report::style::Style;
 use crate::report::verify::text;
 use crate::report::{Report, problems};
-use crate::verify::checks;
+use crate::runtime::containerd::tokens::Answers;
+use crate::spec::Spec;
+use crate::verify::{Check, checks, online};
 
 /// Arguments of `verify`.
 #[derive(Debug, Args)]
@@ -22,9 +29,15 @@ pub(super) struct VerifyArgs {
     root: RootArgs,
     #[command(flatten)]
     choices: PlanChoices,
-    /// From the files alone. This version does nothing else.
-    #[arg(long, required = true)]
+    /// From the files alone: no endpoint is tried.
+    #[arg(long)]
     offline: bool,
+    /// Ask for this image's manifest at each endpoint where it may be (may be repeated).
+    #[arg(long, value_name = "IMAGE", conflicts_with = "offline", value_parser = image)]
+    manifest: Vec<ImageRef>,
+    /// How long each endpoint has to answer, in seconds.
+    #[arg(long, default_value_t = 10, env = "NODEPREP_TIMEOUT", value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=600))]
+    timeout: u64,
     #[command(flatten)]
     output: OutputArgs,
 }
@@ -44,17 +57,44 @@ impl VerifyArgs {
     }
 
     fn report(&self) -> Result<Report, Stopped> {
-        debug_assert!(self.offline, "clap asks for it");
         let root = Session::root(&self.root)?;
         let spec = if self.without_spec { None } else { Some(spec(&self.spec, Some(&root))?) };
         let (mut session, warning) = Session::look(root, &self.choices.runtimes)?;
         if let Some((spec, _)) = &spec {
             session.configure(spec, &self.choices);
         }
-        let checks = checks(spec.as_ref().map(|(spec, _)| spec), &session.snapshot.tree, &session.found, &session.ledger.adopted);
+        let spec = spec.as_ref().map(|(spec, _)| spec);
+        let mut checks = checks(spec, &session.snapshot.tree, &session.found, &session.ledger.adopted);
+        if !self.offline {
+            checks.extend(self.online(&session, spec));
+            checks.sort();
+        }
         let failed = checks.iter().any(|check| check.result == crate::verify::Outcome::Failed);
         let outcome = if failed { Outcome::VerifyFailed } else { Outcome::Converged };
         let problems = warning.into_iter().chain(session.nothing_found()).collect();
         Ok(Report { runtimes: session.found, checks, problems, ..Report::new(outcome) })
     }
+
+    /// What only asking tells.
+    fn online(&self, session: &Session, spec: Option<&Spec>) -> Vec<Check> {
+        let mut checks = Vec::new();
+        if let Some(spec) = spec {
+            checks.extend(online::as_planned(&session.plan(spec, &self.choices, &Answers::default())));
+            checks.extend(online::anchors(spec, &session.snapshot.tree));
+        }
+        let endpoints = endpoints(session, spec, &self.manifest);
+        let ways: Vec<_> = endpoints.iter().flat_map(|endpoint| endpoint.ways.iter().cloned()).collect();
+        tracing::info!(endpoints = ways.len(), "probe");
+        checks.extend(online::of_endpoints(&endpoints, &net::probe(&ways, Duration::from_secs(self.timeout))));
+        checks
+    }
+}
+
+/// What is tried, with the trust stores that the daemons would read.
+fn endpoints(session: &Session, spec: Option<&Spec>, asked: &[ImageRef]) -> Vec<online::Endpoint> {
+    online::endpoints(spec, &session.snapshot.tree, &session.trust_stores(), &session.found, asked)
+}
+
+fn image(text: &str) -> Result<ImageRef, String> {
+    ImageRef::parse(text).map_err(|error| error.to_string())
 }

@@ -1,5 +1,9 @@
 //! Certificates: the only user of the PEM and X.509 crates.
 
+mod link;
+
+pub use link::{Constraints, Link};
+
 use std::collections::BTreeSet;
 use std::fmt;
 use std::io::BufReader;
@@ -228,6 +232,21 @@ impl Cert {
         text.push_str("-----END CERTIFICATE-----\n");
         text
     }
+}
+
+/// The DER form of every certificate in `bytes`, in order; sections that cannot be read are skipped ([`fingerprints`]).
+#[must_use]
+pub fn ders(bytes: &[u8]) -> Vec<Vec<u8>> {
+    let mut reader = BufReader::new(bytes);
+    let sections = rustls_pemfile::certs(&mut reader).filter_map(Result::ok).map(|der| der.to_vec());
+    sections.filter(|der| X509Certificate::from_der(der).is_ok()).collect()
+}
+
+/// The private key in PEM text, for presenting a client certificate; `None` when our library does not know it.
+#[must_use]
+pub fn signing_key(key: &Secret) -> Option<Arc<dyn rustls::sign::SigningKey>> {
+    let key = rustls_pemfile::private_key(&mut BufReader::new(key.expose())).ok()??;
+    rustls::crypto::ring::sign::any_supported_type(&key).ok()
 }
 
 /// The fingerprints of every certificate in `bytes`; sections that cannot be read are skipped, as Go does

@@ -5,6 +5,7 @@
 //! What must not: effects, knowledge of one runtime or one file format, the spec.
 
 pub mod cert;
+pub mod challenge;
 pub mod content;
 pub mod digest;
 pub mod endpoint;

@@ -16,6 +16,7 @@ mod foreign;
 pub mod lock;
 pub mod material;
 mod meta;
+pub mod net;
 pub mod probe;
 pub mod read;
 pub mod render;

@@ -15,10 +15,17 @@ pub fn text(checks: &[Check], style: Style) -> String {
         let sign = if check.result == Outcome::Failed { style.red("failed") } else { style.yellow("could not run") };
         let _ = writeln!(out, "{sign} [{}] {}", check.id, escape(&check.subject));
         let _ = writeln!(out, "       {}", escape(&check.found));
+        for step in &check.steps {
+            let line = format!("{}: {} ({} ms)", step.stage, step.found, step.took_ms);
+            let _ = writeln!(out, "       {}", style.dim(&escape(&line)));
+        }
         let _ = writeln!(out, "       help: {}", escape(&check.help));
     }
     let count = |result| checks.iter().filter(|check| check.result == result).count();
-    let summary = format!("{} ok, {} failed", plural(count(Outcome::Ok), "check"), count(Outcome::Failed));
+    let mut summary = format!("{} ok, {} failed", plural(count(Outcome::Ok), "check"), count(Outcome::Failed));
+    if count(Outcome::CouldNotRun) > 0 {
+        summary = format!("{summary}, {} could not run", count(Outcome::CouldNotRun));
+    }
     let _ = writeln!(out, "{summary}");
     out
 }

@@ -7,6 +7,7 @@
 pub mod containerd;
 pub mod containers;
 pub mod facts;
+pub mod golang;
 pub mod unit;
 
 use serde::Serialize;
@@ -206,6 +207,15 @@ impl View {
         match self {
             Self::Containerd(view) => view.names(),
             Self::Containers(view) => view.names(),
+        }
+    }
+
+    /// Whether a login for `host` gets to where the registry's tokens are issued, when it is there that it is wanted.
+    #[must_use]
+    pub fn reaches_tokens(&self, host: &crate::model::host::Host) -> bool {
+        match self {
+            Self::Containerd(view) => view.reaches_tokens(host),
+            Self::Containers(_) => true,
         }
     }
 

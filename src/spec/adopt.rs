@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::{Access, Client, Fallback, Login, Mirror, Names, Source, Spec, Unlisted};
+use super::{Access, Client, Fallback, Login, LoginBy, Mirror, Names, Source, Spec, Unlisted};
 use crate::model::cert::{self, Cert, base64, base64_decode};
 use crate::model::endpoint::{Endpoint, Scheme};
 use crate::model::host::Host;
@@ -162,7 +162,7 @@ impl AdoptedHost {
             scheme,
             ca: certs(&self.ca).into(),
             client: client.filter(|client| !client.certs.is_empty()),
-            login: self.login.clone().map(|basic| Login { basic }),
+            login: self.login.clone().map(|basic| Login { basic, by: LoginBy::Header }),
             insecure: self.insecure,
             at: Some(self.from.place()),
         }

@@ -94,6 +94,8 @@ pub struct RawRegistry {
     pub credentials: Option<At<String>>,
     /// `client_cert_sha256`, `client_key_sha256` and `credentials_sha256`.
     pub sha256: [Option<At<String>>; 3],
+    /// `credentials_by`.
+    pub credentials_by: Option<At<String>>,
     /// `insecure`.
     pub insecure: Option<At<bool>>,
     /// `allow_plaintext_credentials`.
@@ -184,6 +186,7 @@ pub fn decode(root: &Node, problems: &mut Problems<'_>) -> Raw {
             client_key: row.text("client_key"),
             credentials: row.text("credentials"),
             sha256: ["client_cert_sha256", "client_key_sha256", "credentials_sha256"].map(|name| row.text(name)),
+            credentials_by: row.text("credentials_by"),
             insecure: row.flag("insecure"),
             allow_plaintext_credentials: row.flag("allow_plaintext_credentials").is_some_and(|flag| flag.value),
         });

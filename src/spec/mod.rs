@@ -199,6 +199,18 @@ impl Client {
 pub struct Login {
     /// `user:password`.
     pub basic: Secret,
+    /// How containerd is told.
+    pub by: LoginBy,
+}
+
+/// `credentials_by` of a `[[registry]]`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LoginBy {
+    /// A header of hosts.toml.
+    #[default]
+    Header,
+    /// config.toml, where a header does not reach the place where tokens are issued.
+    Config,
 }
 
 /// A `[[mirror]]`, or what one of its `hosts` is.

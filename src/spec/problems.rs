@@ -28,6 +28,7 @@ pub const CODES: &[(&str, &str)] = &[
     ("client-key-unchecked", "a client key could not be compared with its certificate"),
     ("client-key-unreadable", "a client key cannot be read"),
     ("conflicting-keys", "two keys that exclude each other"),
+    ("credentials-by", "`credentials_by` without `credentials`"),
     ("credentials-no-host", "a credentials file has no login for the host"),
     ("credentials-unreadable", "a credentials file is no dockerconfigjson"),
     ("credentials-unsupported", "a login of a kind that cannot be written into a node's configuration"),

@@ -259,6 +259,18 @@ pub const REGISTRY: TableDef = TableDef {
         key("client_key_sha256", Kind::Text, "client_key_sha256 = \"e3b0c442…\"", "SHA-256 of the file `client_key`."),
         key("credentials_sha256", Kind::Text, "credentials_sha256 = \"e3b0c442…\"", "SHA-256 of the file `credentials`."),
         key(
+            "credentials_by",
+            Kind::Word(&[
+                word(
+                    "header",
+                    "a header of hosts.toml: seen at the next pull, but before containerd 2.1 not sent to where tokens are issued",
+                ),
+                word("config", "on containerd before 2.1, config.toml: also for registries that want tokens, but only after a restart"),
+            ]),
+            "credentials_by = \"config\"",
+            "How containerd is told `credentials` (default \"header\").",
+        ),
+        key(
             "insecure",
             Kind::Flag,
             "insecure = true",

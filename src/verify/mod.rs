@@ -1,7 +1,14 @@
 //! Checks of a node, made from Resolutions. Pure.
 //!
-//! What lives here: what is looked at ([`images`]) and what each finding is called ([`checks`]). What must not: effects,
-//! knowledge of a runtime or a file format: the views answer.
+//! What lives here: what is looked at ([`images`]) and what each finding is called ([`checks`]); which endpoints are tried and
+//! what came of it ([`online`]), whether a server is believed ([`believe`]). What must not: effects, knowledge of a runtime or a
+//! file format: the views answer.
+
+pub mod believe;
+pub mod gate;
+pub mod online;
+pub mod probe;
+pub mod tokens;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -22,7 +29,8 @@ use crate::spec::{Fallback, Spec, express, intent::intent};
 pub struct Check {
     /// How it came out; failures first.
     pub result: Outcome,
-    /// Which kind of check: `leak`, `meaning`, `file-broken`, `file-ignored`, `file-shadowed`, `registry`.
+    /// Which kind of check: `leak`, `meaning`, `file-broken`, `file-ignored`, `file-shadowed`, `registry`; online also `planned`,
+    /// `activation`, `anchor`, `endpoint`, `manifest`.
     pub id: &'static str,
     /// What was looked at, in words.
     pub subject: String,
@@ -30,6 +38,9 @@ pub struct Check {
     pub found: String,
     /// What to do; empty when all is well.
     pub help: String,
+    /// The stages of a probe, where one was made.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub steps: Vec<probe::Step>,
 }
 
 /// How a check came out.
@@ -143,7 +154,7 @@ const MEANING: &str = "meaning";
 const REGISTRY: &str = "registry";
 
 fn check(result: Outcome, id: &'static str, subject: String, found: String, help: &str) -> Check {
-    Check { result, id, subject, found, help: help.to_owned() }
+    Check { result, id, subject, found, help: help.to_owned(), steps: Vec::new() }
 }
 
 /// What there is to say about an image, `None` where all is well. What is said once is not said again in other words.

@@ -161,6 +161,7 @@ impl Draft {
             let own = match access {
                 Access::Default | Access::Plain => continue,
                 Access::Insecure => "insecure = true\n",
+                Access::Login if self.narrow_ca => "credentials = \"pull.json\"\ncredentials_by = \"config\"\n",
                 Access::Login => "credentials = \"pull.json\"\n",
                 Access::Client => "client_cert = \"client.crt\"\nclient_key = \"client.key\"\n",
             };

@@ -29,6 +29,7 @@ use nodeprep::model::time::Time;
 use nodeprep::node::{read, root::Root};
 use nodeprep::plan::build::{Foreign, overlay};
 use nodeprep::plan::whole::readers;
+use nodeprep::runtime::containerd::tokens::Answers;
 use nodeprep::runtime::{FoundRuntime, Runtime, facts};
 use nodeprep::spec::{Spec, express, intent::intent, load::Draft as Document};
 use nodeprep::{flow, spec};
@@ -89,6 +90,12 @@ fn snapshot(root: &Path) -> Snapshot {
     Snapshot { tree, probes }
 }
 
+/// Nothing was looked at but the node's files.
+fn nothing() -> flow::Findings<'static> {
+    static ANSWERS: OnceLock<Answers> = OnceLock::new();
+    flow::Findings { orphans: &[], answers: ANSWERS.get_or_init(Answers::default) }
+}
+
 /// For random specs, nodes and images every runtime's resolve equals the spec's intent, in every version class; or the
 /// target is refused, and a row of the expressibility table says why.
 #[test]
@@ -104,7 +111,7 @@ fn resolve_equals_intent_or_the_table_says_why() {
         let snapshot = snapshot(scratch.path());
         let found = flow::configured(facts::found(&snapshot.tree, &snapshot.probes), &spec, &[]);
         prop_assert_eq!(found.iter().map(|found| found.runtime).collect::<Vec<_>>(), vec![Runtime::Containerd, Runtime::Podman]);
-        let planned = flow::prepare(&spec, &snapshot, &found, &Ledger::new([7; 32]), &BTreeMap::new(), Foreign::Refuse, &[]);
+        let planned = flow::prepare(&spec, &snapshot, &found, &Ledger::new([7; 32]), &BTreeMap::new(), Foreign::Refuse, nothing());
         let mut all = true;
         for part in &planned.parts {
             let readers = readers(&part.part.target, &found);
@@ -183,7 +190,7 @@ fn proof_is_remembered(root: &Path, draft: &Draft) -> Result<(), TestCaseError> 
     let limits = read::Limits { bundles: flow::large_files(), ..read::Limits::default() };
     let tree = read::read_within(&node, &limits, |tree| flow::wishes(tree, &probes, &ledger, &[]));
     let found = flow::configured(facts::found(&tree, &probes), &spec, &[]);
-    let planned = flow::prepare(&spec, &Snapshot { tree, probes }, &found, &ledger, &BTreeMap::new(), Foreign::Refuse, &[]);
+    let planned = flow::prepare(&spec, &Snapshot { tree, probes }, &found, &ledger, &BTreeMap::new(), Foreign::Refuse, nothing());
     prop_assert!(!ledger.proved.is_empty());
     prop_assert_eq!(&planned.plan.proved, &ledger.proved);
     Ok(())

@@ -38,17 +38,18 @@ fn answer(demand: &Demand, what: case::Answer, layout: Option<&Path>, ask: &Ask)
             Answer::status(401).with("WWW-Authenticate", format!("Bearer realm=\"{realm}\",service=\"real\""))
         }
         _ if ask.path() == "/v2/" => Answer::status(200).with("Docker-Distribution-Api-Version", "registry/2.0"),
-        _ => layout.and_then(|layout| content(demand, what, layout, ask.path())).unwrap_or_else(|| Answer::status(404)),
+        _ => layout.and_then(|layout| content(demand, Some(what), layout, ask.path())).unwrap_or_else(|| Answer::status(404)),
     }
 }
 
-fn content(demand: &Demand, what: case::Answer, layout: &Path, path: &str) -> Option<Answer> {
+/// What a registry gives out that holds what `demand` says.
+pub fn content(demand: &Demand, what: Option<case::Answer>, layout: &Path, path: &str) -> Option<Answer> {
     let path = path.strip_prefix("/v2/")?;
     let (repository, kind, reference) = match path.rsplit_once("/manifests/") {
         Some((repository, reference)) => (repository, "manifest", reference),
         None => path.rsplit_once("/blobs/").map(|(repository, digest)| (repository, "blob", digest))?,
     };
-    if !demand.holds.iter().any(|held| held == repository) || (kind == "blob" && what == case::Answer::NoBlobs) {
+    if !demand.holds.iter().any(|held| held == repository) || (kind == "blob" && what == Some(case::Answer::NoBlobs)) {
         return None;
     }
     let manifest = image::digest(layout)?;

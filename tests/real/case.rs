@@ -8,6 +8,7 @@
 //! ```toml
 //! images = ["docker.io/library/hello:1"]      # pulled in this order by each runtime; {digest} is the image's digest
 //! runtimes = ["containerd"]                   # what is on the node; default: all
+//! probe = "require"                           # as for apply; default off. A containerd that would lose a login is refused then
 //!
 //! [[registry]]
 //! listen = "127.0.0.2:5443"
@@ -35,6 +36,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail, ensure};
 use toml_edit::{DocumentMut, Item, Table};
 
+#[derive(Default)]
 pub struct Case {
     pub folder: PathBuf,
     pub images: Vec<String>,
@@ -42,6 +44,8 @@ pub struct Case {
     /// What is on the node.
     pub containerd: bool,
     pub podman: bool,
+    /// What `apply` is told of probing.
+    pub probe: String,
     /// The spec says so for the whole document: then nothing may ever arrive at an upstream, whatever `explain` says.
     pub closed: bool,
 }
@@ -62,6 +66,8 @@ pub struct Demand {
     pub insecure: bool,
     /// The spec has a client certificate for it.
     pub shown: bool,
+    /// The spec wants its login in containerd's config.toml.
+    pub by_config: bool,
     pub dead: bool,
 }
 
@@ -124,6 +130,7 @@ pub fn load(folder: &Path) -> Result<Case> {
         for registry in registries.iter_mut().filter(|registry| host.is_some_and(|host| registry.is(host))) {
             registry.insecure = insecure.unwrap_or_default();
             registry.shown = access.contains_key("client_cert");
+            registry.by_config = access.get("credentials_by").and_then(Item::as_str) == Some("config");
         }
     }
     let images = strings(&document, "images")?;
@@ -135,7 +142,8 @@ pub fn load(folder: &Path) -> Result<Case> {
             .is_some_and(|mirrors| mirrors.iter().all(|mirror| !mirror.contains_key("fallback")));
     let runtimes = if document.contains_key("runtimes") { Some(strings(&document, "runtimes")?) } else { None };
     let there = |name: &str| runtimes.as_ref().is_none_or(|runtimes| runtimes.iter().any(|runtime| runtime == name));
-    Ok(Case { folder: folder.to_owned(), images, registries, containerd: there("containerd"), podman: there("podman"), closed })
+    let probe = document.get("probe").map_or_else(|| Ok("off".to_owned()), text)?;
+    Ok(Case { folder: folder.to_owned(), images, registries, containerd: there("containerd"), podman: there("podman"), probe, closed })
 }
 
 fn read(path: &Path) -> Result<DocumentMut> {

@@ -10,6 +10,7 @@ mod answer;
 mod case;
 mod certificate;
 mod image;
+mod matrix;
 mod node;
 mod programs;
 mod promise;
@@ -21,6 +22,7 @@ mod tree;
 mod upstream;
 mod vector;
 mod vector_containers;
+mod verified;
 mod world;
 
 use std::path::{Path, PathBuf};
@@ -40,6 +42,7 @@ fn main() -> ExitCode {
             Kind::Case => round::run(what, &Programs::told()),
             Kind::Containerd => vector::run(what, &Programs::told()),
             Kind::Containers => vector_containers::run(what, &Programs::told()),
+            Kind::Matrix => matrix::run(what, &Programs::told()),
         };
         return match outcome {
             Ok(()) => ExitCode::SUCCESS,
@@ -60,6 +63,7 @@ fn main() -> ExitCode {
             Kind::Case => case::load(&case).map_or(true, |case| programs.concern(&case)),
             Kind::Containerd => !matches!(programs, Programs::Podman(_)),
             Kind::Containers => !matches!(programs, Programs::Containerd(_)),
+            Kind::Matrix => true,
         };
         if !concerned {
             continue;
@@ -103,7 +107,7 @@ fn source() -> &'static Path {
 fn scratch_name(case: &Path, programs: &Programs) -> String {
     let name = case.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let kind = match kind(case) {
-        Kind::Case => "",
+        Kind::Case | Kind::Matrix => "",
         Kind::Containerd | Kind::Containers => "vector-",
     };
     format!("{kind}{name}{}", programs.suffix())
@@ -116,9 +120,17 @@ enum Kind {
     Containerd,
     /// A vector of the containers/image family.
     Containers,
+    /// Certificates of every kind.
+    Matrix,
 }
 
+/// What stands for the matrix among the folders.
+const MATRIX: &str = "probe-matrix";
+
 fn kind(folder: &Path) -> Kind {
+    if folder.ends_with(MATRIX) {
+        return Kind::Matrix;
+    }
     match folder.parent().and_then(Path::file_name).and_then(|name| name.to_str()) {
         Some("containerd") => Kind::Containerd,
         Some("containers") => Kind::Containers,
@@ -137,6 +149,7 @@ fn all() -> Vec<PathBuf> {
         found
     };
     let mut all = listed("fixtures/real", "case.toml");
+    all.push(source().join("tests/real").join(MATRIX));
     all.extend(listed("fixtures/vectors/containerd", "case.toml"));
     all.extend(listed("fixtures/vectors/containers", "expect.txt"));
     all

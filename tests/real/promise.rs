@@ -79,7 +79,7 @@ pub fn expect(attempts: &[Attempt], registries: &[Demand], asker: Asker, filled:
         match registry.answer {
             Some(Answer::Html) => break,
             Some(Answer::Status(304) | Answer::NoDigest) if asker.layers_elsewhere => break,
-            Some(Answer::Token) if registry.login.is_some() && !asker.tokens => {}
+            Some(Answer::Token) if registry.login.is_some() && !asker.tokens && !registry.by_config => {}
             Some(Answer::NoBlobs) if holds => {
                 expected.served = asker.layers_elsewhere && expect(&attempts[number + 1..], registries, asker, filled)?.served;
                 break;

@@ -136,7 +136,8 @@ fn serve(stream: TcpStream, arrived: &Arrived, certificates: &Certificates, answ
     converse(StreamOwned::new(connection, stream), "https", client, arrived, answers)
 }
 
-fn converse(stream: impl Read + Write, scheme: &'static str, client: bool, arrived: &Arrived, answers: &Answers) -> Result<()> {
+/// Answers request by request until the other side ends it.
+pub fn converse(stream: impl Read + Write, scheme: &'static str, client: bool, arrived: &Arrived, answers: &Answers) -> Result<()> {
     let mut stream = BufReader::new(stream);
     loop {
         let mut lines = Vec::new();

@@ -17,7 +17,7 @@ use crate::promise::{self, Asker};
 use crate::pull::{self, Puller};
 use crate::registry::{self, Mark, Registry};
 use crate::upstream::Upstream;
-use crate::{image, tree};
+use crate::{image, tree, verified};
 
 /// Longer than any case takes; a case that hangs ends with all its programs, because this process is number 1 of its namespace.
 const DEADLINE: Duration = Duration::from_secs(110);
@@ -28,12 +28,17 @@ const TRIES: usize = 6;
 /// nodeprep under test; another build of it can be named instead (a release, a static one).
 pub const OTHER_BINARY: &str = "NODEPREP_REAL_BINARY";
 
-pub fn run(folder: &Path, programs: &Programs) -> Result<()> {
+/// Ends the process when the deadline has passed.
+pub fn end_in_time() {
     std::thread::spawn(|| {
         std::thread::sleep(DEADLINE);
         eprintln!("the case did not end within {DEADLINE:?}");
         std::process::exit(1);
     });
+}
+
+pub fn run(folder: &Path, programs: &Programs) -> Result<()> {
+    end_in_time();
     let mut case = case::load(folder)?;
     let scratch = Scratch::open(&Path::new(env!("CARGO_TARGET_TMPDIR")).join("real").join(crate::scratch_name(folder, programs)));
     let layout = scratch.folder.join("image");
@@ -50,17 +55,13 @@ pub fn run(folder: &Path, programs: &Programs) -> Result<()> {
     let root = scratch.root();
     let before = tree::read(&root)?;
     let (root, spec) = (root.as_os_str(), spec.as_os_str());
-    nodeprep([
-        "apply".as_ref(),
-        "--spec".as_ref(),
-        spec,
-        "--root".as_ref(),
-        root,
-        "--activate".as_ref(),
-        "never".as_ref(),
-        "--probe".as_ref(),
-        "off".as_ref(),
-    ])?;
+    let apply = ["apply", "--activate", "never", "--probe", &case.probe, "--spec"].map(OsStr::new);
+    let apply: Vec<&OsStr> = apply.into_iter().chain([spec, "--root".as_ref(), root]).collect();
+    let loses_logins = programs.pullers(&case).contains(&Puller::Containerd) && !programs.tokens(Puller::Containerd);
+    if case.probe == "require" && loses_logins {
+        return refused(&apply, Path::new(root), &before);
+    }
+    nodeprep(apply)?;
     let mut explain: Vec<&OsStr> = ["explain".as_ref(), "--root".as_ref(), root, "--output".as_ref(), "json".as_ref()].to_vec();
     explain.extend(case.images.iter().map(OsStr::new));
     let explained = nodeprep(explain)?;
@@ -80,9 +81,23 @@ pub fn run(folder: &Path, programs: &Programs) -> Result<()> {
     world.round(&explained, true)?;
 
     let mut wrong = world.wrong;
+    wrong.extend(verified::verify(&case, programs, &scratch, Path::new(spec))?);
     nodeprep(["revert".as_ref(), "--root".as_ref(), root])?;
     wrong.extend(tree::differences(&before, &tree::read(Path::new(root))?).into_iter().map(|line| format!("after revert: {line}")));
     if wrong.is_empty() { Ok(()) } else { bail!("{}", wrong.join("\n")) }
+}
+
+/// The registry wants tokens, which this containerd would never get: it is told before anything is written.
+fn refused(apply: &[&OsStr], root: &Path, before: &tree::Tree) -> Result<()> {
+    let output = Command::new(env!("CARGO_BIN_EXE_nodeprep")).args(apply).env("HOME", "/root").output().context("nodeprep")?;
+    let said = String::from_utf8_lossy(&output.stdout);
+    ensure!(output.status.code() == Some(4) && said.contains("error[token-login]"), "not refused: {}\n{said}", output.status);
+    let written = root.join("etc/containerd/certs.d");
+    ensure!(!written.exists(), "{} was written", written.display());
+    nodeprep(["revert".as_ref(), "--root".as_ref(), root.as_os_str()])?;
+    let differences = tree::differences(before, &tree::read(root)?);
+    ensure!(differences.is_empty(), "after revert: {}", differences.join("\n"));
+    Ok(())
 }
 
 struct World<'a> {

@@ -72,8 +72,7 @@ pub fn run(folder: &Path, programs: &Programs) -> Result<()> {
     let text = std::fs::read_to_string(folder.join("case.toml")).with_context(|| folder.display().to_string())?;
     let document: DocumentMut = text.parse().context("case.toml")?;
     let scratch = Scratch::of(folder, programs);
-    let case =
-        Case { folder: folder.to_owned(), images: Vec::new(), registries: Vec::new(), containerd: true, podman: false, closed: false };
+    let case = Case { folder: folder.to_owned(), containerd: true, ..Case::default() };
     scratch.furnish(&case, programs)?;
     let layout = scratch.folder.join("image");
     let digest = image::write(&layout)?;

@@ -43,8 +43,7 @@ pub fn run(folder: &Path, programs: &Programs) -> Result<()> {
         }
     }
     let scratch = Scratch::of(folder, programs);
-    let case =
-        Case { folder: folder.to_owned(), images: Vec::new(), registries: Vec::new(), containerd: false, podman: true, closed: false };
+    let case = Case { folder: folder.to_owned(), podman: true, ..Case::default() };
     scratch.furnish(&case, programs)?;
     let root = scratch.root();
     let _ = fs::remove_file(root.join("etc/containers/registries.conf"));

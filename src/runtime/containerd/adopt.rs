@@ -105,7 +105,11 @@ pub(super) fn found(spec: &Spec, tree: &Tree, config: &NodePath, chains: &[(Dial
     let moved = chains.iter().all(|(dialect, _)| dialect.transfers());
     for (name, how) in configs {
         let named = Host::new(name).is_ok_and(|host| spec.access.contains_key(&host));
-        let login = (how.basic.is_some() || how.token) && (conflicts || named);
+        // what the spec wants there is no legacy
+        let wanted = |(host, access): (&Host, &crate::spec::Access)| {
+            host.api().as_str() == name && access.login.as_ref().is_some_and(|login| login.by == crate::spec::LoginBy::Config)
+        };
+        let login = (how.basic.is_some() || how.token) && (conflicts || named) && !spec.access.iter().any(wanted);
         if how.tls.is_none() && !login {
             continue;
         }

@@ -13,6 +13,7 @@ mod legacy;
 mod tests;
 #[cfg(test)]
 mod tests_adopt;
+pub mod tokens;
 mod view;
 mod want;
 mod wishes;

@@ -185,7 +185,7 @@ fn certificate_files() {
 #[test]
 fn logins_are_for_root_alone() {
     let mut spec = simple();
-    let login = Some(Login { basic: Secret::new("user:hunter22") });
+    let login = Some(Login { basic: Secret::new("user:hunter22"), by: crate::spec::LoginBy::Header });
     spec.access.insert(Host::fixed("m.corp"), Access { login, ..access(Scheme::Https) });
     for (path, want) in want(&spec, &on(), &tree(&[]), &Dialect::ALL).wants {
         let Want::Whole(whole) = want else { continue };
@@ -360,7 +360,7 @@ fn any_access() -> impl Strategy<Value = Access> {
         scheme: if kind == 0 { Scheme::Http } else { Scheme::Https },
         ca: CERTS[..cas].iter().map(|(cert, _)| cert.clone()).collect(),
         client: (kind == 1 || kind == 2).then(|| Client { certs: vec![CERTS[1].0.clone()], key: CERTS[1].1.clone() }),
-        login: login.then(|| Login { basic: Secret::new("user:pass\"word") }),
+        login: login.then(|| Login { basic: Secret::new("user:pass\"word"), by: crate::spec::LoginBy::Header }),
         insecure: kind == 2,
         at: None,
     })

@@ -99,6 +99,14 @@ impl View {
         resolution
     }
 
+    /// Whether a login for `host` reaches the token endpoint: a header of hosts.toml does from 2.1 on, one of config.toml on all
+    /// versions (`runtime-semantics.md` 1.7; seen on 1.6.20, 1.7.24 and 2.1.9).
+    #[must_use]
+    pub fn reaches_tokens(&self, host: &Host) -> bool {
+        let in_config = || self.chain.as_ref().is_ok_and(|chain| chain.configs.get(host.as_str()).is_some_and(|how| how.basic.is_some()));
+        self.dialect.transfers() || in_config()
+    }
+
     /// The same if only `registry.mirrors` counted, whether `config_path` is set or not; `None` without any.
     pub(super) fn resolve_by_mirrors(&self, image: &ImageRef) -> Option<Resolution> {
         let chain = self.chain.as_ref().ok().filter(|chain| !chain.mirrors.is_empty())?;

@@ -51,7 +51,7 @@ fn client() -> Client {
 
 #[expect(clippy::unnecessary_wraps, reason = "stands where an optional login is wanted")]
 fn login(text: &str) -> Option<Login> {
-    Some(Login { basic: Secret::new(text) })
+    Some(Login { basic: Secret::new(text), by: crate::spec::LoginBy::Header })
 }
 
 fn place(text: &str) -> (Host, RepoPath) {

@@ -10,7 +10,7 @@ use crate::model::suffix::Suffix;
 use crate::runtime::Runtime;
 use crate::spec::scope::{self, Narrow};
 use crate::spec::validate::canonical;
-use crate::spec::{Access, Fallback, Mirror, Source, Spec, Unlisted};
+use crate::spec::{Access, Fallback, LoginBy, Mirror, Source, Spec, Unlisted};
 
 /// Where a spec asks for something: what to call it, and its place.
 pub(super) fn occurrences(spec: &Spec, row: &Row, there: &[Runtime]) -> Vec<(String, Option<Place>)> {
@@ -74,7 +74,7 @@ pub(super) fn occurrences(spec: &Spec, row: &Row, there: &[Runtime]) -> Vec<(Str
         Subject::ClosedEndpoint => closed_endpoints(spec),
         Subject::PlainHttp => access(|access| access.scheme == Scheme::Http, "plain HTTP for"),
         Subject::Unverified => access(|access| access.scheme == Scheme::Https && access.insecure, "`insecure` for"),
-        Subject::Credentials => access(|access| access.login.is_some(), "credentials for"),
+        Subject::Credentials => access(|access| access.login.as_ref().is_some_and(|login| login.by == LoginBy::Header), "credentials for"),
         Subject::Search => spec.search.iter().map(|_| ("search".to_owned(), None)).collect(),
         Subject::SearchSeveral => {
             let several = spec.search.iter().filter(|hosts| hosts.len() > 1);

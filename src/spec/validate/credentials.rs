@@ -11,7 +11,7 @@ use super::name::canonical;
 use crate::model::cert::base64_decode;
 use crate::model::host::{HUB, Host};
 use crate::model::secret::Secret;
-use crate::spec::Login;
+use crate::spec::{Login, LoginBy};
 
 /// Files that were read already: many registries share one.
 #[derive(Default)]
@@ -114,7 +114,7 @@ fn login(config: &Config, written: &At<String>, host: &Host, problems: &mut Prob
     if !sound || basic.chars().any(char::is_control) {
         return wrong("credentials-unreadable", format!("{file}: \"auth\" of {host} is no user:password"), plain);
     }
-    Some(Login { basic: Secret::new(basic) })
+    Some(Login { basic: Secret::new(basic), by: LoginBy::Header })
 }
 
 /// Whether a key of `auths` is for this host: `host`, `https://host`, `https://host/v1/`, any name of Docker Hub.

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::ops::Range;
 
-use super::super::decode::{At, Raw, short};
+use super::super::decode::{At, Raw, RawRegistry, short};
 use super::super::nearest::nearest;
 use super::super::problems::Problems;
 use super::ca::Cas;
@@ -11,7 +11,7 @@ use super::{Materials, client, credentials, name};
 use crate::model::host::Host;
 use crate::model::place::Place;
 use crate::model::time::Time;
-use crate::spec::{Client, Login};
+use crate::spec::{Client, Login, LoginBy};
 
 /// A `[[registry]]` that makes sense by itself.
 pub struct Checked {
@@ -53,6 +53,7 @@ pub fn check(raw: &Raw, cas: &Cas, materials: &mut Materials<'_>, now: Option<Ti
         }
         places.insert(host.clone(), problems.text().place(host_at.span.start));
         let login = written.credentials.as_ref().and_then(|file| credentials::check(file, &host, &mut logins, materials, problems));
+        let login = by(written, login, problems);
         let insecure = written.insecure.as_ref().filter(|flag| flag.value).map(|flag| flag.span.clone());
         found.push(Checked {
             host,
@@ -67,6 +68,16 @@ pub fn check(raw: &Raw, cas: &Cas, materials: &mut Materials<'_>, now: Option<Ti
         });
     }
     found
+}
+
+/// How containerd is told the login.
+fn by(written: &RawRegistry, login: Option<Login>, problems: &mut Problems<'_>) -> Option<Login> {
+    if let (Some(by), None) = (&written.credentials_by, &written.credentials) {
+        let help = "take it out, or add `credentials = \"pull-secret.json\"`";
+        problems.error("credentials-by", &by.span, "`credentials_by` without `credentials`", help);
+    }
+    let config = written.credentials_by.as_ref().is_some_and(|by| by.value == "config");
+    login.map(|login| Login { by: if config { LoginBy::Config } else { LoginBy::Header }, ..login })
 }
 
 fn indexes(names: &At<Vec<At<String>>>, raw: &Raw, cas: &Cas, problems: &mut Problems<'_>) -> Vec<usize> {

@@ -48,8 +48,9 @@ pub(super) fn prepare(
     }
     let legacy = adopt::found(spec, tree, &found.config, &chains)?;
     let adopted = known.adopted.cloned().unwrap_or_default().with(legacy.adopted.clone());
-    let whole = crate::spec::adopt::adopt(spec, &adopted);
+    let mut whole = crate::spec::adopt::adopt(spec, &adopted);
     let starting: Vec<Dialect> = chains.iter().map(|(dialect, _)| *dialect).collect();
+    let logins = super::logins::wanted(&mut whole, &starting);
     adopt::prove(spec, &whole, &legacy, tree, found, &starting)?;
     part.notes.extend(legacy.notes.iter().cloned());
     part.adopted = adopted;
@@ -65,12 +66,13 @@ pub(super) fn prepare(
     let pause = spec.pause.as_ref().map(|pause| pause.image.written.as_str());
     let pause_ok = |chain: &Chain| pause.is_none_or(|image| chain.sandbox.as_ref().is_some_and(|said| said.value == image));
     let edit_pause = chains.iter().any(|(_, chain)| !pause_ok(chain));
+    let edit_logins = chains.iter().any(|(_, chain)| !super::logins::are_in(&logins, chain));
 
     let bytes = match tree.find(&found.config) {
         Found::File(bytes, _) => Some(bytes),
         _ => None,
     };
-    if bytes.is_none() && !edit_path && !edit_pause {
+    if bytes.is_none() && !edit_path && !edit_pause && !edit_logins {
         return Ok(Some(Prepared { root, whole }));
     }
     let before = std::str::from_utf8(bytes.map_or(b"", |bytes| bytes)).map_err(|_| {
@@ -78,7 +80,7 @@ pub(super) fn prepare(
         vec![Problem::error("config-toml", format!("{} is not UTF-8", found.config), help).at(Place::file(found.config.as_str()))]
     })?;
     let declared = chains.first().and_then(|(_, chain)| chain.declared);
-    let edits = edit_path || edit_pause || !legacy.cuts.is_empty();
+    let edits = edit_path || edit_pause || edit_logins || !legacy.cuts.is_empty();
     let only_1 = starting.iter().all(|dialect| !dialect.is_v2());
     let (start, version) = versioned(before, declared, &found.config, edits, only_1)?;
     let mut settings = Vec::new();
@@ -114,7 +116,21 @@ pub(super) fn prepare(
     edits.extend(more);
     let (after, more) = set(&without, &all).map_err(unusable)?;
     edits.extend(more);
+    // set whether they are there or not: a table that goes may hold them
+    let settings = super::logins::settings(&logins, version);
+    let settings: Vec<Setting<'_>> = settings.iter().map(super::logins::Login::setting).collect();
+    let (after, more) = set(&after, &settings).map_err(unusable)?;
+    edits.extend(more.into_iter().map(|edit| crate::format::KeyEdit { secret: true, ..edit }));
     prove(tree, found, dialects, &after, &root, pause)?;
+    if let Found::File(_, meta) = tree.find(&found.config)
+        && !logins.is_empty()
+        && edits.is_empty()
+        && meta.mode & 0o077 != 0
+    {
+        let what = format!("{} holds a login, and others than root may read it (mode {:04o})", found.config, meta.mode);
+        let help = format!("run `chmod 0600 {}`", found.config);
+        part.notes.push(Problem::warning("login-readable", what, help).at(Place::file(found.config.as_str())));
+    }
     let why = if edits.is_empty() { "as it should be".to_owned() } else { join(&edits) };
     let stage = found.config.parent().unwrap_or_else(NodePath::root).join(STAGE);
     let mut wanted = vec![words(&["version"]), words(&config_path_key(version))];
@@ -122,7 +138,10 @@ pub(super) fn prepare(
     // what is carried over stays out
     let taken = known.owns(&found.config).into_iter().flat_map(|owned| &owned.keys).chain(&edits).filter(|edit| edit.to.is_none());
     wanted.extend(taken.map(|edit| edit.key.clone()).collect::<Vec<_>>());
-    let keys = Keys { format: KeyFormat::Toml, wanted, edits, content: Content::public(after), mode: 0o644, stage, why };
+    wanted.extend(settings.iter().flat_map(|setting| super::logins::keys(&setting.key)));
+    let permissions = if logins.is_empty() { 0o644 } else { 0o600 };
+    let content = Content::secret(after, super::logins::secrets(&logins));
+    let keys = Keys { format: KeyFormat::Toml, wanted, edits, content, mode: permissions, stage, why };
     part.wants.insert(found.config.clone(), Want::Keys(keys));
     Ok(Some(Prepared { root, whole }))
 }

@@ -1,9 +1,10 @@
 //! What a node's containerd should hold for a spec: registry folders, certificate files, two keys of config.toml.
 //!
 //! What lives here: which folders ([`want`](fn@want)), the certificate files that they name (`pki`), the keys of config.toml
-//! (`config`). What must not: reading configuration, judging foreign files (that is the plan's).
+//! (`config`, `logins`). What must not: reading configuration, judging foreign files (that is the plan's).
 
 mod config;
+mod logins;
 mod pki;
 
 use std::collections::BTreeMap;
@@ -22,7 +23,7 @@ use crate::model::repo::RepoPath;
 use crate::model::tree::{Found, Tree};
 use crate::runtime::FoundRuntime;
 use crate::spec::adopt::{ALL, Adopted};
-use crate::spec::{Access, Fallback, Mirror, Spec, Unlisted};
+use crate::spec::{Access, Fallback, LoginBy, Mirror, Spec, Unlisted};
 
 /// Where registry folders go when nothing says otherwise.
 pub(super) const DEFAULT_ROOT: &str = "/etc/containerd/certs.d";
@@ -246,7 +247,7 @@ impl OwnedHost<'_> {
             ca: self.ca.as_ref(),
             client: self.client.as_ref().map(|(cert, key)| (cert, key)),
             skip_verify: self.access.insecure,
-            login: self.access.login.as_ref().map(|login| &login.basic),
+            login: self.access.login.as_ref().filter(|login| login.by == LoginBy::Header).map(|login| &login.basic),
             by_digest_only: self.endpoint.is_some_and(|endpoint| endpoint.pull == Pull::Digest),
             timeout: self.endpoint.and_then(|endpoint| endpoint.timeout),
             header: self.endpoint.map(|endpoint| endpoint.header.as_slice()).unwrap_or_default(),

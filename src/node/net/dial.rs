@@ -1,0 +1,93 @@
+//! Connecting: the name's addresses, a connection, all before a deadline.
+
+use std::io::{self, Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs};
+use std::sync::mpsc::channel;
+use std::time::{Duration, Instant};
+
+use crate::verify::probe::Trouble;
+
+/// A connection whose every operation ends at the deadline.
+#[derive(Debug)]
+pub(super) struct Timed {
+    stream: TcpStream,
+    deadline: Instant,
+}
+
+impl Timed {
+    fn left(&self) -> io::Result<Option<Duration>> {
+        left(self.deadline).map(Some).ok_or_else(|| io::ErrorKind::TimedOut.into())
+    }
+}
+
+impl Read for Timed {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        self.stream.set_read_timeout(self.left()?)?;
+        self.stream.read(into)
+    }
+}
+
+impl Write for Timed {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.stream.set_write_timeout(self.left()?)?;
+        self.stream.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.stream.flush()
+    }
+}
+
+/// What is left until `deadline`; `None` when it has passed.
+pub(super) fn left(deadline: Instant) -> Option<Duration> {
+    deadline.checked_duration_since(Instant::now()).filter(|left| !left.is_zero())
+}
+
+/// The addresses of a name, or the address that it is. The system's resolver knows no time-out: it is left behind when it
+/// takes too long.
+pub(super) fn addresses(name: &str, port: u16, deadline: Instant) -> Result<Vec<SocketAddr>, Trouble> {
+    if let Ok(address) = name.parse::<IpAddr>() {
+        return Ok(vec![SocketAddr::new(address, port)]);
+    }
+    let (send, receive) = channel();
+    let asked = name.to_owned();
+    std::thread::spawn(move || {
+        let found = (asked.as_str(), port).to_socket_addrs().map(Iterator::collect::<Vec<_>>);
+        let _ = send.send(found.map_err(|error| error.to_string()));
+    });
+    match left(deadline).map(|left| receive.recv_timeout(left)) {
+        Some(Ok(Ok(found))) if found.is_empty() => Err(Trouble::NoName(format!("{name} has no address"))),
+        Some(Ok(Ok(found))) => Ok(found),
+        Some(Ok(Err(why))) => Err(Trouble::NoName(format!("{name}: {why}"))),
+        _ => Err(Trouble::Silent),
+    }
+}
+
+/// Connects to the first address that answers; each gets its share of what is left.
+pub(super) fn connect(addresses: &[SocketAddr], deadline: Instant) -> Result<(Timed, SocketAddr), Trouble> {
+    let mut last = Trouble::Silent;
+    for (place, address) in addresses.iter().enumerate() {
+        let Some(left) = left(deadline) else { break };
+        let share = left / u32::try_from(addresses.len() - place).unwrap_or(u32::MAX);
+        match TcpStream::connect_timeout(address, share) {
+            Ok(stream) => {
+                let _ = stream.set_nodelay(true);
+                return Ok((Timed { stream, deadline }, *address));
+            }
+            Err(error) if error.kind() == io::ErrorKind::TimedOut => last = Trouble::Silent,
+            Err(error) => last = Trouble::Unreachable(format!("dial tcp {address}: connect: {}", reason(&error))),
+        }
+    }
+    Err(last)
+}
+
+/// An error without its number.
+pub(super) fn reason(error: &io::Error) -> String {
+    let text = error.to_string();
+    text.split(" (os error").next().unwrap_or(&text).to_lowercase()
+}
+
+/// Whether an operation ran into the deadline.
+pub(super) fn is_late(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock)
+}

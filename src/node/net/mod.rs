@@ -1,0 +1,48 @@
+//! Endpoints, tried as a daemon would reach them: one stage after the other, each with the time that it took.
+//!
+//! What lives here: many probes at once ([`probe`]), connecting (`dial`), the handshake (`tls`), one exchange of HTTP (`http`),
+//! the questions that a registry is asked (`ask`). What must not: judging what was found (`verify/`).
+//!
+//! Every probe has one time-out for all of its stages, answers are read up to a limit, no redirect is followed, and a login goes
+//! to its own host over TLS or nowhere.
+
+mod ask;
+mod dial;
+mod http;
+#[cfg(test)]
+mod tests;
+mod tls;
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use crate::verify::probe::{Seen, Target};
+
+/// Probes at the same time.
+const MOST: usize = 64;
+/// What a probe's thread needs, with room to spare.
+const STACK: usize = 512 << 10;
+
+/// Tries each target, many at once, each for `patience` at most; the answers are in the order of the targets.
+#[must_use]
+pub fn probe(targets: &[Target], patience: Duration) -> Vec<Seen> {
+    let next = AtomicUsize::new(0);
+    let found: Mutex<Vec<Option<Seen>>> = Mutex::new(targets.iter().map(|_| None).collect());
+    let work = || {
+        while let Some((place, target)) = Some(next.fetch_add(1, Ordering::Relaxed)).and_then(|place| Some((place, targets.get(place)?))) {
+            let seen = ask::probe(target, patience);
+            if let Some(slot) = found.lock().unwrap_or_else(PoisonError::into_inner).get_mut(place) {
+                *slot = Some(seen);
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 1..targets.len().min(MOST) {
+            // where no more threads can be had, there are fewer
+            let _ = std::thread::Builder::new().stack_size(STACK).spawn_scoped(scope, work);
+        }
+        work();
+    });
+    found.into_inner().unwrap_or_else(PoisonError::into_inner).into_iter().flatten().collect()
+}

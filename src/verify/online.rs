@@ -1,0 +1,310 @@
+//! Checks that ask the world: which endpoints are tried and as whom, what came of it, whether the files are as planned. Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::believe::Pool;
+use super::probe::{Identity, Manifest, Seen, Stage, Target, Trouble, Trusted};
+use super::{Check, Outcome, check, images};
+use crate::model::cert::{self, KeyMatch};
+use crate::model::digest::Fingerprint;
+use crate::model::image::ImageRef;
+use crate::model::resolution::{Attempt, Auth, Trust};
+use crate::model::tree::{Entry, Tree};
+use crate::plan::How;
+use crate::plan::whole::{Planned, problems};
+use crate::runtime::{FoundRuntime, Runtime, View, golang};
+use crate::spec::{Scope, Spec};
+use crate::trust;
+
+/// An endpoint that is tried.
+#[derive(Clone, Debug)]
+pub struct Endpoint {
+    /// How it is reached; of several ways (TLS, then plain HTTP) the first that works counts.
+    pub ways: Vec<Target>,
+    /// Who reaches it so.
+    pub readers: BTreeSet<Runtime>,
+    /// Of those, a containerd that would not send its login to a token endpoint.
+    loses_login: bool,
+    key: Key,
+}
+
+/// Which trust store a daemon has, by its environment.
+type Env = [(String, String)];
+
+/// What decides that two attempts are one endpoint.
+type Key = (
+    Vec<(crate::model::endpoint::Scheme, Trust)>,
+    crate::model::host::Host,
+    Option<Fingerprint>,
+    Auth,
+    Vec<golang::Route>,
+    Vec<String>,
+    bool,
+);
+
+/// Every endpoint of every resolution, once for each way in which a daemon of the node reaches it. `roots`: a tree that holds
+/// what [`golang::root_wishes`] asks for, for each of `found`. Manifests of `asked` are asked for wherever they may be.
+#[must_use]
+pub fn endpoints(spec: Option<&Spec>, tree: &Tree, roots: &Tree, found: &[FoundRuntime], asked: &[ImageRef]) -> Vec<Endpoint> {
+    let mut endpoints: BTreeMap<Key, Endpoint> = BTreeMap::new();
+    let mut material = Material::new(tree, roots);
+    for reader in found.iter().filter(|reader| reader.is_pulled_through(tree)) {
+        let Some(dialect) = reader.dialects(tree).first().copied() else { continue };
+        let view = reader.view(tree, dialect);
+        let mut all: Vec<(ImageRef, bool)> = images(spec, &view).into_iter().map(|image| (image, false)).collect();
+        all.extend(asked.iter().cloned().map(|image| (image, true)));
+        for (image, wanted) in all {
+            let attempts = view.resolve(&image).attempts;
+            for ways in attempts.chunk_by(|one, next| one.host == next.host && one.repo == next.repo && one.api_root == next.api_root) {
+                let Some(first) = ways.first() else { continue };
+                let lost = first.auth != Auth::None && !view.reaches_tokens(&first.host);
+                let routes = ways.iter().map(|way| golang::route(&reader.env, way.scheme, &way.host)).collect();
+                let key = (
+                    ways.iter().map(|way| (way.scheme, way.trust.clone())).collect(),
+                    first.host.clone(),
+                    first.client,
+                    first.auth.clone(),
+                    routes,
+                    store(&reader.env),
+                    lost,
+                );
+                let endpoint = endpoints.entry(key.clone()).or_insert_with(|| Endpoint {
+                    ways: ways.iter().map(|way| material.target(way, &reader.env)).collect(),
+                    readers: BTreeSet::new(),
+                    loses_login: lost,
+                    key,
+                });
+                endpoint.readers.insert(reader.runtime);
+                for (way, target) in ways.iter().zip(&mut endpoint.ways).filter(|_| wanted) {
+                    let manifest = manifest(&view, &image, way);
+                    if !target.manifests.contains(&manifest) {
+                        target.manifests.push(manifest);
+                    }
+                }
+            }
+        }
+    }
+    endpoints.into_values().collect()
+}
+
+/// The variables that say which trust store a Go program has.
+fn store(env: &Env) -> Vec<String> {
+    let says = |name: &str| env.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone()).unwrap_or_default();
+    vec![says("SSL_CERT_FILE"), says("SSL_CERT_DIR")]
+}
+
+fn manifest(view: &View, image: &ImageRef, way: &Attempt) -> Manifest {
+    let repo = format!("{}/{}", way.api_root.strip_prefix("/v2").unwrap_or(&way.api_root), way.repo).trim_start_matches('/').to_owned();
+    let mut path = format!("{}/{}/manifests/{}", way.api_root, way.repo, image.reference());
+    // containerd says whose image it is where it asks elsewhere (`runtime-semantics.md` 1.5)
+    if matches!(view, View::Containerd(_)) && way.host != image.host && way.host != image.host.api() {
+        path = format!("{path}?ns={}", image.host.as_str().replace(':', "%3A"));
+    }
+    Manifest { image: image.to_string(), path, repo }
+}
+
+/// Certificates and keys by fingerprint, from whatever files hold them.
+struct Material<'a> {
+    roots: &'a Tree,
+    certs: BTreeMap<Fingerprint, Vec<Vec<u8>>>,
+    keys: Vec<crate::model::secret::Secret>,
+    stores: BTreeMap<Vec<String>, Arc<Pool>>,
+    pools: BTreeMap<(Vec<String>, BTreeSet<Fingerprint>), Arc<Pool>>,
+}
+
+impl<'a> Material<'a> {
+    fn new(tree: &Tree, roots: &'a Tree) -> Self {
+        let (mut certs, mut keys) = (BTreeMap::new(), Vec::new());
+        let files = tree.iter().filter_map(|(_, entry)| match entry {
+            Entry::File { bytes, .. } => Some(bytes),
+            _ => None,
+        });
+        for bytes in files.filter(|bytes| bytes.windows(11).any(|part| part == b"-----BEGIN ")) {
+            let ders = cert::ders(bytes);
+            for place in 0..ders.len() {
+                // a chain begins with its leaf; alone it is there for trust
+                let chain = if place == 0 { ders.clone() } else { vec![ders[place].clone()] };
+                let known = certs.entry(crate::model::digest::Digest::of(&ders[place])).or_insert_with(Vec::new);
+                if known.len() < chain.len() {
+                    *known = chain;
+                }
+            }
+            keys.extend(cert::read_pem(bytes).map(|pem| pem.keys).unwrap_or_default());
+        }
+        Self { roots, certs, keys, stores: BTreeMap::new(), pools: BTreeMap::new() }
+    }
+
+    fn target(&mut self, way: &Attempt, env: &Env) -> Target {
+        let trust = match &way.trust {
+            Trust::Plain | Trust::Unverified => Trusted::Anybody,
+            Trust::Verified { extra } => Trusted::By(self.pool(extra, env)),
+        };
+        let login = match &way.auth {
+            Auth::Basic(login) => Some(login.clone()),
+            Auth::None | Auth::Other(_) => None,
+        };
+        Target {
+            scheme: way.scheme,
+            host: way.host.clone(),
+            trust,
+            client: way.client.and_then(|leaf| self.identity(leaf)).map(Arc::new),
+            login,
+            route: golang::route(env, way.scheme, &way.host),
+            manifests: Vec::new(),
+        }
+    }
+
+    fn pool(&mut self, extra: &BTreeSet<Fingerprint>, env: &Env) -> Arc<Pool> {
+        let name = store(env);
+        let roots = self.roots;
+        let base =
+            self.stores.entry(name.clone()).or_insert_with(|| Arc::new(Pool::of(golang::roots(roots, env).iter().map(Vec::as_slice))));
+        let certs = &self.certs;
+        let added = || extra.iter().filter_map(|one| certs.get(one)?.first()).map(Vec::as_slice);
+        let pool = self
+            .pools
+            .entry((name, extra.clone()))
+            .or_insert_with(|| if extra.is_empty() { Arc::clone(base) } else { Arc::new(base.with(added())) });
+        Arc::clone(pool)
+    }
+
+    fn identity(&self, leaf: Fingerprint) -> Option<Identity> {
+        let chain = self.certs.get(&leaf)?.clone();
+        let certs: Vec<cert::Cert> = chain.first().and_then(|der| cert::Cert::from_der(der).ok()).into_iter().collect();
+        let key = self.keys.iter().find(|key| cert::key_matches(&certs, key) == KeyMatch::Yes)?.clone();
+        Some(Identity { chain, key })
+    }
+}
+
+/// What came of the endpoints, `seen` in the order of all their ways.
+#[must_use]
+pub fn of_endpoints(endpoints: &[Endpoint], seen: &[Seen]) -> Vec<Check> {
+    let mut checks = Vec::new();
+    let mut rest = seen;
+    for endpoint in endpoints {
+        let (own, others) = rest.split_at(endpoint.ways.len().min(rest.len()));
+        rest = others;
+        let ways: Vec<(&Target, &Seen)> = endpoint.ways.iter().zip(own).collect();
+        let reached = ways.iter().find(|(_, seen)| endpoint.trouble(seen).is_none());
+        let Some((target, seen)) = reached.or_else(|| ways.first()).copied() else { continue };
+        let readers: Vec<&str> = endpoint.readers.iter().map(|reader| reader.name()).collect();
+        let subject = format!("{}: {}://{}", readers.join(", "), target.scheme, target.host);
+        let mut made = match endpoint.trouble(seen) {
+            None => check(Outcome::Ok, "endpoint", subject.clone(), String::new(), ""),
+            Some((stage, trouble)) => {
+                check(endpoint.outcome(&trouble), "endpoint", subject.clone(), format!("{stage}: {}", trouble.what()), trouble.help())
+            }
+        };
+        made.steps.clone_from(&seen.steps);
+        let reached = made.result == Outcome::Ok;
+        checks.push(made);
+        for manifest in target.manifests.iter().filter(|_| reached) {
+            let missing =
+                seen.troubles.iter().find(|(_, trouble)| matches!(trouble, Trouble::Manifest { image, .. } if *image == manifest.image));
+            let other =
+                seen.troubles.iter().find(|(stage, trouble)| *stage == Stage::Manifest && !matches!(trouble, Trouble::Manifest { .. }));
+            checks.push(match missing.or(other) {
+                None => check(Outcome::Ok, "manifest", format!("{subject}: {}", manifest.image), String::new(), ""),
+                Some((_, trouble)) => check(trouble.outcome(), "manifest", subject.clone(), trouble.what(), trouble.help()),
+            });
+        }
+    }
+    checks
+}
+
+impl Endpoint {
+    /// The host.
+    #[must_use]
+    pub fn host(&self) -> &crate::model::host::Host {
+        &self.key.1
+    }
+
+    /// Whether it is the same endpoint, reached in the same way.
+    #[must_use]
+    pub fn is_reached_like(&self, other: &Self) -> bool {
+        self.key == other.key && self.readers.is_superset(&other.readers)
+    }
+
+    /// What keeps it from being reached; what is said of single manifests is told with them.
+    fn trouble(&self, seen: &Seen) -> Option<(Stage, Trouble)> {
+        let own = seen.troubles.iter().filter(|(stage, _)| *stage != Stage::Manifest);
+        let found = own.min_by_key(|(_, trouble)| self.outcome(trouble)).cloned();
+        let bearer = matches!(seen.challenge, Some(crate::model::challenge::Challenge::Bearer { .. }));
+        if self.loses_login && bearer {
+            let why =
+                "the registry wants tokens, and this containerd sends the login of hosts.toml only to the registry itself (before 2.1)";
+            return Some((Stage::Login, Trouble::LoginLost(why.to_owned())));
+        }
+        found
+    }
+
+    fn outcome(&self, trouble: &Trouble) -> Outcome {
+        match trouble {
+            // containers/image asks for /v2/ before anything else, and takes 200 and 401 only
+            Trouble::Status(_) if self.readers.iter().any(|reader| *reader != Runtime::Containerd) => Outcome::Failed,
+            other => other.outcome(),
+        }
+    }
+}
+
+/// Whether every target is as `planned`: no change to make, nothing due.
+#[must_use]
+pub fn as_planned(planned: &Planned) -> Vec<Check> {
+    let mut checks = Vec::new();
+    for part in &planned.parts {
+        let target = &part.part.target;
+        let steps = planned.plan.stage.iter().chain(&planned.plan.switch).chain(&planned.plan.retire);
+        let changed: Vec<&str> = steps.filter(|step| step.target == *target).map(|step| step.path.as_str()).collect();
+        checks.push(match (&part.refused, changed.first()) {
+            (Some(refusal), _) => {
+                let first = problems(refusal).into_iter().next();
+                let (what, help) = first.map(|problem| (problem.what, problem.help)).unwrap_or_default();
+                check(Outcome::Failed, "planned", format!("{target}: the spec cannot be carried out"), what, &help)
+            }
+            (None, Some(first)) => {
+                let found = if changed.len() > 1 { format!("{first} and {} more", changed.len() - 1) } else { (*first).to_owned() };
+                check(Outcome::Failed, "planned", format!("{target}: not as the spec says"), found, "run `nodeprep apply`")
+            }
+            (None, None) => check(Outcome::Ok, "planned", target.to_string(), String::new(), ""),
+        });
+    }
+    for due in &planned.plan.activate {
+        let (what, help) = match &due.how {
+            How::Nothing => continue,
+            How::Refresh(argv) => ("the trust store has not been refreshed".to_owned(), format!("run `{}`", argv.join(" "))),
+            How::Reload(unit) => (format!("{unit} has not been reloaded since the last change"), format!("run `systemctl reload {unit}`")),
+            How::Restart(unit) => {
+                (format!("{unit} has not been restarted since the last change"), format!("run `systemctl restart {unit}`"))
+            }
+        };
+        checks.push(check(Outcome::Failed, "activation", what, due.because.join("; "), &help));
+    }
+    checks
+}
+
+/// Whether the anchors of the spec are in the bundle of the trust store, by fingerprint.
+#[must_use]
+pub fn anchors(spec: &Spec, tree: &Tree) -> Vec<Check> {
+    let wanted: Vec<_> = spec.cas.iter().filter(|ca| ca.scope == Scope::System).collect();
+    if wanted.is_empty() {
+        return Vec::new();
+    }
+    let family = match trust::family(tree) {
+        Ok(family) => family,
+        Err(problem) => return vec![check(Outcome::CouldNotRun, "anchor", "OS trust store".into(), problem.what, &problem.help)],
+    };
+    let missing = trust::missing(spec, family, tree);
+    let of = |ca: &&crate::spec::Ca| {
+        let lacking = ca.certs.iter().find(|cert| missing.contains(&cert.fingerprint));
+        let subject = format!("{} in {}", ca.name, family.bundle);
+        match lacking {
+            None => check(Outcome::Ok, "anchor", subject, String::new(), ""),
+            Some(cert) => {
+                let found = format!("{} ({}) is not in it", cert.fingerprint.short(), cert.subject);
+                check(Outcome::Failed, "anchor", subject, found, &format!("run `{}` and read what it says", family.refresh.join(" ")))
+            }
+        }
+    };
+    wanted.iter().map(of).collect()
+}
