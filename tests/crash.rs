@@ -24,17 +24,13 @@ fn named(want: &str) -> Want {
     }
 }
 
-/// Runs in a process of its own, which is killed.
-#[test]
-#[ignore = "started by the other tests"]
-fn child() {
-    let Ok(root) = std::env::var("NODEPREP_TEST_ROOT") else { return };
-    let want = named(&std::env::var("NODEPREP_TEST_WANT").unwrap());
-    let end = run(Path::new(&root), &want).end;
-    assert!(matches!(end, End::Applied), "{end:?}");
-}
-
-fn killed_everywhere(before: &[&str], goal: &str, exchange: bool) {
+/// Each test starts itself again, once per point: with a root in its environment it is the run that is killed there.
+fn killed_everywhere(test: &str, before: &[&str], goal: &str, exchange: bool) {
+    if let Some(root) = std::env::var_os("NODEPREP_TEST_ROOT") {
+        let end = run(Path::new(&root), &named(goal)).end;
+        assert!(matches!(end, End::Applied), "{end:?}");
+        return;
+    }
     if !cfg!(debug_assertions) {
         println!("skipped: release builds have no checkpoints");
         return;
@@ -58,8 +54,8 @@ fn killed_everywhere(before: &[&str], goal: &str, exchange: bool) {
         let _ = std::fs::remove_dir_all(&root);
         copy(&old, &root);
         let mut child = Command::new(std::env::current_exe().unwrap());
-        child.args(["--exact", "child", "--ignored", "--test-threads=1"]).env("NODEPREP_TEST_ROOT", &root);
-        child.env("NODEPREP_TEST_WANT", goal).env("NODEPREP_CHECKPOINT", point.to_string());
+        child.args(["--exact", test, "--test-threads=1"]).env("NODEPREP_TEST_ROOT", &root);
+        child.env("NODEPREP_CHECKPOINT", point.to_string());
         if !exchange {
             child.env("NODEPREP_NO_EXCHANGE", "1");
         }
@@ -102,20 +98,20 @@ fn killed_everywhere(before: &[&str], goal: &str, exchange: bool) {
 
 #[test]
 fn first_apply() {
-    killed_everywhere(&[], "first", true);
+    killed_everywhere("first_apply", &[], "first", true);
 }
 
 #[test]
 fn second_apply() {
-    killed_everywhere(&["first"], "second", true);
+    killed_everywhere("second_apply", &["first"], "second", true);
 }
 
 #[test]
 fn revert() {
-    killed_everywhere(&["first"], "nothing", true);
+    killed_everywhere("revert", &["first"], "nothing", true);
 }
 
 #[test]
 fn second_apply_where_names_cannot_be_exchanged() {
-    killed_everywhere(&["first"], "second", false);
+    killed_everywhere("second_apply_where_names_cannot_be_exchanged", &["first"], "second", false);
 }

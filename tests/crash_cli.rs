@@ -281,6 +281,13 @@ fn whole(at: &str, root: &Path, was: &Picture, will: &Picture) {
         let made = path.starts_with("/etc/ssl/certs/");
         assert!(staged || made || [was.get(path), will.get(path)].contains(&Some(thing)), "{at}: {path} is {thing:?}");
     }
+    // rule 9: what a hosts.toml refers to is there before it, and goes after it
+    for (path, thing) in now.iter().filter(|(path, _)| path.ends_with("/hosts.toml") && !path.contains(".nodeprep-stage")) {
+        let Thing::File(text, ..) = thing else { continue };
+        for named in text.split('"').filter(|part| part.starts_with("/etc/nodeprep/pki/")) {
+            assert!(now.contains_key(named), "{at}: {path} refers to {named}, which is not there");
+        }
+    }
     for (path, thing) in was {
         assert!(now.contains_key(path) || will.get(path) != Some(thing), "{at}: {path} is gone");
     }
@@ -339,6 +346,7 @@ fn killed_everywhere(before: &[&str], goal: &str) {
     }
 }
 
+/// Rule 9: at each point, certificate files stand before what refers to them.
 #[test]
 fn first_contact() {
     killed_everywhere(&[], "first");

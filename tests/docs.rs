@@ -281,6 +281,29 @@ fn shape(text: &str) -> String {
     text.trim().split(['(', ')']).map(|part| if is_digest(part) { "…" } else { part }).collect()
 }
 
+/// Each test that the rules name is there, and says the rule's number in its name or above it.
+#[test]
+fn each_rule_has_a_test_that_names_it() {
+    let text = std::fs::read_to_string(project("docs/rules.md")).unwrap();
+    let rows = text.lines().filter_map(|line| line.trim_matches(['|', ' ']).split_once(" | "));
+    let mut seen = Vec::new();
+    for (number, row) in rows.filter_map(|(first, row)| Some((first.parse::<u32>().ok()?, row))) {
+        seen.push(number);
+        for pair in row.rsplit(" | ").next().unwrap().split(", ") {
+            let (file, test) = pair.trim_matches('`').split_once("` `").unwrap();
+            let source = std::fs::read_to_string(project(file)).unwrap();
+            let at = source.find(&format!("fn {test}(")).unwrap_or_else(|| panic!("rule {number}: {file} has no {test}"));
+            let above: Vec<&str> = source[..at].trim_end().lines().rev().take_while(|line| !line.trim().is_empty()).collect();
+            assert!(above.iter().any(|line| line.trim() == "#[test]"), "rule {number}: {test} is no test");
+            let said = format!("{} {test}", above.join(" ")).to_lowercase();
+            let (_, named) = said.split_once("rule").unwrap_or_else(|| panic!("{file}: {test} names no rule"));
+            let numbers: Vec<u32> = named.split(|char: char| !char.is_ascii_digit()).filter_map(|word| word.parse().ok()).collect();
+            assert!(numbers.contains(&number), "{file}: {test} does not name rule {number}");
+        }
+    }
+    assert_eq!(seen, (1..=24).filter(|number| *number != 23).collect::<Vec<_>>());
+}
+
 #[test]
 fn links_lead_somewhere() {
     let mut pages = vec![project("README.md"), project("CONTRIBUTING.md"), project("CHANGELOG.md")];

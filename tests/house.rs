@@ -125,3 +125,13 @@ fn files_can_be_read_in_one_sitting() {
     });
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
+
+#[test]
+fn no_test_is_ignored() {
+    let home = Path::new(env!("CARGO_MANIFEST_DIR"));
+    for path in [sources(&home.join("src")), sources(&home.join("tests"))].concat() {
+        let text = std::fs::read_to_string(&path).expect("a source");
+        let ignored = text.lines().any(|line| line.trim_start().starts_with("#[ignore"));
+        assert!(!ignored, "{} switches a test off", path.display());
+    }
+}

@@ -279,17 +279,16 @@ fn a_ledger_of_the_future_stops_everything() {
     assert!(error.to_string().contains("version 999") && error.help().is_some(), "{error}");
 }
 
-// What needs a mount or an attribute runs this program again in a mount namespace of its own.
-
+/// What needs a mount or an attribute starts its own test again in a mount namespace: there the root stands in the environment.
 fn in_a_namespace(test: &str, setup: &str) {
     let dir = tempfile::tempdir().unwrap();
     let root = root_of(&dir, "root");
     start(&root);
-    let script = format!("set -e; cd {}; {setup}; exec \"$0\" --exact {test} --ignored --nocapture", root.display());
+    let script = format!("set -e; cd {}; {setup}; exec \"$0\" --exact {test} --nocapture", root.display());
     let mut command = Command::new("unshare");
     command.args(["-m", "sh", "-c", &script]).arg(std::env::current_exe().unwrap()).env("NODEPREP_TEST_ROOT", &root);
     match command.output() {
-        Ok(output) if output.status.success() => print!("{}", String::from_utf8_lossy(&output.stdout)),
+        Ok(output) if output.status.success() => passed(&output),
         Ok(output) => {
             let said = String::from_utf8_lossy(&output.stderr);
             let _ = Command::new("chattr").args(["-R", "-i"]).arg(&root).output();
@@ -305,114 +304,106 @@ fn in_a_namespace(test: &str, setup: &str) {
     }
 }
 
+/// The test that was started again is there, and ran.
+fn passed(output: &std::process::Output) {
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(said.contains("1 passed"), "{said}");
+    print!("{said}");
+}
+
 fn inner_root() -> Option<std::path::PathBuf> {
     std::env::var_os("NODEPREP_TEST_ROOT").map(Into::into)
 }
 
 #[test]
 fn read_only_file_system() {
-    in_a_namespace("read_only_inside", "mount -t tmpfs none data; echo x > data/f; mount -o remount,ro data");
-}
-
-#[test]
-#[ignore = "started by read_only_file_system"]
-fn read_only_inside() {
-    let Some(root) = inner_root() else { return };
-    let error = refused(&root, &one_file("/data/new", Expect::Absent, "x"));
-    assert!(matches!(error, NodeError::ReadOnly { .. }) && error.class() == Class::Node, "{error}");
-    let error = refused(&root, &one_file("/data/f", Expect::File(Digest::of(b"x\n")), "x"));
-    assert!(matches!(error, NodeError::ReadOnly { .. }), "{error}");
+    if let Some(root) = inner_root() {
+        let error = refused(&root, &one_file("/data/new", Expect::Absent, "x"));
+        assert!(matches!(error, NodeError::ReadOnly { .. }) && error.class() == Class::Node, "{error}");
+        let error = refused(&root, &one_file("/data/f", Expect::File(Digest::of(b"x\n")), "x"));
+        assert!(matches!(error, NodeError::ReadOnly { .. }), "{error}");
+        return;
+    }
+    in_a_namespace("read_only_file_system", "mount -t tmpfs none data; echo x > data/f; mount -o remount,ro data");
 }
 
 #[test]
 fn immutable_file() {
+    if let Some(root) = inner_root() {
+        let error = refused(&root, &one_file("/etc/conf.d/00-foreign.conf", Expect::File(Digest::of(b"foreign")), "x"));
+        assert!(matches!(error, NodeError::Immutable { .. }) && error.help().unwrap().contains("chattr -i"), "{error}");
+        let error = refused(&root, &one_file("/etc/certs.d/new", Expect::Absent, "x"));
+        assert!(matches!(error, NodeError::Immutable { .. }), "{error}");
+        return;
+    }
     in_a_namespace(
-        "immutable_inside",
-        "chattr +i etc/conf.d/00-foreign.conf; chattr +i etc/certs.d; trap 'chattr -i etc/conf.d/00-foreign.conf etc/certs.d' EXIT; \"$0\" --exact immutable_inside --ignored --nocapture; exit",
+        "immutable_file",
+        "chattr +i etc/conf.d/00-foreign.conf; chattr +i etc/certs.d; trap 'chattr -i etc/conf.d/00-foreign.conf etc/certs.d' EXIT; \"$0\" --exact immutable_file --nocapture; exit",
     );
 }
 
 #[test]
-#[ignore = "started by immutable_file"]
-fn immutable_inside() {
-    let Some(root) = inner_root() else { return };
-    let error = refused(&root, &one_file("/etc/conf.d/00-foreign.conf", Expect::File(Digest::of(b"foreign")), "x"));
-    assert!(matches!(error, NodeError::Immutable { .. }) && error.help().unwrap().contains("chattr -i"), "{error}");
-    let error = refused(&root, &one_file("/etc/certs.d/new", Expect::Absent, "x"));
-    assert!(matches!(error, NodeError::Immutable { .. }), "{error}");
-}
-
-#[test]
 fn bind_mounted_file() {
+    if let Some(root) = inner_root() {
+        let error = refused(&root, &one_file("/etc/conf.d/00-foreign.conf", Expect::File(Digest::of(b"node\n")), "x"));
+        assert!(matches!(error, NodeError::Mounted { .. }), "{error}");
+        // no folder for temporary files on the same mount
+        let error = refused(&root, &one_file("/opt/b/x", Expect::Absent, "x"));
+        assert!(matches!(error, NodeError::OtherFs { .. }), "{error}");
+        return;
+    }
     in_a_namespace(
-        "mounted_inside",
+        "bind_mounted_file",
         "mount --bind etc/hostname etc/conf.d/00-foreign.conf; mkdir -p opt/a opt/b; mount --bind opt/a opt/b",
     );
 }
 
 #[test]
-#[ignore = "started by bind_mounted_file"]
-fn mounted_inside() {
-    let Some(root) = inner_root() else { return };
-    let error = refused(&root, &one_file("/etc/conf.d/00-foreign.conf", Expect::File(Digest::of(b"node\n")), "x"));
-    assert!(matches!(error, NodeError::Mounted { .. }), "{error}");
-    // no folder for temporary files on the same mount
-    let error = refused(&root, &one_file("/opt/b/x", Expect::Absent, "x"));
-    assert!(matches!(error, NodeError::OtherFs { .. }), "{error}");
-}
-
-#[test]
 fn full_disk() {
-    in_a_namespace("full_inside", "mount -t tmpfs -o size=64k none data");
-}
-
-#[test]
-#[ignore = "started by full_disk"]
-fn full_inside() {
-    let Some(root) = inner_root() else { return };
-    fs::create_dir(root.join("data/conf")).unwrap();
-    fs::create_dir(root.join("data/conf/d")).unwrap();
-    let mut plan = one_file("/etc/first", Expect::Absent, "x");
-    plan.switch.push(put_file(&path("/data/conf/d/x"), Expect::Absent, &"x".repeat(100_000), Meta::new(0o644), false));
-    let error = refused(&root, &plan);
-    assert!(matches!(&error, NodeError::Full { path, .. } if path.as_str() == "/data/conf/d/x"), "{error}");
-    assert_eq!(fs::read_dir(root.join("data/conf")).unwrap().count(), 1);
+    if let Some(root) = inner_root() {
+        fs::create_dir(root.join("data/conf")).unwrap();
+        fs::create_dir(root.join("data/conf/d")).unwrap();
+        let mut plan = one_file("/etc/first", Expect::Absent, "x");
+        plan.switch.push(put_file(&path("/data/conf/d/x"), Expect::Absent, &"x".repeat(100_000), Meta::new(0o644), false));
+        let error = refused(&root, &plan);
+        assert!(matches!(&error, NodeError::Full { path, .. } if path.as_str() == "/data/conf/d/x"), "{error}");
+        assert_eq!(fs::read_dir(root.join("data/conf")).unwrap().count(), 1);
+        return;
+    }
+    in_a_namespace("full_disk", "mount -t tmpfs -o size=64k none data");
 }
 
 #[test]
 fn without_root() {
+    if let Some(root) = inner_root() {
+        fs::create_dir(&root).unwrap();
+        start(&root);
+        let before = picture(&root);
+        for wanted in [first(), second(), Want::new()] {
+            let outcome = run(&root, &wanted);
+            assert!(matches!(outcome.end, End::Applied), "{:?}", outcome.end);
+        }
+        let now = picture(&root);
+        assert!(now == before, "{}", difference(&now, &before));
+        fs::set_permissions(root.join("etc/conf.d"), fs::Permissions::from_mode(0o555)).unwrap();
+        let _ = fs::remove_dir_all(root.join("var/lib/nodeprep"));
+        let error = refused(&root, &one_file("/etc/conf.d/x", Expect::Absent, "x"));
+        assert!(matches!(error, NodeError::Permission { .. }), "{error}");
+        return;
+    }
     let dir = tempfile::tempdir().unwrap();
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o777)).unwrap();
     let root = dir.path().join("root");
-    let inside = "exec \"$0\" --exact without_root_inside --ignored --nocapture";
+    let inside = "exec \"$0\" --exact without_root --nocapture";
     // the test program itself may stand in a folder that nobody else may search
     let program = dir.path().join("program");
     fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
     let mut command = Command::new("setpriv");
     command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "sh", "-c", inside]).arg(&program);
     match command.env("NODEPREP_TEST_ROOT", &root).current_dir(dir.path()).output() {
-        Ok(output) if output.status.success() => print!("{}", String::from_utf8_lossy(&output.stdout)),
+        Ok(output) if output.status.success() => passed(&output),
         Ok(output) if String::from_utf8_lossy(&output.stderr).starts_with("setpriv:") => println!("skipped: not root"),
         Ok(output) => panic!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr)),
         Err(error) => println!("skipped: no setpriv: {error}"),
     }
-}
-
-#[test]
-#[ignore = "started by without_root"]
-fn without_root_inside() {
-    let Some(root) = inner_root() else { return };
-    fs::create_dir(&root).unwrap();
-    start(&root);
-    let before = picture(&root);
-    for wanted in [first(), second(), Want::new()] {
-        let outcome = run(&root, &wanted);
-        assert!(matches!(outcome.end, End::Applied), "{:?}", outcome.end);
-    }
-    let now = picture(&root);
-    assert!(now == before, "{}", difference(&now, &before));
-    fs::set_permissions(root.join("etc/conf.d"), fs::Permissions::from_mode(0o555)).unwrap();
-    let _ = fs::remove_dir_all(root.join("var/lib/nodeprep"));
-    let error = refused(&root, &one_file("/etc/conf.d/x", Expect::Absent, "x"));
-    assert!(matches!(error, NodeError::Permission { .. }), "{error}");
 }

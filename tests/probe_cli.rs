@@ -218,7 +218,7 @@ fn verify_names_the_ca_that_is_missing() {
     assert!(registry.heads.lock().unwrap().is_empty());
 }
 
-/// What the daemon has in its environment counts, not what we have.
+/// What the daemon has in its environment counts, not what we have (rule 22).
 #[test]
 fn the_daemon_s_own_trust_store_and_proxy() {
     let (other, registry) = (registry(), self::registry());

@@ -85,6 +85,7 @@ fn spec(folder: &Path) -> Spec {
     }
 }
 
+/// What would be written, and which CAs the bundle lacks by their fingerprints (rule 21 of 8.4).
 fn report(spec: &Spec, tree: &Tree) -> String {
     let mut text = String::new();
     let family = trust::family(tree);

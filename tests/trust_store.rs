@@ -44,6 +44,7 @@ fn p11_kit() -> Option<PathBuf> {
     status.is_ok_and(|status| status.success()).then_some(root)
 }
 
+/// Rule 21: with the real command, the fingerprints in the bundle decide.
 #[test]
 fn debian() {
     steps("debian", &[]);

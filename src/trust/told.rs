@@ -216,6 +216,7 @@ mod tests {
         assert_eq!(of("", &["/etc/pki/ca-trust/source/anchors/x"]), Err("trust-family"));
     }
 
+    /// Rule 24: Bottlerocket and Talos are left to their own settings.
     #[test]
     fn nothing_is_written_where_an_api_is_the_way() {
         for (id, key) in [("bottlerocket", "settings.pki.NAME.trusted"), ("talos", "TrustedRootsConfig")] {

@@ -77,6 +77,16 @@ fn colour_only_when_asked() {
     }
 }
 
+/// Changes that are pending have an exit code of their own, where that is asked for; what may be done stands in every call.
+#[test]
+fn pending_changes_have_an_exit_code() {
+    let node = Node::new();
+    node.run("plan").says(0, &[]);
+    node.run("plan --exit-code").says(10, &[]);
+    node.run("apply --activate never --probe off").says(0, &[]);
+    assert_eq!(node.run("apply --activate always").code, 2);
+}
+
 #[test]
 fn json_on_every_way_out() {
     let node = Node::new();

@@ -311,6 +311,22 @@ mod tests {
         assert_eq!(text.split_once('\n').unwrap().1, want);
     }
 
+    /// 8.4, rules 2 and 18: a path is an endpoint's own, and said only where there is one.
+    #[test]
+    fn scheme_and_path_are_always_ours() {
+        let hub = Host::fixed("m:5000");
+        for (scheme, prefix, url, own) in [
+            (Scheme::Https, "", "https://m:5000", false),
+            (Scheme::Http, "", "http://m:5000", false),
+            (Scheme::Https, "a/b", "https://m:5000/v2/a/b", true),
+        ] {
+            let prefix = RepoPath::new(prefix).unwrap();
+            let text = text(&Written { mirrors: vec![], server: WrittenHost { scheme, ..host(&hub, &prefix) }, closed: true });
+            assert!(text.contains(&format!("server = \"{url}\"\n")), "{text}");
+            assert_eq!(text.contains("override_path = true\n"), own, "{text}");
+        }
+    }
+
     /// 8.4, rule 7.
     #[test]
     fn no_tls_keys_on_http() {

@@ -149,6 +149,15 @@ fn closed_means_closed() {
     }
 }
 
+/// 8.4, rule 16: the source `*` is the folder of every registry that has none of its own.
+#[test]
+fn every_other_registry_is_the_folder_default() {
+    let every = Mirror { source: Source::All, ..mirror("x", &[("m.corp", "all")], Fallback::Never) };
+    let wants = want(&spec(vec![every], simple().access), &on(), &tree(&[]), &Dialect::ALL).wants;
+    let Some(Want::Whole(file)) = wants.get(&path("/etc/containerd/certs.d/_default/hosts.toml")) else { panic!("{wants:?}") };
+    assert!(String::from_utf8_lossy(&file.content.bytes).contains("server = \"https://m.corp/v2/all\"\n"), "{file:?}");
+}
+
 /// 8.4, rules 9 and 20: certificate files are named by content and referenced by absolute path; nothing temporary stands
 /// where it is scanned.
 #[test]

@@ -11,7 +11,7 @@ use crate::runtime::{Dialect, containerd};
 use crate::spec::Spec;
 use crate::spec::intent::{intent, own_registry};
 
-/// An intent as this version of a runtime can express it: where [`ROWS`] says "approximated", what it will really ask.
+/// An intent as this version of a runtime can express it: where [`ROWS`](super::ROWS) says "approximated", what it will really ask.
 #[must_use]
 pub fn adapt(spec: &Spec, resolution: Resolution, dialect: Dialect) -> Resolution {
     match family_of(dialect) {

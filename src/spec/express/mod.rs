@@ -341,6 +341,25 @@ mod tests {
         }
     }
 
+    /// 8.4, rules 16 and 17: `*` is for containerd alone; beside a name of the same length registries.conf would take the wrong
+    /// entry; a domain has no port.
+    #[test]
+    fn what_is_wide_is_said_where_it_can_be() {
+        let every = mirror("*", "m.corp");
+        assert_eq!((refusals(&every, Runtime::Containerd), refusals(&every, Runtime::Podman)), (vec![], vec![Subject::AllSource]));
+        let domain = |name: &str| mirror("*.corp.example", "m.corp") + &mirror(name, "m.corp/x");
+        for (name, tied) in [("x.corp.example", true), ("xy.corp.example", false), ("x.corp.example:5000", false)] {
+            let found = refusals(&domain(name), Runtime::Crio);
+            assert_eq!(found.contains(&Subject::DomainShort), tied, "{name}: {found:?}");
+        }
+        for name in ["x.io", "m.corp"] {
+            let found = refusals(&format!("unlisted = 'deny'\n{}", mirror(name, "registry.corp")), Runtime::Podman);
+            assert_eq!(found.contains(&Subject::DenyShort), name == "x.io", "{name}: {found:?}");
+        }
+        let port = "version = 1\nfallback = 'never'\n".to_owned() + &mirror("*.corp.example:5000", "m.corp");
+        assert!(Draft::open("spec.toml", port.as_bytes()).unwrap().close(&BTreeMap::new(), None).spec.is_none());
+    }
+
     #[test]
     fn a_block_reaches_as_far_as_its_source() {
         let open = |text: String| text + "fallback = 'upstream'\n";
