@@ -77,8 +77,9 @@ pub fn read(tree: &Tree, home: &NodePath, host: &Host) -> Result<Certs, (NodePat
     let mut existing = candidates(home, host).into_iter().filter(|path| tree.exists(path));
     let Some(folder) = existing.next() else { return Ok(Certs::default()) };
     let certs = read_folder(tree, folder)?;
-    let differs =
-        |other: &NodePath| !read_folder(tree, other.clone()).is_ok_and(|other| (other.ca, other.client) == (certs.ca.clone(), certs.client));
+    let differs = |other: &NodePath| {
+        !read_folder(tree, other.clone()).is_ok_and(|other| (other.ca, other.client) == (certs.ca.clone(), certs.client))
+    };
     Ok(Certs { hidden: existing.filter(differs).collect(), ..certs })
 }
 
