@@ -124,6 +124,10 @@ pub fn prepare(
         }
     }
     let mut planned = plan(spec, desired, found, Now { tree: &snapshot.tree, ledger, blobs, foreign, live: snapshot.probes.live });
+    // where the command may not be run at all, it is due, and nothing is to be written there now
+    if snapshot.probes.live && planned.refreshes() {
+        planned.plan.written.extend(crate::trust::family(&snapshot.tree).ok().and_then(|family| NodePath::fixed(family.bundle).parent()));
+    }
     planned.plan.asked = (foreign != Foreign::Refuse).then_some(Asked { spec: spec_digest, foreign });
     planned
 }
@@ -145,6 +149,7 @@ mod tests {
         );
         let draft = crate::spec::load::Draft::open("spec.toml", document.as_bytes()).unwrap();
         let spec = draft.close(&BTreeMap::new(), None).spec.unwrap();
+        let tried = std::cell::Cell::new(0);
         let trust = |live, files: &[(&'static str, &str)]| {
             let mut tree = Tree::default();
             tree.insert(NodePath::root(), Entry::Dir { meta: Meta::new(0o755), listed: true });
@@ -155,7 +160,12 @@ mod tests {
             let answers = Answers::default();
             let findings = Findings { orphans: &[], answers: &answers };
             let planned = prepare(&spec, &snapshot, &[], &Ledger::new([7; 32]), &BTreeMap::new(), Foreign::Refuse, findings);
+            let written: Vec<String> = planned.plan.written.iter().map(ToString::to_string).collect();
             let part = planned.parts.into_iter().find(|part| part.part.target == Target::Trust).unwrap();
+            // the folder of the bundle is tried where the command will be run, and only there
+            let runs = live && part.refused.is_none() && !part.activations.is_empty();
+            tried.set(tried.get() + usize::from(runs));
+            assert_eq!(written, if runs { vec!["/etc/ssl/certs"] } else { vec![] });
             let told = part.part.notes.iter().any(|note| note.code == "trust-tool-missing");
             (matches!(part.refused, Some(Refusal::Cannot(problems)) if problems[0].code == "trust-tool-missing"), told)
         };
@@ -170,5 +180,6 @@ mod tests {
         let name = format!("/usr/local/share/ca-certificates/nodeprep-one-{}.crt", &Digest::of(cert.to_pem().as_bytes()).to_string()[..8]);
         let anchor: (&'static str, &str) = (Box::leak(name.into_boxed_str()), &cert.to_pem());
         assert_eq!(trust(true, &[alpine, bundle, anchor]), (false, true));
+        assert_eq!(tried.get(), 1);
     }
 }

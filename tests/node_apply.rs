@@ -135,6 +135,17 @@ fn a_foreign_file_in_a_folder_that_would_be_exchanged_stops_it() {
     assert!(error.to_string().contains("/etc/certs.d/old.example/client.key"), "{error}");
 }
 
+/// Folders of commands are tried as those of the steps are: before the first byte.
+#[test]
+fn a_folder_in_which_a_command_cannot_write_stops_it() {
+    let (_dir, root) = fresh();
+    fs::write(root.join("bundles"), "no folder").unwrap();
+    let mut plan = one_file("/etc/new", Expect::Absent, "x");
+    plan.written.insert(path("/bundles/of/ours"));
+    let error = refused(&root, &plan);
+    assert!(matches!(&error, NodeError::NotFolder { path } if path.as_str() == "/bundles"), "{error}");
+}
+
 #[test]
 fn a_failing_command_brings_everything_back_and_is_run_again() {
     let (_dir, root) = fresh();

@@ -59,7 +59,8 @@ pub fn render(ca: &[Cert], client: Option<(&[Cert], &Secret)>) -> BTreeMap<Strin
 pub struct Certs {
     /// The folder that counts, when one exists.
     pub folder: Option<NodePath>,
-    /// Folders that exist behind it and are not looked at.
+    /// Folders that exist behind it, are not looked at, and say something else: one with the same certificates is there for
+    /// whoever looks only there, such as Docker.
     pub hidden: Vec<NodePath>,
     /// Fingerprints of every certificate in `*.crt`; what cannot be read is skipped in silence.
     pub ca: BTreeSet<Fingerprint>,
@@ -75,7 +76,15 @@ pub struct Certs {
 pub fn read(tree: &Tree, home: &NodePath, host: &Host) -> Result<Certs, (NodePath, String)> {
     let mut existing = candidates(home, host).into_iter().filter(|path| tree.exists(path));
     let Some(folder) = existing.next() else { return Ok(Certs::default()) };
-    let mut certs = Certs { hidden: existing.collect(), folder: Some(folder.clone()), ..Certs::default() };
+    let certs = read_folder(tree, folder)?;
+    let differs = |other: &NodePath| {
+        !read_folder(tree, other.clone()).is_ok_and(|other| (other.ca, other.client) == (certs.ca.clone(), certs.client))
+    };
+    Ok(Certs { hidden: existing.filter(differs).collect(), ..certs })
+}
+
+fn read_folder(tree: &Tree, folder: NodePath) -> Result<Certs, (NodePath, String)> {
+    let mut certs = Certs { folder: Some(folder.clone()), ..Certs::default() };
     if let Found::File(..) | Found::Unreadable(_) = tree.find(&folder) {
         return Err((folder, "is no folder that can be read".to_owned()));
     }

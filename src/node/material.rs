@@ -43,6 +43,9 @@ pub enum MaterialError {
         /// What is in the way.
         why: String,
     },
+    /// A URL; what is in it is not told, for it may hold a login.
+    #[error("the spec is a URL, from which this version does not read")]
+    Url,
     /// A folder without a document.
     #[error("the spec folder {name} holds no document (*.toml, *.yaml, *.yml)")]
     Empty {
@@ -58,6 +61,7 @@ impl MaterialError {
         match self {
             Self::Unreadable { name, .. } => format!("write the spec to {name}, or name another file with --spec"),
             Self::InFolder { .. } => "put the document itself into the folder, readable for nodeprep, or take the name out".to_owned(),
+            Self::Url => "fetch it first, and give it as a file or on standard input (`--spec -`)".to_owned(),
             Self::Empty { .. } => "put a document into the folder, or name another one with --spec".to_owned(),
         }
     }
@@ -77,6 +81,9 @@ pub fn documents(spec: &Path) -> Result<Documents, Vec<MaterialError>> {
         std::io::stdin().take(most).read_to_end(&mut bytes).map_err(|why| unreadable("on standard input", &why))?;
         let name = "standard input".to_owned();
         return Ok(Documents { name: name.clone(), documents: vec![Document { file: name, bytes }], folder: None });
+    }
+    if name.starts_with("https://") || name.starts_with("http://") {
+        return Err(vec![MaterialError::Url]);
     }
     if spec.is_dir() {
         return in_folder(spec, name);

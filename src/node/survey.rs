@@ -212,6 +212,12 @@ impl<'a> Surveyor<'a> {
         }
     }
 
+    /// Whether a command can write in a folder, or make it.
+    pub(super) fn command_writes(&mut self, folder: &NodePath) -> Result<(), NodeError> {
+        let folder = self.nearest(&folder.join("x"), Last::Keep)?.folder;
+        self.writable(&folder).map(drop)
+    }
+
     /// The real path that a path has, or will have.
     fn would_be(&self, path: &NodePath) -> Result<Option<NodePath>, NodeError> {
         match self.root.walk(path, Last::Keep, &mut |_, _, _| {}) {

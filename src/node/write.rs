@@ -104,6 +104,9 @@ impl<'a> Hands<'a> {
             let survey = surveyor.step(step)?;
             self.jobs.push(Job { step, survey, temp: None, made: Vec::new(), undo: Undo::Nothing, done: false });
         }
+        for folder in &plan.written {
+            surveyor.command_writes(folder)?;
+        }
         let (old, visible) = (&self.old, plan.stage.len() + plan.switch.len());
         let mut removals: Vec<_> = self.jobs[visible..].iter_mut().map(|job| (job.step, &mut job.survey)).collect();
         surveyor.whole_folders(&mut removals, |folder| old.dirs.contains(folder))

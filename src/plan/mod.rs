@@ -42,6 +42,8 @@ pub struct Plan {
     pub back: Vec<Activation>,
     /// What earlier runs left to be done and this one does not do either: the ledger goes on saying so.
     pub due: Vec<Due>,
+    /// Folders in which the commands write: tried before the first byte, as those of the steps are.
+    pub written: BTreeSet<NodePath>,
     /// Deletions, only after activation succeeded or was not needed.
     pub retire: Vec<Step>,
     /// What the ledger owns afterwards: path → entry. `now` is filled in by the executor from what it wrote.

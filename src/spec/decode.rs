@@ -234,7 +234,13 @@ impl<'n> Row<'n> {
         let Tree::Table(entries) = &node.value else { return row };
         let mut seen = vec![false; def.fields.len()];
         let errors = problems.errors();
+        // what a merge key would have brought is not missing
+        let mut all_known = true;
         for entry in entries {
+            if entry.is_merged() {
+                all_known = false;
+                continue;
+            }
             let Some(index) = def.fields.iter().position(|field| field.name == entry.key) else {
                 // a misspelt key is not missing as well
                 let meant = unknown(def, &entry.key, &entry.key_span, problems);
@@ -248,9 +254,9 @@ impl<'n> Row<'n> {
                 row.values[index] = Some(&entry.node);
             }
         }
-        row.reported = problems.errors() > errors;
+        row.reported = problems.errors() > errors || !all_known;
         for (field, seen) in def.fields.iter().zip(seen) {
-            if field.required && !seen {
+            if field.required && !seen && all_known {
                 let place = if def.name.is_empty() { "is missing".to_owned() } else { format!("is missing in {}", def.header) };
                 problems.error("missing-key", &node.span, format!("`{}` {place}", field.name), format!("add `{}`", field.example));
             }

@@ -38,6 +38,14 @@ pub struct Entry {
     pub node: Node,
 }
 
+impl Entry {
+    /// Whether it stands for keys that are not known: something that is reported already would have brought them.
+    #[must_use]
+    pub fn is_merged(&self) -> bool {
+        self.key == MERGED && self.node.value == Tree::Scalar(Scalar::Other(REPORTED))
+    }
+}
+
 /// One value.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Scalar {
@@ -56,6 +64,9 @@ pub const NOTHING: &str = "nothing";
 
 /// What stands for a value that is reported as wrong already, as [`Scalar::Other`].
 pub const REPORTED: &str = "something that is not taken";
+
+/// The key of an entry that brings keys that are not known; its value is [`REPORTED`].
+pub const MERGED: &str = "<<";
 
 /// Something that the notation allows and the spec does not take.
 #[derive(Clone, Debug, PartialEq, Eq)]

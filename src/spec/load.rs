@@ -82,17 +82,12 @@ impl Draft {
             );
             return Err(problems.into_vec());
         }
-        let slipped = !slips.is_empty();
         for slip in slips.into_iter().chain(heads) {
             problems.error(slip.code, &slip.span, slip.what, slip.help);
         }
         let raw = decode(&root, &mut problems);
         let references = reference::all(&raw, &mut problems);
         let mut problems = problems.into_vec();
-        if slipped {
-            // what an alias or a merge key would have brought is not missing
-            problems.retain(|problem| problem.code != "missing-key");
-        }
         if headless.is_some() {
             // one cause, one problem: the document's own keys are missing because no document has them
             problems.retain(|problem| problem.code != "missing-key" || !problem.what.ends_with("is missing"));

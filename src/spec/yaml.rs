@@ -10,7 +10,7 @@ use std::ops::Range;
 
 use saphyr_parser::{Event, Marker, Parser, ScalarStyle, Span};
 
-use super::document::{Entry, NOTHING, Node, REPORTED, Scalar, Slip, SyntaxError, Tree};
+use super::document::{Entry, MERGED, NOTHING, Node, REPORTED, Scalar, Slip, SyntaxError, Tree};
 
 /// Levels of lists and tables: the spec has four.
 pub const DEEPEST: usize = 16;
@@ -72,7 +72,7 @@ pub fn parse_yaml(text: &str) -> Result<(Node, Vec<Slip>), SyntaxError> {
                 format!("the document is {}, not keys with values", root.kind()),
                 "begin it with `version: 1`",
             );
-            Tree::Table(Vec::new())
+            Tree::Table(vec![unknown(root.span)])
         }
     };
     // as in TOML: the document itself is nowhere
@@ -158,6 +158,9 @@ impl Builder<'_> {
             Event::DocumentStart(_) => {
                 self.documents += 1;
                 if self.documents > 1 {
+                    if let Some(Node { value: Tree::Table(entries), .. }) = &mut self.root {
+                        entries.push(unknown(span.clone()));
+                    }
                     self.slip("yaml-feature", span, "a second document begins here", "write one document in each file");
                 }
             }
@@ -228,6 +231,9 @@ impl Builder<'_> {
         open.key = Some(Key { name: key.to_owned(), span: span.clone(), dropped: merge || first.is_some() });
         let shown = super::decode::short(key);
         if merge {
+            if let Tree::Table(entries) = &mut open.node.value {
+                entries.push(unknown(span.clone()));
+            }
             self.slip("yaml-feature", span, "merge keys (`<<`) are not taken", "write the keys again");
         } else if let Some(first) = first {
             let line = self.text[..first].matches('\n').count() + 1;
@@ -247,7 +253,10 @@ impl Builder<'_> {
             Tree::List(nodes) => nodes.extend(value.map(|value| Node { span, value })),
             Tree::Table(entries) => match (open.key.take(), value) {
                 // it stood where a key belongs
-                (None, _) => open.key = Some(Key { name: String::new(), span, dropped: true }),
+                (None, _) => {
+                    entries.push(unknown(span.clone()));
+                    open.key = Some(Key { name: String::new(), span, dropped: true });
+                }
                 (Some(key), Some(value)) if !key.dropped => {
                     let span = if span.is_empty() { key.span.clone() } else { span };
                     entries.push(Entry { key: key.name, key_span: key.span, node: Node { span, value } });
@@ -257,6 +266,12 @@ impl Builder<'_> {
             Tree::Scalar(_) => {}
         }
     }
+}
+
+/// What brings keys that are not known: a merge key, a key that is no text, another document. It is reported.
+fn unknown(span: Range<usize>) -> Entry {
+    let node = Node { span: span.clone(), value: Tree::Scalar(Scalar::Other(REPORTED)) };
+    Entry { key: MERGED.to_owned(), key_span: span, node }
 }
 
 /// What a text without quotation marks is (YAML 1.2.2, 10.3.2, core schema). The words of YAML 1.1 for true and false are

@@ -162,7 +162,13 @@ fn of_image(spec: Option<&Spec>, dialect: Dialect, image: &ImageRef, got: &Resol
     if let End::Broken(why) = &got.end {
         // a mirror may well be used under a name that this version cannot read in a reference
         let known = spec.is_some_and(|spec| express::unreadable(image, dialect) && spec.mirror_of(image).is_none());
-        return if known { Vec::new() } else { vec![(REGISTRY, Some(why.clone()))] };
+        if known {
+            return Vec::new();
+        }
+        // all endpoints are for references by digest: by tag nothing is to be had, as the spec says
+        let closed = |spec: &&Spec| spec.covers(image) && !express::unreadable(image, dialect);
+        let as_meant = spec.filter(closed).is_some_and(|spec| express::adapt(spec, intent(spec, image), dialect).key() == got.key());
+        return if as_meant { vec![(REGISTRY, None), (MEANING, None)] } else { vec![(REGISTRY, Some(why.clone()))] };
     }
     let mut found = vec![(REGISTRY, None)];
     let Some(spec) = spec else { return found };

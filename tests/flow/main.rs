@@ -12,8 +12,11 @@
 //! | `after.txt` | what differs after `apply`: path, mode, content; secrets are in fixtures on purpose here |
 //! | `explain.txt` | `explain` afterwards |
 //! | `verify.txt` | `verify --offline` before and after |
+//! | `then/` | the documents of the same spec later on, applied over it; may be missing |
+//! | `then.txt` | with `then/`: its `plan`, and what differs after its `apply` |
+//! | `superseded` | with `then/`: one secret per line that stands nowhere on the node after it |
 //!
-//! `UPDATE_GOLDEN=1` rewrites the last four.
+//! `UPDATE_GOLDEN=1` rewrites those that end in `.txt`.
 #![allow(
     clippy::disallowed_methods,
     clippy::unwrap_used,
@@ -123,11 +126,48 @@ fn run(case: &Path) -> Result<(), Failed> {
         }
         same(&tree::read(&node)?, &after, "apply without --foreign changed the node")?;
     }
+    if case.join("then").exists() {
+        later(case, scratch.path(), &after, &flags, &nodeprep)?;
+    }
     let (text, code) = nodeprep(&["revert", "--root", "node"])?;
     if code != 0 {
         return Err(format!("revert ended with {code}:\n{text}").into());
     }
     same(&tree::read(&node)?, &before, "revert did not give back what was there")
+}
+
+/// The same spec later on: it is applied over the first, and what it supersedes is gone.
+fn later(
+    case: &Path,
+    scratch: &Path,
+    after: &tree::Listing,
+    flags: &[&str],
+    nodeprep: &dyn Fn(&[&str]) -> Result<(String, i32), Failed>,
+) -> Result<(), Failed> {
+    let node = scratch.join("node");
+    tree::copy(&case.join("then"), &scratch.join("then"))?;
+    let secrets = std::fs::read_to_string(case.join("superseded")).unwrap_or_default();
+    for secret in secrets.lines().filter(|secret| !matches!(tree::holding(&node, secret), Ok(held) if !held.is_empty())) {
+        return Err(format!("{secret} stands nowhere on the node, so that it cannot be superseded").into());
+    }
+    let here = ["--spec", "then", "--root", "node"];
+    let run = |words: &[&str]| nodeprep(&words.iter().chain(&here).copied().collect::<Vec<_>>());
+    let (plan, code) = run(&[&["plan"], flags].concat())?;
+    let (applied, apply_code) = run(&[&["apply"], flags].concat())?;
+    if (code, apply_code) != (0, 0) {
+        return Err(format!("the later spec: plan ended with {code}, apply with {apply_code}:\n{applied}").into());
+    }
+    let (checked, code) = run(&["verify", "--offline"])?;
+    if code != 0 {
+        return Err(format!("the later spec was applied, but verify says:\n{checked}").into());
+    }
+    for secret in secrets.lines() {
+        let held = tree::holding(&node, secret)?;
+        if !held.is_empty() {
+            return Err(format!("{secret} was superseded and still stands in {held:?}").into());
+        }
+    }
+    golden(&case.join("then.txt"), &format!("{plan}\n{}", tree::difference(after, &tree::read(&node)?)))
 }
 
 fn same(one: &tree::Listing, other: &tree::Listing, what: &str) -> Result<(), Failed> {

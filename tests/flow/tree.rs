@@ -96,6 +96,23 @@ fn walk(root: &Path, folder: &Path, see: &mut impl FnMut(&Path, String) -> std::
     Ok(())
 }
 
+/// The files below a root that hold a text, nodeprep's own state included.
+pub fn holding(root: &Path, text: &str) -> std::io::Result<Vec<String>> {
+    let mut found = Vec::new();
+    let state = root.join("var/lib/nodeprep");
+    let mut look = |path: &Path, name: String| {
+        if !path.is_symlink() && path.is_file() && String::from_utf8_lossy(&std::fs::read(path)?).contains(text) {
+            found.push(name);
+        }
+        Ok(())
+    };
+    walk(root, root, &mut look)?;
+    if state.exists() {
+        walk(&state, &state, &mut |path, name| look(path, format!("state/{name}")))?;
+    }
+    Ok(found)
+}
+
 /// What is in one listing and not in the other, or differs; empty when they are the same. Folders above nodeprep's state
 /// (`/var/lib`) are no difference.
 pub fn difference(before: &Listing, after: &Listing) -> String {
