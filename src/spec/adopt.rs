@@ -177,6 +177,9 @@ pub fn adopt(spec: &Spec, adopted: &Adopted) -> Spec {
         return whole;
     }
     let named: BTreeSet<Host> = spec.access.keys().cloned().collect();
+    // a registry that the spec denies is asked through its mirrors only
+    let denies = spec.unlisted == Unlisted::Deny;
+    let general = if denies { Fallback::Never } else { spec.fallback };
     reached(&mut whole, adopted);
     for (source, mirror) in &adopted.mirrors {
         let Ok(host) = Host::new(source) else { continue };
@@ -184,10 +187,10 @@ pub fn adopt(spec: &Spec, adopted: &Adopted) -> Spec {
         if spec.mirrors_named(&host).next().is_some() || named.contains(&host) || spec.all().is_some() {
             continue;
         }
-        let endpoints = endpoints(mirror, Some(&host), spec.fallback);
+        let endpoints = endpoints(mirror, Some(&host), general);
         if !endpoints.is_empty() {
-            let fallback = if mirror.closed { Fallback::Never } else { spec.fallback };
-            if spec.fallback == Fallback::Upstream {
+            let fallback = if mirror.closed { Fallback::Never } else { general };
+            if general == Fallback::Upstream {
                 whole.exact.insert(host.clone());
             }
             whole.mirrors.push(carried(Source::registry(host), endpoints, fallback, mirror));
@@ -195,7 +198,7 @@ pub fn adopt(spec: &Spec, adopted: &Adopted) -> Spec {
     }
     parts(&mut whole, adopted, spec);
     // `deny` is for every registry that the spec does not name, `*` is not one
-    let replaced = spec.unlisted == Unlisted::Deny || spec.all().is_some();
+    let replaced = denies || spec.all().is_some();
     if let Some(all) = adopted.mirrors.get(ALL).filter(|_| !replaced) {
         rest(&mut whole, adopted, all, spec.fallback, &named);
     }
@@ -220,7 +223,8 @@ fn parts(whole: &mut Spec, adopted: &Adopted, spec: &Spec) {
         if endpoints.is_empty() || above.is_some_and(|(_, above)| above.source == source) {
             continue;
         }
-        let closed = mirror.closed || above.is_some_and(|(_, above)| above.fallback == Fallback::Never);
+        let denied = spec.unlisted == Unlisted::Deny && above.is_none() && !spec.access.contains_key(&host);
+        let closed = mirror.closed || denied || above.is_some_and(|(_, above)| above.fallback == Fallback::Never);
         let fallback = if closed { Fallback::Never } else { spec.fallback };
         whole.mirrors.push(carried(source, endpoints, fallback, mirror));
     }

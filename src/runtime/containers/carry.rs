@@ -17,7 +17,7 @@ use crate::model::image::ImageRef;
 use crate::model::path::NodePath;
 use crate::model::place::Place;
 use crate::model::problem::{Problem, Severity};
-use crate::model::resolution::{AttemptKey, Resolution};
+use crate::model::resolution::{AttemptKey, End, Resolution};
 use crate::model::tree::Tree;
 use crate::runtime::FoundRuntime;
 use crate::spec::adopt::{Adopted, AdoptedEndpoint, AdoptedHost, AdoptedMirror, From, adopt};
@@ -174,10 +174,13 @@ impl Carried {
         }
     }
 
-    /// Holds what is asked now for what is carried over against what it will mean; under `never` without the registry itself.
+    /// Holds what is asked now for what is carried over against what it will mean; under `never`, and where the spec denies the
+    /// registry, without the registry itself.
     fn prove(&mut self, spec: &Spec, counts: &Spec, on: &FoundRuntime, tree: &Tree) {
         let asked = |resolution: &Resolution| -> Vec<AttemptKey> {
-            let counts = resolution.attempts.iter().filter(|attempt| spec.fallback == Fallback::Upstream || !attempt.upstream);
+            let denied = matches!(intent(spec, &resolution.image).end, End::Blocked(_));
+            let open = spec.fallback == Fallback::Upstream && !denied;
+            let counts = resolution.attempts.iter().filter(|attempt| open || !attempt.upstream);
             counts.map(crate::model::resolution::Attempt::key).collect()
         };
         for dialect in on.dialects(tree) {
