@@ -9,12 +9,14 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::intent::intent;
 use super::{Access, Client, Fallback, Login, LoginBy, Mirror, Names, Source, Spec, Unlisted};
 use crate::model::cert::{self, Cert, base64, base64_decode};
 use crate::model::endpoint::{Endpoint, Scheme};
 use crate::model::host::Host;
 use crate::model::place::Place;
 use crate::model::repo::RepoPath;
+use crate::model::resolution::{Attempt, AttemptKey, End, Resolution};
 use crate::model::secret::Secret;
 
 /// The source that stands for every registry.
@@ -204,6 +206,22 @@ pub fn adopt(spec: &Spec, adopted: &Adopted) -> Spec {
     }
     whole.names = Names::default();
     whole
+}
+
+/// What is compared before and after something is carried over: hosts that the spec names are reached as it says, and under
+/// `never`, and where it denies the registry, the registry itself is not asked; asking the same twice in a row is asking once.
+#[must_use]
+pub fn comparable(resolution: &Resolution, spec: &Spec) -> Vec<Result<AttemptKey, (Host, String)>> {
+    let denied = matches!(intent(spec, &resolution.image).end, End::Blocked(_));
+    let open = spec.fallback == Fallback::Upstream && !denied;
+    let key = |attempt: &Attempt| {
+        let (_, host, path, ..) = attempt.key();
+        let named = spec.access.contains_key(&host) || spec.is_source_host(&host);
+        if named { Err((host, path)) } else { Ok(attempt.key()) }
+    };
+    let mut keys: Vec<_> = resolution.attempts.iter().filter(|attempt| open || !attempt.upstream).map(key).collect();
+    keys.dedup();
+    keys
 }
 
 fn carried(source: Source, endpoints: Vec<Endpoint>, fallback: Fallback, from: &AdoptedMirror) -> Mirror {

@@ -18,11 +18,10 @@ use crate::model::image::ImageRef;
 use crate::model::path::NodePath;
 use crate::model::place::Place;
 use crate::model::problem::{Problem, Severity};
-use crate::model::resolution::{Attempt, AttemptKey, Resolution};
 use crate::model::tree::{Found, Tree};
 use crate::plan::build::overlay;
 use crate::runtime::FoundRuntime;
-use crate::spec::adopt::{ALL, Adopted, AdoptedEndpoint, AdoptedHost, AdoptedMirror, From};
+use crate::spec::adopt::{ALL, Adopted, AdoptedEndpoint, AdoptedHost, AdoptedMirror, From, comparable};
 use crate::spec::intent::intent;
 use crate::spec::{Fallback, Spec, Unlisted};
 
@@ -340,7 +339,7 @@ pub(super) fn prove(
             }
             let Some(before) = view.resolve_by_mirrors(&image) else { continue };
             let after = intent(whole, &image);
-            if asked(&before, spec) != asked(&after, spec) && told.insert(source) {
+            if comparable(&before, spec) != comparable(&after, spec) && told.insert(source) {
                 let words = |resolution| crate::plan::proof::asked(resolution);
                 let why = format!("{host} is asked for at {}, and would be at {}", words(&before), words(&after));
                 let at = Place { file: mirror.from.file.as_str().into(), line: mirror.from.line, column: 0 };
@@ -389,17 +388,4 @@ pub(super) fn awakened(part: &Part, root: &NodePath, tree: &Tree, on: &FoundRunt
         }
     }
     (conflicts, notes)
-}
-
-/// What is compared: hosts that the spec names are reached as it says; asking the same twice in a row is asking once.
-fn asked(resolution: &Resolution, spec: &Spec) -> Vec<Result<AttemptKey, (Host, String)>> {
-    let open = spec.fallback == Fallback::Upstream && spec.unlisted == Unlisted::Allow;
-    let counts = |attempt: &&Attempt| open || !attempt.upstream;
-    let key = |attempt: &Attempt| {
-        let (_, host, path, ..) = attempt.key();
-        if spec.access.contains_key(&host) { Err((host, path)) } else { Ok(attempt.key()) }
-    };
-    let mut keys: Vec<_> = resolution.attempts.iter().filter(counts).map(key).collect();
-    keys.dedup();
-    keys
 }
