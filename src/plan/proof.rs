@@ -71,7 +71,9 @@ fn probes(spec: &Spec, extra: &[String]) -> Vec<Resolution> {
         }
     }
     names.extend(spec.own_hosts().map(|(host, _)| format!("{host}/nodeprep/probe")));
-    for name in extra {
+    // a prefix that names no registry is not one that an image can have
+    let of_registry = |name: &&String| ImageRef::parse(&format!("{name}/nodeprep-probe:1")).is_ok_and(|image| !image.short);
+    for name in extra.iter().filter(of_registry) {
         names.insert(format!("{name}/nodeprep-probe"));
         if name.contains('/') {
             names.insert(name.clone());

@@ -9,12 +9,14 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::intent::intent;
 use super::{Access, Client, Fallback, Login, LoginBy, Mirror, Names, Source, Spec, Unlisted};
 use crate::model::cert::{self, Cert, base64, base64_decode};
 use crate::model::endpoint::{Endpoint, Scheme};
 use crate::model::host::Host;
 use crate::model::place::Place;
 use crate::model::repo::RepoPath;
+use crate::model::resolution::{Attempt, AttemptKey, End, Resolution};
 use crate::model::secret::Secret;
 
 /// The source that stands for every registry.
@@ -177,6 +179,9 @@ pub fn adopt(spec: &Spec, adopted: &Adopted) -> Spec {
         return whole;
     }
     let named: BTreeSet<Host> = spec.access.keys().cloned().collect();
+    // a registry that the spec denies is asked through its mirrors only
+    let denies = spec.unlisted == Unlisted::Deny;
+    let general = if denies { Fallback::Never } else { spec.fallback };
     reached(&mut whole, adopted);
     for (source, mirror) in &adopted.mirrors {
         let Ok(host) = Host::new(source) else { continue };
@@ -184,10 +189,10 @@ pub fn adopt(spec: &Spec, adopted: &Adopted) -> Spec {
         if spec.mirrors_named(&host).next().is_some() || named.contains(&host) || spec.all().is_some() {
             continue;
         }
-        let endpoints = endpoints(mirror, Some(&host), spec.fallback);
+        let endpoints = endpoints(mirror, Some(&host), general);
         if !endpoints.is_empty() {
-            let fallback = if mirror.closed { Fallback::Never } else { spec.fallback };
-            if spec.fallback == Fallback::Upstream {
+            let fallback = if mirror.closed { Fallback::Never } else { general };
+            if general == Fallback::Upstream {
                 whole.exact.insert(host.clone());
             }
             whole.mirrors.push(carried(Source::registry(host), endpoints, fallback, mirror));
@@ -195,12 +200,28 @@ pub fn adopt(spec: &Spec, adopted: &Adopted) -> Spec {
     }
     parts(&mut whole, adopted, spec);
     // `deny` is for every registry that the spec does not name, `*` is not one
-    let replaced = spec.unlisted == Unlisted::Deny || spec.all().is_some();
+    let replaced = denies || spec.all().is_some();
     if let Some(all) = adopted.mirrors.get(ALL).filter(|_| !replaced) {
         rest(&mut whole, adopted, all, spec.fallback, &named);
     }
     whole.names = Names::default();
     whole
+}
+
+/// What is compared before and after something is carried over: hosts that the spec names are reached as it says, and under
+/// `never`, and where it denies the registry, the registry itself is not asked; asking the same twice in a row is asking once.
+#[must_use]
+pub fn comparable(resolution: &Resolution, spec: &Spec) -> Vec<Result<AttemptKey, (Host, String)>> {
+    let denied = matches!(intent(spec, &resolution.image).end, End::Blocked(_));
+    let open = spec.fallback == Fallback::Upstream && !denied;
+    let key = |attempt: &Attempt| {
+        let (_, host, path, ..) = attempt.key();
+        let named = spec.access.contains_key(&host) || spec.is_source_host(&host);
+        if named { Err((host, path)) } else { Ok(attempt.key()) }
+    };
+    let mut keys: Vec<_> = resolution.attempts.iter().filter(|attempt| open || !attempt.upstream).map(key).collect();
+    keys.dedup();
+    keys
 }
 
 fn carried(source: Source, endpoints: Vec<Endpoint>, fallback: Fallback, from: &AdoptedMirror) -> Mirror {
@@ -220,7 +241,8 @@ fn parts(whole: &mut Spec, adopted: &Adopted, spec: &Spec) {
         if endpoints.is_empty() || above.is_some_and(|(_, above)| above.source == source) {
             continue;
         }
-        let closed = mirror.closed || above.is_some_and(|(_, above)| above.fallback == Fallback::Never);
+        let denied = spec.unlisted == Unlisted::Deny && above.is_none() && !spec.access.contains_key(&host);
+        let closed = mirror.closed || denied || above.is_some_and(|(_, above)| above.fallback == Fallback::Never);
         let fallback = if closed { Fallback::Never } else { spec.fallback };
         whole.mirrors.push(carried(source, endpoints, fallback, mirror));
     }

@@ -52,7 +52,9 @@ pub fn endpoints(spec: Option<&Spec>, tree: &Tree, roots: &Tree, found: &[FoundR
     for reader in found.iter().filter(|reader| reader.is_pulled_through(tree)) {
         let Some(dialect) = reader.dialects(tree).first().copied() else { continue };
         let view = reader.view(tree, dialect);
-        let mut all: Vec<(ImageRef, bool)> = images(spec, &view).into_iter().map(|image| (image, false)).collect();
+        // what is for others only is asked by nobody here
+        let own = spec.map(|spec| spec.for_runtime(reader.runtime));
+        let mut all: Vec<(ImageRef, bool)> = images(own.as_deref(), &view).into_iter().map(|image| (image, false)).collect();
         all.extend(asked.iter().cloned().map(|image| (image, true)));
         for (image, wanted) in all {
             let attempts = view.resolve(&image).attempts;

@@ -9,6 +9,7 @@
 //! images = ["docker.io/library/hello:1"]      # pulled in this order by each runtime; {digest} is the image's digest
 //! runtimes = ["containerd"]                   # what is on the node; default: all
 //! probe = "require"                           # as for apply; default off. A containerd that would lose a login is refused then
+//! foreign = "carry"                           # as for apply: what is done with files of others that are in the way
 //!
 //! [[registry]]
 //! listen = "127.0.0.2:5443"
@@ -46,6 +47,8 @@ pub struct Case {
     pub podman: bool,
     /// What `apply` is told of probing.
     pub probe: String,
+    /// What it is told of files of others that are in the way.
+    pub foreign: String,
     /// The spec says so for the whole document: then nothing may ever arrive at an upstream, whatever `explain` says.
     pub closed: bool,
 }
@@ -142,8 +145,9 @@ pub fn load(folder: &Path) -> Result<Case> {
             .is_some_and(|mirrors| mirrors.iter().all(|mirror| !mirror.contains_key("fallback")));
     let runtimes = if document.contains_key("runtimes") { Some(strings(&document, "runtimes")?) } else { None };
     let there = |name: &str| runtimes.as_ref().is_none_or(|runtimes| runtimes.iter().any(|runtime| runtime == name));
-    let probe = document.get("probe").map_or_else(|| Ok("off".to_owned()), text)?;
-    Ok(Case { folder: folder.to_owned(), images, registries, containerd: there("containerd"), podman: there("podman"), probe, closed })
+    let told = |key: &str, usual: &str| document.get(key).map_or_else(|| Ok(usual.to_owned()), text);
+    let (probe, foreign) = (told("probe", "off")?, told("foreign", "refuse")?);
+    Ok(Case { folder: folder.to_owned(), images, registries, containerd: there("containerd"), podman: there("podman"), probe, foreign, closed })
 }
 
 fn read(path: &Path) -> Result<DocumentMut> {

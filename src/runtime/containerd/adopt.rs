@@ -18,13 +18,12 @@ use crate::model::image::ImageRef;
 use crate::model::path::NodePath;
 use crate::model::place::Place;
 use crate::model::problem::{Problem, Severity};
-use crate::model::resolution::{Attempt, AttemptKey, Resolution};
 use crate::model::tree::{Found, Tree};
 use crate::plan::build::overlay;
 use crate::runtime::FoundRuntime;
-use crate::spec::adopt::{ALL, Adopted, AdoptedEndpoint, AdoptedHost, AdoptedMirror, From};
+use crate::spec::adopt::{ALL, Adopted, AdoptedEndpoint, AdoptedHost, AdoptedMirror, From, comparable};
 use crate::spec::intent::intent;
-use crate::spec::{Fallback, Spec};
+use crate::spec::{Fallback, Spec, Unlisted};
 
 /// What stands in config.toml and is carried over.
 #[derive(Debug, Default)]
@@ -83,7 +82,8 @@ pub(super) fn found(spec: &Spec, tree: &Tree, config: &NodePath, chains: &[(Dial
             }
             Err(problem) => problems.push(problem),
         }
-        let open = |adopted: &&AdoptedMirror| spec.fallback == Fallback::Never && adopted.endpoints.is_empty();
+        let denies = spec.unlisted == Unlisted::Deny;
+        let open = |adopted: &&AdoptedMirror| spec.fallback == Fallback::Never && !denies && adopted.endpoints.is_empty();
         if let Some(adopted) = legacy.adopted.mirrors.get(source).filter(open) {
             let what = format!("{} names no mirror: {source} is asked itself, whatever the spec's `fallback` says", adopted.from.key);
             let help = format!("write {source} as source of a [[mirror]] to close it");
@@ -97,6 +97,9 @@ pub(super) fn found(spec: &Spec, tree: &Tree, config: &NodePath, chains: &[(Dial
         let named = |host: Host| spec.access.contains_key(&host) || spec.mirrors_named(&host).next().is_some();
         if spec.all().is_some() || Host::new(source).is_ok_and(named) {
             let what = format!("registry.mirrors.{source:?} goes: the spec says where images of {source} come from");
+            legacy.notes.push(Problem::note("legacy-replaced", what, String::new()).at(mirror.at.clone()));
+        } else if denies && (source == ALL || mirror.endpoints.is_empty()) {
+            let what = format!("registry.mirrors.{source:?} goes: the spec denies registries that it does not name");
             legacy.notes.push(Problem::note("legacy-replaced", what, String::new()).at(mirror.at.clone()));
         }
         let why = format!("registry.mirrors.{source:?} (line {}) is now said in certs.d/{to}", mirror.at.line);
@@ -308,7 +311,7 @@ fn two_schemes(adopted: &Adopted) -> Option<Problem> {
 }
 
 /// Holds what was asked because of `registry.mirrors` against what the spec with all that is carried over means: the same,
-/// but for what the spec says itself, and under `never` without the registries themselves.
+/// but for what the spec says itself, and under `never` or `deny` without the registries themselves.
 ///
 /// # Errors
 /// Every difference.
@@ -330,12 +333,13 @@ pub(super) fn prove(
         for (source, mirror) in &legacy.adopted.mirrors {
             let host = if source == ALL { "registry.nodeprep.invalid" } else { source };
             let Ok(image) = ImageRef::parse(&format!("{host}/nodeprep/probe:1")) else { continue };
-            if spec.all().is_some() || spec.access.contains_key(&image.host) || spec.mirrors_named(&image.host).next().is_some() {
+            let denied = spec.unlisted == Unlisted::Deny && (source == ALL || mirror.endpoints.is_empty());
+            if denied || spec.all().is_some() || spec.access.contains_key(&image.host) || spec.mirrors_named(&image.host).next().is_some() {
                 continue;
             }
             let Some(before) = view.resolve_by_mirrors(&image) else { continue };
             let after = intent(whole, &image);
-            if asked(&before, spec) != asked(&after, spec) && told.insert(source) {
+            if comparable(&before, spec) != comparable(&after, spec) && told.insert(source) {
                 let words = |resolution| crate::plan::proof::asked(resolution);
                 let why = format!("{host} is asked for at {}, and would be at {}", words(&before), words(&after));
                 let at = Place { file: mirror.from.file.as_str().into(), line: mirror.from.line, column: 0 };
@@ -384,16 +388,4 @@ pub(super) fn awakened(part: &Part, root: &NodePath, tree: &Tree, on: &FoundRunt
         }
     }
     (conflicts, notes)
-}
-
-/// What is compared: hosts that the spec names are reached as it says; asking the same twice in a row is asking once.
-fn asked(resolution: &Resolution, spec: &Spec) -> Vec<Result<AttemptKey, (Host, String)>> {
-    let counts = |attempt: &&Attempt| spec.fallback == Fallback::Upstream || !attempt.upstream;
-    let key = |attempt: &Attempt| {
-        let (_, host, path, ..) = attempt.key();
-        if spec.access.contains_key(&host) { Err((host, path)) } else { Ok(attempt.key()) }
-    };
-    let mut keys: Vec<_> = resolution.attempts.iter().filter(counts).map(key).collect();
-    keys.dedup();
-    keys
 }

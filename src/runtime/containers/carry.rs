@@ -17,13 +17,12 @@ use crate::model::image::ImageRef;
 use crate::model::path::NodePath;
 use crate::model::place::Place;
 use crate::model::problem::{Problem, Severity};
-use crate::model::resolution::{AttemptKey, Resolution};
 use crate::model::tree::Tree;
 use crate::runtime::FoundRuntime;
-use crate::spec::adopt::{Adopted, AdoptedEndpoint, AdoptedHost, AdoptedMirror, From, adopt};
+use crate::spec::adopt::{Adopted, AdoptedEndpoint, AdoptedHost, AdoptedMirror, From, adopt, comparable};
 use crate::spec::express::adapted;
 use crate::spec::intent::intent;
-use crate::spec::{Fallback, Spec};
+use crate::spec::Spec;
 
 /// The spec as it counts here: with what was carried over earlier, and with what is found now where that is asked for.
 ///
@@ -174,12 +173,8 @@ impl Carried {
         }
     }
 
-    /// Holds what is asked now for what is carried over against what it will mean; under `never` without the registry itself.
+    /// Holds what is asked now for what is carried over against what it will mean.
     fn prove(&mut self, spec: &Spec, counts: &Spec, on: &FoundRuntime, tree: &Tree) {
-        let asked = |resolution: &Resolution| -> Vec<AttemptKey> {
-            let counts = resolution.attempts.iter().filter(|attempt| spec.fallback == Fallback::Upstream || !attempt.upstream);
-            counts.map(crate::model::resolution::Attempt::key).collect()
-        };
         for dialect in on.dialects(tree) {
             let view = on.view(tree, dialect);
             for (prefix, mirror) in self.adopted.mirrors.clone() {
@@ -187,8 +182,7 @@ impl Carried {
                 let before = view.resolve(&image);
                 let meant = intent(counts, &image);
                 let after = adapted(counts, &meant, dialect);
-                let reached_by_spec = mirror.endpoints.iter().any(|endpoint| spec.access.keys().any(|host| host.as_str() == endpoint.host));
-                if !reached_by_spec && asked(&before) != asked(&after) {
+                if comparable(&before, spec) != comparable(&after, spec) {
                     let words = crate::plan::proof::asked;
                     let why = format!("{image} is asked for at {}, and would be at {}", words(&before), words(&after));
                     self.lost(&mirror.from.key.clone(), &why, &Place::file(mirror.from.file.as_str()));
