@@ -122,7 +122,7 @@ mod tests {
         assert!(against(now, &ledger, Allowed::default()).is_empty(), "nothing is owned");
         let owned =
             Owned { target: Target::Trust, now: Stamp::Absent, origin: Prior::Absent, keys: Vec::new(), format: None, shared: false };
-        ledger.owned.insert(NodePath::fixed("/etc/x"), owned);
+        ledger.owned.insert(NodePath::fixed("/etc/x"), owned.into());
         assert!(against(now, &ledger, EVERYTHING).is_empty());
         assert!(against(before, &ledger, Allowed::default()).is_empty(), "the same spec again");
         let problems = against(now, &ledger, Allowed::default());
