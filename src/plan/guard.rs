@@ -69,8 +69,9 @@ fn lost(spec: &Spec, last: &LastSpec) -> Vec<Problem> {
     let help = "look whether the whole spec was given; if it is meant, say so with --allow-shrink";
     let problem = |what: String| Problem::error("shrinks", what, help);
     let now = record(spec);
-    // a wider source holds what a narrower one held
-    let holder = |source: &str| now.sources.iter().filter(|(new, _)| holds(new, source)).max_by_key(|(new, _)| new.len());
+    // a wider source holds what a narrower one held; none is as narrow as the source itself, which is nearly always still there
+    let wider = |source: &str| now.sources.iter().filter(|(new, _)| holds(new, source)).max_by_key(|(new, _)| new.len());
+    let holder = |source: &str| now.sources.get_key_value(source).or_else(|| wider(source));
     let gone: Vec<&str> = last.sources.keys().map(String::as_str).filter(|source| holder(source).is_none()).collect();
     let mut problems = Vec::new();
     if now.empty && !last.empty {

@@ -99,6 +99,9 @@ impl Node {
     /// The same, its places moved by `by` bytes.
     #[must_use]
     pub fn moved(self, by: usize) -> Self {
+        if by == 0 {
+            return self;
+        }
         let moved = |span: Range<usize>| span.start + by..span.end + by;
         let value = match self.value {
             Tree::Scalar(scalar) => Tree::Scalar(scalar),
