@@ -8,7 +8,7 @@ use crate::model::digest::Digest;
 use crate::model::path::NodePath;
 use crate::model::problem::{Problem, Severity};
 use crate::model::snapshot::{Probes, Snapshot};
-use crate::model::tree::{Entry, Meta, Tree};
+use crate::model::tree::{Entry, Tree};
 use crate::plan::build::{Foreign, Now};
 use crate::plan::whole::{Planned, plan, readers};
 use crate::runtime::containerd::tokens::{self, Answers};
@@ -41,8 +41,7 @@ pub fn wishes(tree: &Tree, probes: &Probes, ledger: &Ledger, named: &[Runtime]) 
     }
     // once the folders that they stand in are known, most of these have been read with them
     if tree.iter().next().is_some() {
-        let unread = ledger.owned.keys().filter(|path| tree.entry(path).is_none());
-        wishes.extend(unread.map(|path| Wish::path(path.clone())));
+        wishes.extend(tree.unknown(ledger.owned.keys()).map(|path| Wish::path(path.clone())));
     }
     wishes
 }
@@ -66,7 +65,7 @@ pub fn configured(found: Vec<FoundRuntime>, spec: &Spec, named: &[Runtime]) -> V
 #[must_use]
 pub fn bare() -> Snapshot {
     let mut tree = Tree::default();
-    tree.insert(NodePath::root(), Entry::Dir { meta: Meta::new(0o755), listed: true });
+    tree.insert(NodePath::root(), Entry::Dir { listed: true });
     Snapshot { tree, probes: Probes::default() }
 }
 
@@ -135,7 +134,7 @@ pub fn prepare(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::tree::{Entry, Meta};
+    use crate::model::tree::Entry;
 
     /// An image's first boot refreshes the store; a running node without the command never would.
     #[test]
@@ -152,7 +151,7 @@ mod tests {
         let tried = std::cell::Cell::new(0);
         let trust = |live, files: &[(&'static str, &str)]| {
             let mut tree = Tree::default();
-            tree.insert(NodePath::root(), Entry::Dir { meta: Meta::new(0o755), listed: true });
+            tree.insert(NodePath::root(), Entry::Dir { listed: true });
             for (path, text) in files {
                 tree.put(&NodePath::fixed(path), text.as_bytes(), 0o644);
             }

@@ -4,6 +4,7 @@
 //! both are ours; anything else is drift. The next run plans anew from what it finds and takes the open activations over.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -33,7 +34,7 @@ pub struct Ledger {
     pub key: [u8; 32],
     /// Each path that is ours.
     #[serde(default)]
-    pub owned: BTreeMap<NodePath, Owned>,
+    pub owned: Owns,
     /// Folders that we made: removed by `revert` and when the last file of ours goes, if empty then.
     #[serde(default)]
     pub dirs: BTreeSet<NodePath>,
@@ -69,6 +70,9 @@ pub struct LastSpec {
     #[serde(default)]
     pub sources: BTreeMap<String, bool>,
 }
+
+/// Path → what is ours there. Plans and later ledgers share the entries that stay as they are.
+pub type Owns = BTreeMap<NodePath, Arc<Owned>>;
 
 /// An activation that is still to be done.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -193,7 +197,7 @@ impl Ledger {
             version: VERSION,
             spec: None,
             key,
-            owned: BTreeMap::new(),
+            owned: Owns::new(),
             dirs: BTreeSet::new(),
             due: Vec::new(),
             adopted: BTreeMap::new(),

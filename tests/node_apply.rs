@@ -30,7 +30,7 @@ fn execute(dir: &Path, plan: &Plan, door: &mut impl Door) -> Outcome {
 fn one_file(at: &str, expect: Expect, bytes: &str) -> Plan {
     let mut plan = Plan::default();
     plan.switch.push(put_file(&path(at), expect, bytes, Meta::new(0o644), false));
-    plan.owned.insert(path(at), owned(Prior::Absent));
+    plan.owned.insert(path(at), owned(Prior::Absent).into());
     plan
 }
 

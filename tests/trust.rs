@@ -16,7 +16,7 @@ use nodeprep::model::endpoint::Scheme;
 use nodeprep::model::path::NodePath;
 use nodeprep::model::place::Place;
 use nodeprep::model::problem::Problem;
-use nodeprep::model::tree::{Entry, Meta, Tree};
+use nodeprep::model::tree::{Entry, Tree};
 use nodeprep::spec::{Access, Ca, Fallback, Scope, Spec};
 use nodeprep::trust;
 
@@ -38,7 +38,7 @@ fn names(folder: &Path) -> Vec<String> {
 
 fn check(folder: &Path) -> Result<(), Failed> {
     let mut tree = Tree::default();
-    tree.insert(NodePath::root(), Entry::Dir { meta: Meta::new(0o755), listed: true });
+    tree.insert(NodePath::root(), Entry::Dir { listed: true });
     load(&mut tree, &folder.join("root"), &NodePath::root());
     let rules = std::fs::read_to_string(folder.join("rules.txt")).unwrap_or_default();
     if rules.trim().is_empty() {

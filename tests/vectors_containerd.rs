@@ -25,7 +25,7 @@ use nodeprep::format::config_toml::Chain;
 use nodeprep::model::image::ImageRef;
 use nodeprep::model::path::NodePath;
 use nodeprep::model::resolution::{Attempt, Auth, End, Trust};
-use nodeprep::model::tree::{Entry, Meta, Tree};
+use nodeprep::model::tree::{Entry, Tree};
 use nodeprep::model::version::Version;
 use nodeprep::runtime::containerd::{Dialect, View};
 use nodeprep::runtime::{FoundRuntime, Presence, Runtime};
@@ -71,7 +71,7 @@ fn read(path: &Path) -> DocumentMut {
 }
 
 fn load(tree: &mut Tree, folder: &Path, at: &NodePath) {
-    tree.insert(at.clone(), Entry::Dir { meta: Meta::new(0o755), listed: true });
+    tree.insert(at.clone(), Entry::Dir { listed: true });
     for entry in std::fs::read_dir(folder).into_iter().flatten() {
         let entry = entry.unwrap();
         let path = at.join(&entry.file_name().to_string_lossy());
@@ -96,7 +96,7 @@ fn run(case: &Path, document: &DocumentMut) -> Result<(), Failed> {
         tree.put(&config, DEFAULT.as_bytes(), 0o644);
     }
     for folder in document.get("dirs").and_then(|dirs| dirs.as_array()).into_iter().flatten() {
-        tree.insert(NodePath::new(folder.as_str().unwrap())?, Entry::Dir { meta: Meta::new(0o755), listed: true });
+        tree.insert(NodePath::new(folder.as_str().unwrap())?, Entry::Dir { listed: true });
     }
     let mut seen = BTreeSet::new();
     let tables = |name: &str| document.get(name).and_then(|item| item.as_array_of_tables()).into_iter().flatten();

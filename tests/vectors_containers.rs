@@ -11,7 +11,7 @@ use nodeprep::model::endpoint::Scheme;
 use nodeprep::model::image::ImageRef;
 use nodeprep::model::path::NodePath;
 use nodeprep::model::resolution::{End, Trust};
-use nodeprep::model::tree::{Entry, Meta, Tree};
+use nodeprep::model::tree::{Entry, Tree};
 use nodeprep::runtime::containers::View;
 use nodeprep::runtime::{FoundRuntime, Presence, Runtime};
 
@@ -29,7 +29,7 @@ fn main() -> ExitCode {
 
 fn check(folder: &Path) -> Result<(), Failed> {
     let mut tree = Tree::default();
-    tree.insert(NodePath::root(), Entry::Dir { meta: Meta::new(0o755), listed: true });
+    tree.insert(NodePath::root(), Entry::Dir { listed: true });
     load(&mut tree, &folder.join("root"), &NodePath::root());
     let expected = std::fs::read_to_string(folder.join("expect.txt"))?;
     let comment: Vec<&str> = expected.split_inclusive('\n').take_while(|line| line.starts_with('#')).collect();

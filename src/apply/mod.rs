@@ -5,6 +5,8 @@
 
 pub mod transaction;
 
+use std::sync::Arc;
+
 use crate::ledger::Ledger;
 use crate::model::path::NodePath;
 use crate::node::command::{CommandError, Output};
@@ -113,7 +115,7 @@ pub struct Outcome {
     /// Activations that are left to whoever asked: units, and commands that cannot be run in this root.
     pub due: Vec<Activation>,
     /// The ledger as it is on the node now.
-    pub ledger: Ledger,
+    pub ledger: Arc<Ledger>,
 }
 
 impl Outcome {
@@ -161,14 +163,14 @@ pub fn execute(
     root: &Root,
     state: &NodePath,
     plan: &Plan,
-    ledger: Ledger,
+    ledger: impl Into<Arc<Ledger>>,
     door: &mut impl Door,
     progress: &mut impl FnMut(Progress<'_>),
 ) -> Outcome {
     // what is not a command is left to the caller
     let (commands, mut due): (Vec<Activation>, Vec<Activation>) =
         plan.activate.iter().filter(|one| one.how != How::Nothing).cloned().partition(|one| matches!(one.how, How::Refresh(_)));
-    let mut hands = Hands::new(root, state, plan, ledger);
+    let mut hands = Hands::new(root, state, plan, ledger.into());
     let shape = Shape { stage: plan.stage.len(), switch: plan.switch.len(), activate: commands.len(), retire: plan.retire.len() };
     let only_commands = Shape { activate: shape.activate, ..Shape::default() };
     if shape == only_commands && hands.ledger_is_final() {

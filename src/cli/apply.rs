@@ -1,12 +1,13 @@
 //! `nodeprep apply`: make the node true to the spec.
 
+use std::sync::Arc;
+
 use clap::{Args, ValueEnum};
 
 use super::plan::{is_error, refused, report};
 use super::session::{Session, Stopped, outcome, spec};
 use super::{Ended, Output, OutputArgs, PlanChoices, ProbeArgs, RootArgs, SpecArgs, only_problems};
 use crate::apply::{End, Outcome as Applied, execute, tidy};
-use crate::ledger::Ledger;
 use crate::model::path::NodePath;
 use crate::model::problem::Problem;
 use crate::node::command::Tools;
@@ -70,7 +71,7 @@ impl Apply {
         }
         let problems = problems.into_iter().chain(unready).collect();
         let mut report = report(&session, &spec, &planned, problems, refused(&planned).unwrap_or(Outcome::Converged));
-        let done = carry_out(&session, &planned.plan, session.ledger.clone(), &mut report);
+        let done = carry_out(&session, &planned.plan, &mut report);
         if done && planned.refreshes() && !report.due.iter().any(|due| matches!(due.how, How::Refresh(_))) {
             arrived(&session, &spec, &mut report);
         }
@@ -108,9 +109,9 @@ pub(super) fn show(report: &Report, output: Output, style: Style) -> Ended {
 }
 
 /// Executes a plan and puts into the report what came of it; whether it went through.
-pub(super) fn carry_out(session: &Session, plan: &Plan, ledger: Ledger, report: &mut Report) -> bool {
+pub(super) fn carry_out(session: &Session, plan: &Plan, report: &mut Report) -> bool {
     let mut door = Tools { root: &session.root, patience: PATIENCE };
-    let applied = execute(&session.root, &session.state, plan, ledger, &mut door, &mut |_| {});
+    let applied = execute(&session.root, &session.state, plan, Arc::clone(&session.ledger), &mut door, &mut |_| {});
     report.due = session.due(&applied.due);
     report.problems.extend(failures(&applied));
     if let Some(class) = applied.class() {

@@ -64,7 +64,7 @@ impl Revert {
             let what = "nodeprep owns nothing on this node";
             report.problems.push(Problem::warning("nothing-owned", what, "check --root if this is not the node that you mean"));
         }
-        carry_out(&session, &planned.plan, session.ledger.clone(), &mut report);
+        carry_out(&session, &planned.plan, &mut report);
         Ok(report)
     }
 }

@@ -1,6 +1,7 @@
 //! What every subcommand that looks at a node begins with: the spec, the root, the ledger, a snapshot.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::{ForeignChoice, PlanChoices, Probe, RootArgs, SpecArgs};
 use crate::flow::{self, Findings, STATE, wishes};
@@ -91,7 +92,7 @@ pub(super) fn closed(args: &SpecArgs, node: Option<&Root>) -> Result<Closed, Sto
 pub(super) struct Session {
     pub root: Root,
     pub state: NodePath,
-    pub ledger: Ledger,
+    pub ledger: Arc<Ledger>,
     /// Whether there is a ledger on the node.
     stored: bool,
     pub snapshot: Snapshot,
@@ -153,7 +154,7 @@ impl Session {
                 kept.insert(*blob, bytes);
             }
         }
-        Ok(Self { root, state, ledger, stored: is_stored, snapshot: Snapshot { tree, probes }, found, blobs: kept })
+        Ok(Self { root, state, ledger: Arc::new(ledger), stored: is_stored, snapshot: Snapshot { tree, probes }, found, blobs: kept })
     }
 
     /// Leaves only the runtimes that are configured under this spec.

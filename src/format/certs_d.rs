@@ -165,7 +165,7 @@ pub fn material(tree: &Tree, home: &NodePath, host: &Host) -> Result<Material, (
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::tree::{Entry, Meta};
+    use crate::model::tree::Entry;
 
     fn cert(name: &str) -> (Cert, Secret) {
         let key = rcgen::KeyPair::generate().unwrap();
@@ -175,7 +175,7 @@ mod tests {
 
     fn tree() -> Tree {
         let mut tree = Tree::default();
-        tree.insert(NodePath::root(), Entry::Dir { meta: Meta::new(0o755), listed: true });
+        tree.insert(NodePath::root(), Entry::Dir { listed: true });
         tree
     }
 

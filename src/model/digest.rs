@@ -2,12 +2,13 @@
 
 use std::fmt;
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
+use serde::de::{Deserialize, Deserializer, Error, Visitor};
 use sha2::{Digest as _, Sha256};
 
 /// The SHA-256 of some bytes, shown as 64 hexadecimal digits.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(into = "String")]
 pub struct Digest([u8; 32]);
 
 /// The SHA-256 of a certificate's DER form: what `openssl x509 -fingerprint -sha256` shows.
@@ -41,6 +42,30 @@ impl Digest {
     }
 }
 
+/// Makes the digest of many pieces, one after the other.
+#[derive(Clone, Debug, Default)]
+pub struct Digester(Sha256);
+
+impl Digester {
+    /// Nothing yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// One more piece.
+    pub fn add(&mut self, piece: &[u8]) -> &mut Self {
+        self.0.update(piece);
+        self
+    }
+
+    /// The digest of all of them.
+    #[must_use]
+    pub fn digest(self) -> Digest {
+        Digest(self.0.finalize().into())
+    }
+}
+
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         const HEX: &[u8; 16] = b"0123456789abcdef";
@@ -65,9 +90,25 @@ impl From<Digest> for String {
     }
 }
 
-impl TryFrom<String> for Digest {
+impl<'de> Deserialize<'de> for Digest {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct Digits;
+        impl Visitor<'_> for Digits {
+            type Value = Digest;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a SHA-256 digest")
+            }
+            fn visit_str<E: Error>(self, text: &str) -> Result<Digest, E> {
+                Digest::try_from(text).map_err(E::custom)
+            }
+        }
+        from.deserialize_str(Digits)
+    }
+}
+
+impl TryFrom<&str> for Digest {
     type Error = String;
-    fn try_from(text: String) -> Result<Self, String> {
+    fn try_from(text: &str) -> Result<Self, String> {
         let wrong = || format!("{text:?} is no SHA-256 digest");
         let bytes = text.as_bytes();
         if bytes.len() != 64 {
@@ -90,9 +131,12 @@ mod tests {
     fn known_answers() {
         let hello = "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824";
         assert_eq!(Digest::of(b"hello").to_string(), hello);
-        assert_eq!(Digest::try_from(hello.to_owned()), Ok(Digest::of(b"hello")));
-        assert!(Digest::try_from("2cf2".to_owned()).is_err());
-        assert!(Digest::try_from(hello.replace('2', "g")).is_err());
+        assert_eq!(Digest::try_from(hello), Ok(Digest::of(b"hello")));
+        let mut pieces = Digester::new();
+        pieces.add(b"he").add(b"").add(b"llo");
+        assert_eq!(pieces.digest(), Digest::of(b"hello"));
+        assert!(Digest::try_from("2cf2").is_err());
+        assert!(Digest::try_from(&*hello.replace('2', "g")).is_err());
     }
 
     /// RFC 4231, test case 1, its 20-byte key padded with zeros as HMAC does.

@@ -20,10 +20,18 @@ pub enum Scheme {
 
 impl fmt::Display for Scheme {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+        f.write_str(self.as_str())
+    }
+}
+
+impl Scheme {
+    /// As it stands in URLs.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
             Self::Https => "https",
             Self::Http => "http",
-        })
+        }
     }
 }
 

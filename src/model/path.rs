@@ -4,14 +4,15 @@ use std::borrow::Borrow;
 use std::fmt;
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
+use serde::de::{Deserialize, Deserializer, Error, Visitor};
 
 /// An absolute, normalised path inside the node's root: `/etc/containerd/config.toml` whatever `--root` says.
 ///
 /// No empty component, no `.` or `..`, no trailing slash (except the root itself, `/`). Always UTF-8: everything that
 /// nodeprep writes is, and names that are not are reported by the reader and left alone.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(into = "String")]
 pub struct NodePath(Arc<str>);
 
 /// Why a text is no path on the node.
@@ -120,6 +121,12 @@ impl NodePath {
         self.0.strip_prefix(&*folder.0).is_some_and(|rest| rest.starts_with('/'))
     }
 
+    /// What of it lies below `folder`: `b/c` of `/a/b/c` below `/a`.
+    #[must_use]
+    pub fn inside(&self, folder: &Self) -> Option<&str> {
+        self.0.strip_prefix(folder.0.trim_end_matches('/'))?.strip_prefix('/').filter(|rest| !rest.is_empty())
+    }
+
     /// As text.
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -129,7 +136,14 @@ impl NodePath {
 
 /// Whether normalising would change nothing.
 fn is_clean(text: &str) -> bool {
-    text == "/" || text.strip_prefix('/').is_some_and(|rest| rest.split('/').all(|part| !matches!(part, "" | "." | "..")))
+    if text == "/" {
+        return true;
+    }
+    // a component that is none begins with a slash, or with a dot and ends after one or two of them
+    let bytes = text.as_bytes();
+    let begins = bytes.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(at, _)| &bytes[at + 1..]);
+    let is_none = |rest: &[u8]| matches!(rest, [] | [b'/', ..] | [b'.'] | [b'.', b'/', ..] | [b'.', b'.'] | [b'.', b'.', b'/', ..]);
+    bytes.first() == Some(&b'/') && !begins.into_iter().any(is_none)
 }
 
 /// Whether it is one component as it may stand in a path.
@@ -137,10 +151,20 @@ fn is_plain(name: &str) -> bool {
     !matches!(name, "" | "." | "..") && !name.bytes().any(|byte| matches!(byte, b'/' | 0))
 }
 
-impl TryFrom<String> for NodePath {
-    type Error = PathError;
-    fn try_from(text: String) -> Result<Self, PathError> {
-        Self::new(&text)
+impl<'de> Deserialize<'de> for NodePath {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct Text;
+        impl Visitor<'_> for Text {
+            type Value = NodePath;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an absolute path")
+            }
+            fn visit_str<E: Error>(self, text: &str) -> Result<NodePath, E> {
+                NodePath::new(text).map_err(E::custom)
+            }
+        }
+        // without a text of its own for each: a ledger has thousands
+        from.deserialize_str(Text)
     }
 }
 
@@ -174,7 +198,15 @@ mod tests {
 
     #[test]
     fn normalises_like_a_shell_would() {
-        for (text, want) in [("/", "/"), ("//a//b/", "/a/b"), ("/a/./b/../c", "/a/c"), ("/../..", "/"), ("/a/..", "/")] {
+        for (text, want) in [
+            ("/", "/"),
+            ("//a//b/", "/a/b"),
+            ("/a/./b/../c", "/a/c"),
+            ("/../..", "/"),
+            ("/a/..", "/"),
+            ("/a/.", "/a"),
+            ("/a/..b/.c/d..", "/a/..b/.c/d.."),
+        ] {
             assert_eq!(NodePath::new(text).unwrap().as_str(), want, "{text}");
         }
         assert_eq!(NodePath::new("a/b"), Err(PathError::NotAbsolute("a/b".into())));
@@ -191,6 +223,8 @@ mod tests {
         assert!(path.is_below(&NodePath::root()) && !path.is_below(&path));
         assert!(!NodePath::fixed("/etc/containerdx").is_below(&path));
         assert_eq!(path.name(), "containerd");
+        assert_eq!((path.inside(&NodePath::root()), path.inside(&path)), (Some("etc/containerd"), None));
+        assert_eq!(NodePath::fixed("/etc/containerdx/y").inside(&path), None);
         assert_eq!(NodePath::root().join("etc"), NodePath::fixed("/etc"));
         assert_eq!(path.join("a\0b").as_str(), "/etc/containerd/ab");
         for (name, want) in [("..", "/etc"), (".", "/etc/containerd"), ("", "/etc/containerd"), ("...", "/etc/containerd/...")] {

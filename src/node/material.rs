@@ -175,7 +175,7 @@ fn inside(root: &Root, path: &NodePath) -> Result<Vec<u8>, String> {
     match tree.find(path) {
         Found::File(bytes, _) => Ok(bytes.to_vec()),
         Found::Absent | Found::Unread => Err("it does not exist".to_owned()),
-        Found::Dir(_) => Err("it is a folder".to_owned()),
+        Found::Dir => Err("it is a folder".to_owned()),
         Found::Unreadable(why) => Err(why.to_owned()),
     }
 }

@@ -5,9 +5,9 @@
 //! never opened. A name that is not UTF-8 cannot be a path here: it stands in its folder as [`Entry::Unreadable`] under the
 //! text that a terminal would show (U+FFFD for what cannot be read), so that nobody takes the folder for empty.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeSet, HashMap};
 use std::io::Read;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
 use nix::errno::Errno;
@@ -40,6 +40,14 @@ pub struct Limits {
     pub bundles: Vec<NodePath>,
 }
 
+impl Limits {
+    /// How large the file may be that has `size` bytes: what is small enough for every file needs no look at the list.
+    fn most(&self, path: &NodePath, size: u64) -> u64 {
+        let is_bundle = || self.bundles.iter().any(|bundle| path == bundle || path.is_below(bundle));
+        if size > self.file && is_bundle() { self.bundle } else { self.file }
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Self { file: 1 << 20, bundle: 16 << 20, bundles: Vec::new() }
@@ -55,7 +63,7 @@ pub fn read(root: &Root, wishes: impl FnMut(&Tree) -> Vec<Wish>) -> Tree {
 /// The same with other limits.
 pub fn read_within(root: &Root, limits: &Limits, mut wishes: impl FnMut(&Tree) -> Vec<Wish>) -> Tree {
     let (names, content) = (Vec::with_capacity(LISTED_AT_ONCE), Vec::new());
-    let mut reader = Reader { root, limits, tree: Tree::default(), listed: BTreeMap::new(), names, content };
+    let mut reader = Reader { root, limits, tree: Tree::default(), listed: HashMap::new(), names, content };
     let mut granted: BTreeSet<Wish> = BTreeSet::new();
     for round in 0..MOST_ROUNDS {
         let new: Vec<Wish> = wishes(&reader.tree).into_iter().filter(|wish| granted.insert(wish.clone())).collect();
@@ -75,8 +83,8 @@ struct Reader<'a> {
     root: &'a Root,
     limits: &'a Limits,
     tree: Tree,
-    /// Folder → levels that were read, and the folders in it.
-    listed: BTreeMap<NodePath, (u8, Vec<(String, bool)>)>,
+    /// Listed folder → levels that were read, and the folders in it; one without any has nothing deeper.
+    listed: HashMap<NodePath, (u8, Vec<(String, bool)>)>,
     /// Room for the kernel's list of names.
     names: Vec<u8>,
     /// Room for a file's content.
@@ -140,15 +148,17 @@ impl Reader<'_> {
     /// One name in an open folder; `hint` is what the folder's list said about it.
     fn entry(&mut self, folder: &Folder, name: &str, hint: FileType, depth: u8, links: usize) {
         let path = folder.path.join(name);
-        if let Some(Entry::Link { .. }) = self.tree.entry(&path) {
-            return self.grant_target(&path, depth, links);
-        }
-        if self.tree.recorded(&path).is_some_and(|entry| !matches!(entry, Entry::Dir { .. })) {
-            return;
-        }
+        let (is_folder, is_listed) = match self.tree.recorded(&path) {
+            Some(Entry::Link { .. }) => return self.grant_target(&path, depth, links),
+            Some(Entry::Dir { listed }) => (true, *listed),
+            Some(_) => return,
+            None => (false, false),
+        };
         match hint {
             FileType::RegularFile => return self.file(folder, name, path),
-            FileType::Directory if depth > 0 => return self.subfolder(folder, name, path, depth),
+            FileType::Directory if depth > 0 => return self.subfolder(folder, name, path, is_listed, depth),
+            FileType::Directory if is_folder => return,
+            FileType::Directory => return self.put(path, Entry::Dir { listed: false }),
             _ => {}
         }
         let found = match folder.stat(name) {
@@ -158,12 +168,9 @@ impl Reader<'_> {
         };
         match kind(found.st_mode) {
             SFlag::S_IFREG => self.file(folder, name, path),
-            SFlag::S_IFDIR if depth > 0 => self.subfolder(folder, name, path, depth),
-            SFlag::S_IFDIR => {
-                if self.tree.recorded(&path).is_none() {
-                    self.put(path, Entry::Dir { meta: meta::of(&found, Vec::new()), listed: false });
-                }
-            }
+            SFlag::S_IFDIR if depth > 0 => self.subfolder(folder, name, path, is_listed, depth),
+            SFlag::S_IFDIR if is_folder => {}
+            SFlag::S_IFDIR => self.put(path, Entry::Dir { listed: false }),
             SFlag::S_IFLNK => {
                 match readlinkat(folder, name).map(std::ffi::OsString::into_string) {
                     Ok(Ok(to)) => self.put(path.clone(), Entry::Link { to, meta: meta::of(&found, Vec::new()) }),
@@ -200,27 +207,20 @@ impl Reader<'_> {
         }
     }
 
-    fn subfolder(&mut self, folder: &Folder, name: &str, path: NodePath, depth: u8) {
-        if self.listed.get(&path).is_some_and(|(levels, _)| *levels >= depth) {
+    fn subfolder(&mut self, folder: &Folder, name: &str, path: NodePath, is_listed: bool, depth: u8) {
+        if is_listed && self.listed.get(&path).is_none_or(|(levels, _)| *levels >= depth) {
             return;
         }
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         match openat(folder, name, flags, Mode::empty()) {
-            Ok(fd) => self.open_folder(fd, path, depth),
+            // (Opening it again for its names would cost as much as reading a file.)
+            Ok(fd) if !is_listed => {
+                let folder = Folder::new(fd, path);
+                let children = self.children(folder.as_fd());
+                self.listing(&folder, children, depth);
+            }
+            Ok(fd) => self.folder(&Folder::new(fd, path), depth),
             Err(errno) => self.put(path, Entry::Unreadable(errno.desc().to_lowercase())),
-        }
-    }
-
-    /// A folder that is open for reading, and `depth` levels below it. (Opening it again for its names would cost as much as
-    /// reading a file.)
-    fn open_folder(&mut self, fd: OwnedFd, path: NodePath, depth: u8) {
-        let new = !self.listed.contains_key(&path);
-        let folder = Folder::new(fd, path);
-        if new {
-            let children = self.children(folder.as_fd());
-            self.listing(&folder, children, depth);
-        } else {
-            self.folder(&folder, depth);
         }
     }
 
@@ -228,8 +228,8 @@ impl Reader<'_> {
     fn folder(&mut self, folder: &Folder, depth: u8) {
         let path = &folder.path;
         if depth == 0 {
-            if let (Ok(found), false) = (fstat(folder), self.tree.recorded(path).is_some()) {
-                self.put(path.clone(), Entry::Dir { meta: meta::of(&found, Vec::new()), listed: false });
+            if self.tree.recorded(path).is_none() {
+                self.put(path.clone(), Entry::Dir { listed: false });
             }
             return;
         }
@@ -244,6 +244,9 @@ impl Reader<'_> {
             }
             return;
         }
+        if matches!(self.tree.recorded(path), Some(Entry::Dir { listed: true })) {
+            return;
+        }
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         let children = openat(folder.as_fd(), ".", flags, Mode::empty()).and_then(|fd| self.children(fd.as_fd()));
         self.listing(folder, children, depth);
@@ -252,19 +255,22 @@ impl Reader<'_> {
     /// A folder whose names are known.
     fn listing(&mut self, folder: &Folder, children: Result<Option<Vec<Child>>, Errno>, depth: u8) {
         let path = &folder.path;
-        let Ok(found) = fstat(folder) else { return };
-        let meta = meta::of(&found, Vec::new());
         let children = match children {
             Ok(Some(children)) => children,
             Ok(None) => return self.put(path.clone(), Entry::Unreadable(format!("more than {MOST_CHILDREN} names"))),
             Err(errno) => return self.put(path.clone(), Entry::Unreadable(errno.desc().to_lowercase())),
         };
-        self.put(path.clone(), Entry::Dir { meta, listed: true });
-        let deeper = children.iter().filter_map(|(name, hint)| match hint {
-            FileType::RegularFile => None,
-            hint => Some((name.clone().ok()?, *hint != FileType::Directory)),
-        });
-        self.listed.insert(path.clone(), (depth, deeper.collect()));
+        self.put(path.clone(), Entry::Dir { listed: true });
+        let deeper: Vec<_> = children
+            .iter()
+            .filter_map(|(name, hint)| match hint {
+                FileType::RegularFile => None,
+                hint => Some((name.clone().ok()?, *hint != FileType::Directory)),
+            })
+            .collect();
+        if !deeper.is_empty() {
+            self.listed.insert(path.clone(), (depth, deeper));
+        }
         for (name, hint) in children {
             match name {
                 Ok(name) => self.entry(folder, &name, hint, depth - 1, 0),
@@ -295,10 +301,7 @@ impl Reader<'_> {
     }
 
     fn file(&mut self, folder: &Folder, name: &str, path: NodePath) {
-        let limits = self.limits;
-        let large = limits.bundles.iter().any(|bundle| path == *bundle || path.is_below(bundle));
-        let most = if large { limits.bundle } else { limits.file };
-        let entry = content(folder, name, most, &mut self.content).unwrap_or_else(|why| match why {
+        let entry = content(folder, name, |size| self.limits.most(&path, size), &mut self.content).unwrap_or_else(|why| match why {
             Errno::ENOENT => Entry::Absent,
             errno => Entry::Unreadable(errno.desc().to_lowercase()),
         });
@@ -307,7 +310,7 @@ impl Reader<'_> {
 }
 
 /// Open, look, read, close: relative to its folder, and without a second read where the first came out as long as promised.
-fn content(folder: &Folder, name: &str, most: u64, bytes: &mut Vec<u8>) -> Result<Entry, Errno> {
+fn content(folder: &Folder, name: &str, most: impl Fn(u64) -> u64, bytes: &mut Vec<u8>) -> Result<Entry, Errno> {
     let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
     let mut file = std::fs::File::from(openat(folder, name, flags, Mode::empty())?);
     let found: FileStat = fstat(&file)?;
@@ -315,9 +318,9 @@ fn content(folder: &Folder, name: &str, most: u64, bytes: &mut Vec<u8>) -> Resul
         return Ok(Entry::Unreadable("replaced while it was read".to_owned()));
     }
     let size = u64::try_from(found.st_size).unwrap_or(0);
-    let too_large = || Entry::Unreadable(format!("larger than {most} bytes"));
-    if size > most {
-        return Ok(too_large());
+    let too_large = |size| Some(most(size)).filter(|most| size > *most).map(|most| Entry::Unreadable(format!("larger than {most} bytes")));
+    if let Some(refused) = too_large(size) {
+        return Ok(refused);
     }
     let xattrs = meta::xattrs(&file);
     let errno = |error: std::io::Error| Errno::from_raw(error.raw_os_error().unwrap_or(Errno::EIO as i32));
@@ -338,14 +341,14 @@ fn content(folder: &Folder, name: &str, most: u64, bytes: &mut Vec<u8>) -> Resul
         }
         if filled == bytes.len() {
             // it grew, or lies about its size as files in /proc do
-            if filled as u64 > most {
-                return Ok(too_large());
+            if let Some(refused) = too_large(filled as u64) {
+                return Ok(refused);
             }
             bytes.resize(filled * 2 + 4096, 0);
         }
     }
-    if filled as u64 > most {
-        return Ok(too_large());
+    if let Some(refused) = too_large(filled as u64) {
+        return Ok(refused);
     }
     Ok(Entry::File { bytes: Arc::from(&bytes[..filled]), meta: meta::of(&found, xattrs) })
 }

@@ -39,9 +39,9 @@ pub struct Hands<'a> {
     state: &'a NodePath,
     plan: &'a Plan,
     /// The ledger before this run.
-    old: Ledger,
+    old: Arc<Ledger>,
     /// The ledger that is on the disk.
-    current: Ledger,
+    current: Arc<Ledger>,
     jobs: Vec<Job<'a>>,
     folder: Option<Arc<Folder>>,
     staging: Staging,
@@ -61,12 +61,12 @@ pub struct Hands<'a> {
 }
 
 impl<'a> Hands<'a> {
-    pub(crate) fn new(root: &'a Root, state: &'a NodePath, plan: &'a Plan, ledger: Ledger) -> Self {
+    pub(crate) fn new(root: &'a Root, state: &'a NodePath, plan: &'a Plan, ledger: Arc<Ledger>) -> Self {
         Self {
             root,
             state,
             plan,
-            current: ledger.clone(),
+            current: Arc::clone(&ledger),
             old: ledger,
             jobs: Vec::new(),
             folder: None,
@@ -84,7 +84,7 @@ impl<'a> Hands<'a> {
         }
     }
 
-    pub(crate) fn into_ledger(self) -> Ledger {
+    pub(crate) fn into_ledger(self) -> Arc<Ledger> {
         self.current
     }
 
@@ -126,7 +126,7 @@ impl<'a> Hands<'a> {
         if self.jobs.is_empty() && commands.is_empty() {
             return Ok(()); // only the ledger itself changes: it is closed at once
         }
-        self.current = self.ahead()?;
+        self.current = Arc::new(self.ahead()?);
         self.write_ledger(&folder)?;
         self.unsynced.sync()
     }
@@ -154,7 +154,7 @@ impl<'a> Hands<'a> {
             self.when = now();
             let folder = self.state_folder()?;
             let after = self.final_ledger()?;
-            let open = std::mem::replace(&mut self.current, after);
+            let open = std::mem::replace(&mut self.current, Arc::new(after));
             let written = self.write_ledger(&folder);
             self.current = open;
             written?;
@@ -183,7 +183,7 @@ impl<'a> Hands<'a> {
         }
         let folder = self.state_folder()?;
         files::unlink(&folder, NEW_LEDGER)?;
-        self.current = after;
+        self.current = Arc::new(after);
         self.write_ledger(&folder)?;
         self.unsynced.sync()?;
         swap_ledger(&folder)
@@ -192,10 +192,10 @@ impl<'a> Hands<'a> {
     pub(crate) fn close(&mut self) -> Done {
         let folder = self.state_folder()?;
         self.drop_folders(&self.final_ledger()?)?;
-        let after = self.final_ledger()?;
+        let after = Arc::new(self.final_ledger()?);
         if !self.closing {
             files::unlink(&folder, NEW_LEDGER)?;
-            self.current = after.clone();
+            self.current = Arc::clone(&after);
             self.write_ledger(&folder)?;
             self.unsynced.sync()?;
         }
@@ -216,7 +216,7 @@ impl<'a> Hands<'a> {
         let folder = self.state_folder()?;
         self.unsynced.folder(&folder);
         if self.recorded && self.existed {
-            self.current = self.old.clone();
+            self.current = Arc::clone(&self.old);
             files::unlink(&folder, NEW_LEDGER)?;
             self.write_ledger(&folder)?;
             self.unsynced.sync()?;
@@ -228,7 +228,7 @@ impl<'a> Hands<'a> {
                 files::unlink(&folder, LEDGER)?;
             }
         }
-        self.current = self.old.clone();
+        self.current = Arc::clone(&self.old);
         files::sync_folder(&folder)
     }
 
@@ -239,7 +239,7 @@ impl<'a> Hands<'a> {
         stage::clear(self.root, &folder)?;
         if !self.recorded {
             // nothing has begun, so nothing of this run has to be kept
-            self.current = self.old.clone();
+            self.current = Arc::clone(&self.old);
             blobs::prune(&folder, &self.old.blobs())?;
         }
         Ok(())

@@ -6,7 +6,7 @@
 
 use crate::desired::Target;
 use crate::ledger::Ledger;
-use crate::model::digest::Digest;
+use crate::model::digest::{Digest, Digester};
 use crate::model::path::NodePath;
 use crate::model::tree::{Entry, Tree};
 use crate::runtime::{FoundRuntime, facts};
@@ -28,32 +28,37 @@ pub fn basis(spec: &Spec, target: &Target, files: Digest, ledger: &Ledger, reade
 /// The digest of all files that were read, or will be there: their names and content.
 #[must_use]
 pub fn files(tree: &Tree) -> Digest {
-    let mut all = Vec::new();
+    let mut all = Digester::new();
     // the package database gives versions, which the basis has; bundles are the OS's own trust, which every attempt has anyway
     let mut left_out: Vec<NodePath> = FAMILIES.iter().map(|family| NodePath::fixed(family.bundle)).collect();
     left_out.push(NodePath::fixed(facts::DPKG_STATUS));
-    for (path, entry) in tree.iter().filter(|(path, _)| !left_out.contains(path)) {
+    let mut entries = tree.iter().peekable();
+    while let Some((path, entry)) = entries.next() {
+        if left_out.contains(path) {
+            continue;
+        }
+        // what is below a folder comes next, or after what only begins like it (`a`, `a-b`, `a/x`)
+        let mut is_empty = || match entries.peek() {
+            Some((next, _)) if next.is_below(path) => false,
+            Some((next, _)) if next.as_str().starts_with(path.as_str()) => tree.below(path).next().is_none(),
+            _ => true,
+        };
         let (kind, content): (u8, &[u8]) = match entry {
             Entry::File { bytes, .. } => (b'f', bytes),
             Entry::Link { to, .. } => (b'l', to.as_bytes()),
             Entry::Unreadable(why) => (b'u', why.as_bytes()),
             // an empty folder already decides what is pulled (vector T23)
-            Entry::Dir { .. } if tree.below(path).next().is_none() => (b'd', b""),
+            Entry::Dir { .. } if is_empty() => (b'd', b""),
             Entry::Dir { .. } | Entry::Absent => continue,
         };
-        all.push(kind);
-        all.extend_from_slice(path.as_str().as_bytes());
-        all.push(0);
-        all.extend_from_slice(&content.len().to_le_bytes());
-        all.extend_from_slice(content);
+        all.add(&[kind]).add(path.as_str().as_bytes()).add(&[0]).add(&content.len().to_le_bytes()).add(content);
     }
-    Digest::of(&all)
+    all.digest()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::tree::Meta;
     use crate::runtime::{Presence, Runtime};
 
     #[test]
@@ -86,7 +91,17 @@ mod tests {
         let first = of(&one, &tree("/etc/x", "a"), 7, version);
         assert_eq!(first, of(&spec(document), &tree("/etc/x", "a"), 7, version));
         let mut empty = tree("/etc/x", "a");
-        empty.insert(NodePath::fixed("/etc/empty"), Entry::Dir { meta: Meta::new(0o755), listed: true });
+        empty.insert(NodePath::fixed("/etc/empty"), Entry::Dir { listed: true });
+        // one whose name begins with that of the empty one stands between them
+        let mut beside = empty.clone();
+        beside.put(&NodePath::fixed("/etc/empty-x"), *b"a", 0o644);
+        let mut filled = beside.clone();
+        filled.put(&NodePath::fixed("/etc/empty/y"), *b"a", 0o644);
+        let mut put = tree("/etc/x", "a");
+        put.put(&NodePath::fixed("/etc/empty-x"), *b"a", 0o644);
+        put.put(&NodePath::fixed("/etc/empty/y"), *b"a", 0o644);
+        assert_ne!(files(&beside), files(&filled));
+        assert_eq!(files(&filled), files(&put));
         for other in [
             of(&spec(&document.replace("never", "upstream")), &tree("/etc/x", "a"), 7, version),
             of(&one, &tree("/etc/x", "b"), 7, version),

@@ -1,6 +1,7 @@
 //! Desired + Tree + Ledger → the steps of a [`Plan`]. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use super::owned::{Standing, cannot as cannot_use, standing};
 use super::{Act, Expect, Plan, Step, prior};
@@ -75,7 +76,7 @@ pub fn add_part(plan: &mut Plan, part: &Part, now: Now<'_>, same_meaning: impl F
                     plan.dirs.extend(whole.unit.as_ref().and_then(|unit| now.tree.real(unit)));
                 }
                 if place.holds(&whole.content.bytes, whole.mode) {
-                    owned.insert(path.clone(), stamped(now, before, &place));
+                    owned.insert(path.clone(), Arc::new(stamped(now, before, &place)));
                     continue;
                 }
                 if let Standing::Foreign { bytes, .. } = &place
@@ -93,7 +94,7 @@ pub fn add_part(plan: &mut Plan, part: &Part, now: Now<'_>, same_meaning: impl F
                     notes.push(drifted(path));
                 }
                 let step = whole_step(&part.target, path, whole, &place);
-                owned.insert(path.clone(), before);
+                owned.insert(path.clone(), Arc::new(before));
                 match &whole.unit {
                     _ if whole.addressed => early.push(step),
                     Some(unit) if is_absent(now.tree, unit) => units.entry(unit.clone()).or_default().push(step),
@@ -108,7 +109,7 @@ pub fn add_part(plan: &mut Plan, part: &Part, now: Now<'_>, same_meaning: impl F
                         continue;
                     }
                 };
-                owned.insert(path.clone(), entry);
+                owned.insert(path.clone(), Arc::new(entry));
                 steps.extend(step.map(|step| (rank(path), step)));
             }
             Want::Gone(why) => {
@@ -119,7 +120,7 @@ pub fn add_part(plan: &mut Plan, part: &Part, now: Now<'_>, same_meaning: impl F
                 if let Standing::Drifted { .. } = &place {
                     notes.push(drifted(path));
                 }
-                owned.insert(path.clone(), owned_or_new(now, path, &part.target, &place));
+                owned.insert(path.clone(), owned_or_new(now, path, &part.target, &place).into());
                 late.push(Step {
                     target: part.target.clone(),
                     path: path.clone(),
@@ -158,7 +159,7 @@ pub fn give_back(plan: &mut Plan, now: Now<'_>, target: &Target, keep: impl Fn(&
             Ok(None) => {}
             Err(problem) => {
                 plan.notes.push(problem);
-                plan.owned.insert(path.clone(), owned.clone());
+                plan.owned.insert(path.clone(), Arc::clone(owned));
             }
         }
     }
@@ -316,17 +317,18 @@ fn folder_step(target: &Target, unit: NodePath, files: Vec<Step>) -> Step {
 /// The ledger's entry for a path that is ours already and holds exactly what is wanted: nothing else has to be known of it
 /// then, so no digest is made. After a run that was cut off the ledger may speak of what was never written: it is looked at
 /// closely then.
-fn as_left(now: Now<'_>, path: &NodePath, want: &Want, target: &Target) -> Option<Owned> {
+fn as_left(now: Now<'_>, path: &NodePath, want: &Want, target: &Target) -> Option<Arc<Owned>> {
     let (Want::Whole(whole), None) = (want, &now.ledger.open) else { return None };
     let owned = now.ledger.owned.get(path)?;
     let Some(Entry::File { bytes, meta }) = now.tree.entry(&now.tree.real_parent(path)?) else { return None };
-    (meta.mode == whole.mode && bytes.as_ref() == whole.content.bytes).then(|| Owned { target: target.clone(), ..owned.clone() })
+    (meta.mode == whole.mode && bytes.as_ref() == whole.content.bytes)
+        .then(|| if owned.target == *target { Arc::clone(owned) } else { Arc::new(Owned { target: target.clone(), ..(**owned).clone() }) })
 }
 
 /// The ledger's entry for a path: what was there at first contact is recorded once.
 fn owned_or_new(now: Now<'_>, path: &NodePath, target: &Target, place: &Standing) -> Owned {
     if let Some(owned) = now.ledger.owned.get(path) {
-        return Owned { target: target.clone(), ..owned.clone() };
+        return Owned { target: target.clone(), ..(**owned).clone() };
     }
     let origin = match place {
         // our header, but no ledger: written by a nodeprep whose ledger is gone; what was before it is not known

@@ -69,8 +69,9 @@ fn lost(spec: &Spec, last: &LastSpec) -> Vec<Problem> {
     let help = "look whether the whole spec was given; if it is meant, say so with --allow-shrink";
     let problem = |what: String| Problem::error("shrinks", what, help);
     let now = record(spec);
-    // a wider source holds what a narrower one held
-    let holder = |source: &str| now.sources.iter().filter(|(new, _)| holds(new, source)).max_by_key(|(new, _)| new.len());
+    // a wider source holds what a narrower one held; none is as narrow as the source itself, which is nearly always still there
+    let wider = |source: &str| now.sources.iter().filter(|(new, _)| holds(new, source)).max_by_key(|(new, _)| new.len());
+    let holder = |source: &str| now.sources.get_key_value(source).or_else(|| wider(source));
     let gone: Vec<&str> = last.sources.keys().map(String::as_str).filter(|source| holder(source).is_none()).collect();
     let mut problems = Vec::new();
     if now.empty && !last.empty {
@@ -122,7 +123,7 @@ mod tests {
         assert!(against(now, &ledger, Allowed::default()).is_empty(), "nothing is owned");
         let owned =
             Owned { target: Target::Trust, now: Stamp::Absent, origin: Prior::Absent, keys: Vec::new(), format: None, shared: false };
-        ledger.owned.insert(NodePath::fixed("/etc/x"), owned);
+        ledger.owned.insert(NodePath::fixed("/etc/x"), owned.into());
         assert!(against(now, &ledger, EVERYTHING).is_empty());
         assert!(against(before, &ledger, Allowed::default()).is_empty(), "the same spec again");
         let problems = against(now, &ledger, Allowed::default());

@@ -20,7 +20,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use crate::desired::Target;
-use crate::ledger::{Asked, Due, LastSpec, Owned, Prior};
+use crate::ledger::{Asked, Due, LastSpec, Owns, Prior};
 use crate::model::content::Content;
 use crate::model::digest::Digest;
 use crate::model::path::NodePath;
@@ -47,7 +47,7 @@ pub struct Plan {
     /// Deletions, only after activation succeeded or was not needed.
     pub retire: Vec<Step>,
     /// What the ledger owns afterwards: path → entry. `now` is filled in by the executor from what it wrote.
-    pub owned: BTreeMap<NodePath, Owned>,
+    pub owned: Owns,
     /// Folders that are ours afterwards, as far as they were so before; the executor adds those that it makes.
     pub dirs: BTreeSet<NodePath>,
     /// What the proof of each target rests on, by the target's name.

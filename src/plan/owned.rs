@@ -120,16 +120,16 @@ fn blocked(tree: &Tree, real: &NodePath) -> Option<NodePath> {
 
 /// The entry of a path that a run leaves as it is. After a run that was cut off the ledger may speak of what that run never came
 /// to write: the entry gets the stamp of what stands there. `None` when it is not ours, because nothing has come of it.
-pub fn left_alone(now: Now<'_>, path: &NodePath, owned: &Owned) -> Option<Owned> {
-    let Some(open) = &now.ledger.open else { return Some(owned.clone()) };
+pub fn left_alone(now: Now<'_>, path: &NodePath, owned: &Arc<Owned>) -> Option<Arc<Owned>> {
+    let Some(open) = &now.ledger.open else { return Some(Arc::clone(owned)) };
     match standing(now, path, owned.format.is_some()) {
         Ok(Standing::Absent) if owned.origin == Prior::Absent && open.before.get(path) == Some(&Prior::Absent) => None,
         Ok(Standing::Ours { bytes, .. }) if matches!(&owned.origin, Prior::File { blob, .. } if *blob == Digest::of(&bytes)) => None,
         Ok(Standing::Foreign { entry: Entry::Link { to, .. }, .. }) if matches!(&owned.origin, Prior::Link { to: then, .. } if *then == to) => {
             None
         }
-        Ok(Standing::Ours { bytes, meta, .. }) => Some(Owned { now: now.ledger.stamp(&bytes, meta.mode), ..owned.clone() }),
-        _ => Some(owned.clone()),
+        Ok(Standing::Ours { bytes, meta, .. }) => Some(Arc::new(Owned { now: now.ledger.stamp(&bytes, meta.mode), ..(**owned).clone() })),
+        _ => Some(Arc::clone(owned)),
     }
 }
 

@@ -216,11 +216,11 @@ fn version(tree: &Tree, probes: &Probes, program: &NodePath, signs: &Signs) -> O
 mod tests {
     use super::*;
     use crate::model::time::Time;
-    use crate::model::tree::{Entry, Meta};
+    use crate::model::tree::Entry;
 
     fn node(files: &[(&str, &str)]) -> (Tree, Probes) {
         let mut tree = Tree::default();
-        tree.insert(NodePath::root(), Entry::Dir { meta: Meta::new(0o755), listed: true });
+        tree.insert(NodePath::root(), Entry::Dir { listed: true });
         for (path, text) in files {
             tree.put(&NodePath::new(path).unwrap(), text.as_bytes(), 0o644);
         }

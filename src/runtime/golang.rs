@@ -184,7 +184,7 @@ fn unescaped(text: &str) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::tree::{Entry, Meta};
+    use crate::model::tree::Entry;
 
     fn env(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
         pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
@@ -197,7 +197,7 @@ mod tests {
     #[test]
     fn the_first_file_and_all_folders() {
         let mut tree = Tree::default();
-        tree.insert(NodePath::root(), Entry::Dir { meta: Meta::new(0o755), listed: true });
+        tree.insert(NodePath::root(), Entry::Dir { listed: true });
         let count = |tree: &Tree, pairs: &[(&str, &str)]| roots(tree, &env(pairs)).len();
         assert_eq!(count(&tree, &[]), 0);
         let mut put = |path: &str, text: &str| tree.put(&NodePath::new(path).unwrap(), text.as_bytes(), 0o644);

@@ -165,12 +165,12 @@ fn expand(line: &str, env: &BTreeMap<String, String>) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::tree::{Entry, Meta};
+    use crate::model::tree::Entry;
 
     fn tree(files: &[(&str, &str)]) -> Tree {
         let mut tree = Tree::default();
         for folder in FOLDERS {
-            tree.insert(NodePath::fixed(folder), Entry::Dir { meta: Meta::new(0o755), listed: true });
+            tree.insert(NodePath::fixed(folder), Entry::Dir { listed: true });
         }
         for (path, text) in files {
             tree.put(&NodePath::new(path).unwrap(), text.as_bytes(), 0o644);

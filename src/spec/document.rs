@@ -5,7 +5,8 @@
 
 use std::ops::Range;
 
-use toml_edit::{Item, Value};
+use toml::Spanned;
+use toml::de::{DeString, DeTable, DeValue};
 
 /// A value and where it is written, in bytes.
 #[derive(Clone, Debug, PartialEq)]
@@ -109,6 +110,9 @@ impl Node {
     /// The same, its places moved by `by` bytes.
     #[must_use]
     pub fn moved(self, by: usize) -> Self {
+        if by == 0 {
+            return self;
+        }
         let moved = |span: Range<usize>| span.start + by..span.end + by;
         let value = match self.value {
             Tree::Scalar(scalar) => Tree::Scalar(scalar),
@@ -138,12 +142,12 @@ impl Node {
 /// # Errors
 /// The first syntax error; a doubled key is one.
 pub fn parse_toml(text: &str) -> Result<Node, SyntaxError> {
-    let document = toml_edit::Document::parse(text).map_err(|error| {
+    let document = DeTable::parse(text).map_err(|error| {
         let message = error.message().trim().replace('\n', ", ");
         let span = error.span().unwrap_or(0..0);
         SyntaxError { message: lower_first(&message), span: span.start.min(text.len())..span.end.min(text.len()) }
     })?;
-    Ok(Node { span: 0..0, value: table(document.as_table()) })
+    Ok(Node { span: 0..0, value: table(document.into_inner())? })
 }
 
 fn lower_first(text: &str) -> String {
@@ -151,46 +155,37 @@ fn lower_first(text: &str) -> String {
     chars.next().map_or_else(String::new, |first| first.to_lowercase().chain(chars).collect())
 }
 
-fn table(table: &toml_edit::Table) -> Tree {
-    let entries = table.iter().filter_map(|(name, _)| {
-        let (key, item) = table.get_key_value(name)?;
-        let key_span = key.span().unwrap_or_default();
-        Some(Entry { key: name.to_owned(), node: from_item(item, &key_span)?, key_span })
-    });
-    Tree::Table(entries.collect())
-}
-
-fn from_item(item: &Item, key: &Range<usize>) -> Option<Node> {
-    match item {
-        Item::None => None,
-        Item::Value(value) => Some(from_value(value, key)),
-        Item::Table(inner) => Some(Node { span: inner.span().unwrap_or_else(|| key.clone()), value: table(inner) }),
-        Item::ArrayOfTables(tables) => {
-            let nodes = tables.iter().map(|inner| Node { span: inner.span().unwrap_or_else(|| key.clone()), value: table(inner) });
-            Some(Node { span: key.clone(), value: Tree::List(nodes.collect()) })
-        }
-    }
-}
-
-fn from_value(value: &Value, key: &Range<usize>) -> Node {
-    let span = value.span().unwrap_or_else(|| key.clone());
-    let value = match value {
-        Value::String(text) => Tree::Scalar(Scalar::Text(text.value().clone())),
-        Value::Integer(number) => Tree::Scalar(Scalar::Integer(*number.value())),
-        Value::Boolean(flag) => Tree::Scalar(Scalar::Flag(*flag.value())),
-        Value::Float(_) => Tree::Scalar(Scalar::Other("a fraction")),
-        Value::Datetime(_) => Tree::Scalar(Scalar::Other("a date or time")),
-        Value::Array(values) => Tree::List(values.iter().map(|value| from_value(value, &span)).collect()),
-        Value::InlineTable(inner) => {
-            let entries = inner.iter().filter_map(|(name, _)| {
-                let (key, item) = inner.get_key_value(name)?;
-                let key_span = key.span().unwrap_or_else(|| span.clone());
-                Some(Entry { key: name.to_owned(), node: from_item(item, &key_span)?, key_span })
-            });
-            Tree::Table(entries.collect())
-        }
+fn table(table: DeTable<'_>) -> Result<Tree, SyntaxError> {
+    let entry = |(key, value): (Spanned<DeString<'_>>, Spanned<DeValue<'_>>)| {
+        let key_span = key.span();
+        Ok(Entry { node: node(value, &key_span)?, key: key.into_inner().into_owned(), key_span })
     };
-    Node { span, value }
+    let mut entries = table.into_iter().map(entry).collect::<Result<Vec<_>, _>>()?;
+    entries.sort_unstable_by_key(|entry| entry.key_span.start);
+    Ok(Tree::Table(entries))
+}
+
+fn node(value: Spanned<DeValue<'_>>, key: &Range<usize>) -> Result<Node, SyntaxError> {
+    let mut span = value.span();
+    let value = match value.into_inner() {
+        DeValue::String(text) => Tree::Scalar(Scalar::Text(text.into_owned())),
+        DeValue::Integer(number) => match i64::from_str_radix(number.as_str(), number.radix()) {
+            Ok(number) => Tree::Scalar(Scalar::Integer(number)),
+            Err(_) => return Err(SyntaxError { message: "integer number overflowed".to_owned(), span }),
+        },
+        DeValue::Boolean(flag) => Tree::Scalar(Scalar::Flag(flag)),
+        DeValue::Float(_) => Tree::Scalar(Scalar::Other("a fraction")),
+        DeValue::Datetime(_) => Tree::Scalar(Scalar::Other("a date or time")),
+        DeValue::Array(values) => {
+            // the first header of a list of tables begins before its key
+            if span.start < key.start {
+                span = key.clone();
+            }
+            Tree::List(values.into_iter().map(|value| node(value, &span)).collect::<Result<_, _>>()?)
+        }
+        DeValue::Table(inner) => table(inner)?,
+    };
+    Ok(Node { span, value })
 }
 
 #[cfg(test)]

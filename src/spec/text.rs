@@ -264,13 +264,15 @@ pub fn is_a_login(value: &str) -> bool {
 /// Whether a text holds a private key.
 #[must_use]
 pub fn holds_private_key(text: &str) -> bool {
-    text.contains("PRIVATE KEY-----")
+    // nearly no text has a dash in it, and one byte is found sooner
+    text.as_bytes().contains(&b'-') && text.contains("PRIVATE KEY-----")
 }
 
 /// Whether a host, endpoint or image has a login in it: `user:password@host`. The `@` of a digest is none.
 #[must_use]
 pub fn holds_login(text: &str) -> bool {
-    text.split('@').skip(1).any(|rest| !["sha256:", "sha384:", "sha512:"].iter().any(|algorithm| rest.starts_with(algorithm)))
+    text.as_bytes().contains(&b'@')
+        && text.split('@').skip(1).any(|rest| !["sha256:", "sha384:", "sha512:"].iter().any(|algorithm| rest.starts_with(algorithm)))
 }
 
 #[cfg(test)]

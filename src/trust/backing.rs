@@ -54,7 +54,7 @@ pub fn orphans(spec: Option<&Spec>, tree: &Tree) -> Vec<Problem> {
             Found::File(bytes, _) => backed(fingerprints(bytes)),
             // what it holds is not known, so nothing can be said
             Found::Unread | Found::Unreadable(_) => return Vec::new(),
-            Found::Absent | Found::Dir(_) => {}
+            Found::Absent | Found::Dir => {}
         }
     }
     backed(spec.iter().flat_map(|spec| system(spec)).flat_map(|(_, certs)| certs).map(|cert| cert.fingerprint).collect());
@@ -81,7 +81,7 @@ fn shipped(family: &Family, tree: &Tree) -> Vec<NodePath> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::tree::{Entry, Meta};
+    use crate::model::tree::Entry;
 
     #[test]
     fn what_no_file_backs_would_be_lost() {
@@ -91,7 +91,7 @@ mod tests {
             params.self_signed(&rcgen::KeyPair::generate().unwrap()).unwrap().pem()
         });
         let mut tree = Tree::default();
-        tree.insert(NodePath::root(), Entry::Dir { meta: Meta::new(0o755), listed: true });
+        tree.insert(NodePath::root(), Entry::Dir { listed: true });
         let mut put = |path: &str, text: &str| tree.put(&NodePath::new(path).unwrap(), text.as_bytes(), 0o644);
         put("/etc/os-release", "ID=debian\n");
         put("/etc/ssl/certs/ca-certificates.crt", &format!("{first}{second}{third}"));

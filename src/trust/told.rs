@@ -141,11 +141,11 @@ fn value(text: &str, key: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::tree::{Entry, Meta};
+    use crate::model::tree::Entry;
 
     fn tree(os_release: &str, files: &[&'static str]) -> Tree {
         let mut tree = Tree::default();
-        tree.insert(NodePath::root(), Entry::Dir { meta: Meta::new(0o755), listed: true });
+        tree.insert(NodePath::root(), Entry::Dir { listed: true });
         if !os_release.is_empty() {
             tree.put(&NodePath::fixed("/usr/lib/os-release"), os_release.as_bytes(), 0o644);
         }

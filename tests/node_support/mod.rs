@@ -169,7 +169,7 @@ pub fn plan(root: &Root, ledger: &Ledger, want: &Want) -> Plan {
     let origin = |at: &NodePath| ledger.owned.get(at).map_or_else(|| prior(&entry_of(&tree, at)).unwrap(), |owned| owned.origin.clone());
     for (at, bytes) in want {
         let at = path(at);
-        plan.owned.insert(at.clone(), owned(origin(&at)));
+        plan.owned.insert(at.clone(), owned(origin(&at)).into());
         if let Some(unit) = unit(&at) {
             units.entry(unit).or_default().insert(at.name().to_owned(), bytes.clone());
             continue;
@@ -198,7 +198,7 @@ pub fn plan(root: &Root, ledger: &Ledger, want: &Want) -> Plan {
         if extra.iter().all(|name| !dropped.contains(&&folder.join(name))) && files.iter().all(|(name, bytes)| same(name, bytes)) {
             continue;
         }
-        let ours = |name: &&String| matches!(ledger.owned.get(&folder.join(name)), Some(Owned { origin: Prior::Absent, .. }));
+        let ours = |name: &&String| ledger.owned.get(&folder.join(name)).is_some_and(|owned| owned.origin == Prior::Absent);
         if extra.iter().all(ours) {
             let expect = if matches!(entry_of(&tree, &folder), Entry::Dir { .. }) { Expect::Dir } else { Expect::Absent };
             let files = files.into_iter().map(|(name, bytes)| (name, (Content::public(bytes), 0o644))).collect();

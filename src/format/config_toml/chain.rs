@@ -255,7 +255,7 @@ fn read_files<'a>(tree: &'a Tree, path: &NodePath, dialect: Dialect) -> Result<V
             // the built-in defaults hold
             Found::Absent if from.is_none() => return Ok(files),
             Found::Absent => return Err(Broken { why: format!("import {path} does not exist, containerd does not start"), at }),
-            Found::Dir(_) => return Err(Broken { why: format!("{path} is a folder"), at }),
+            Found::Dir => return Err(Broken { why: format!("{path} is a folder"), at }),
             Found::Unreadable(why) => return Err(Broken { why: format!("{path} cannot be read: {why}"), at }),
             Found::Unread => return Err(Broken { why: format!("{path} was not looked at"), at }),
         };

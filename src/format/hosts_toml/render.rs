@@ -61,6 +61,7 @@ pub fn render(written: &Written<'_>) -> Content {
     let _ = writeln!(text, "# {HEADER}");
     text.push_str("server = ");
     url(&mut text, &written.server);
+    text.push('\n');
     if written.closed {
         mirror_keys(&mut text, "", &written.server);
     }
@@ -86,38 +87,46 @@ pub fn render_open_default(mirrors: &[WrittenHost<'_>]) -> Content {
 
 fn hosts(text: &mut String, mirrors: &[WrittenHost<'_>], secrets: &mut Vec<Secret>) {
     for mirror in mirrors {
-        let mut key = String::new();
-        url(&mut key, mirror);
-        let key = key.lines().next().unwrap_or_default();
-        let _ = writeln!(text, "\n[host.{key}]");
+        text.push_str("\n[host.");
+        let start = text.len();
+        url(text, mirror);
+        let key = start..text.len();
+        text.push_str("]\n");
         mirror_keys(text, "  ", mirror);
         keys(text, "  ", mirror);
-        header(text, "  ", &format!("host.{key}.header"), mirror, secrets);
+        if mirror.login.is_some() {
+            let table = format!("host.{}.header", &text[key]);
+            header(text, "  ", &table, mirror, secrets);
+        }
     }
 }
 
-/// `"https://host/v2/prefix"` and a line end: always with scheme (rule 2), the path `/v2/…` only together with `override_path`
+/// `"https://host/v2/prefix"`: always with scheme (rule 2), the path `/v2/…` only together with `override_path`
 /// (rule 18).
 fn url(text: &mut String, host: &WrittenHost<'_>) {
-    let mut address = format!("{}://{}", host.scheme, host.host.api());
-    if !host.prefix.is_all() {
-        let _ = write!(address, "{}/{}", if host.verbatim { "" } else { "/v2" }, host.prefix);
-    }
-    string(text, &address);
-    text.push('\n');
+    let (api, prefix) = (host.host.api(), host.prefix.as_str());
+    let between = match (prefix, host.verbatim) {
+        ("", _) => "",
+        (_, true) => "/",
+        (_, false) => "/v2/",
+    };
+    string_of(text, [host.scheme.as_str(), "://", api.as_str(), between, prefix]);
 }
 
 /// Rules 3 and 4.
 fn mirror_keys(text: &mut String, indent: &str, host: &WrittenHost<'_>) {
-    let capabilities = if host.by_digest_only { "\"pull\"" } else { "\"pull\", \"resolve\"" };
+    let capabilities = if host.by_digest_only { "capabilities = [\"pull\"]\n" } else { "capabilities = [\"pull\", \"resolve\"]\n" };
+    for piece in [indent, capabilities, indent, "dial_timeout = \""] {
+        text.push_str(piece);
+    }
     let limit = host.timeout.unwrap_or(DIAL_TIMEOUT);
-    let limit = if limit.subsec_millis() == 0 { format!("{}s", limit.as_secs()) } else { format!("{}ms", limit.as_millis()) };
-    let _ = writeln!(text, "{indent}capabilities = [{capabilities}]\n{indent}dial_timeout = \"{limit}\"");
+    let _ = if limit.subsec_millis() == 0 { writeln!(text, "{}s\"", limit.as_secs()) } else { writeln!(text, "{}ms\"", limit.as_millis()) };
 }
 
 fn keys(text: &mut String, indent: &str, host: &WrittenHost<'_>) {
     if host.verbatim || !host.prefix.is_all() {
-        let _ = writeln!(text, "{indent}override_path = true");
+        text.push_str(indent);
+        text.push_str("override_path = true\n");
     }
     if host.scheme == Scheme::Http {
         return;
@@ -125,7 +134,8 @@ fn keys(text: &mut String, indent: &str, host: &WrittenHost<'_>) {
     if host.skip_verify {
         let _ = writeln!(text, "{indent}skip_verify = true");
     } else if let Some(ca) = host.ca {
-        let _ = write!(text, "{indent}ca = ");
+        text.push_str(indent);
+        text.push_str("ca = ");
         string(text, ca.as_str());
         text.push('\n');
     }
@@ -163,10 +173,21 @@ fn header(text: &mut String, indent: &str, table: &str, host: &WrittenHost<'_>, 
 
 /// A TOML 1.0 basic string.
 fn string(text: &mut String, value: &str) {
+    string_of(text, [value]);
+}
+
+/// The same of several pieces.
+fn string_of<const N: usize>(text: &mut String, pieces: [&str; N]) {
     text.push('"');
-    if !value.chars().any(|c| matches!(c, '"' | '\\') || c.is_control()) {
+    for piece in pieces {
+        escaped(text, piece);
+    }
+    text.push('"');
+}
+
+fn escaped(text: &mut String, value: &str) {
+    if value.bytes().all(|byte| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\')) {
         text.push_str(value);
-        text.push('"');
         return;
     }
     for c in value.chars() {
@@ -182,7 +203,6 @@ fn string(text: &mut String, value: &str) {
             c => text.push(c),
         }
     }
-    text.push('"');
 }
 
 /// A TOML 1.0 basic string with its quotes, for other files of the same family.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::{Done, Hands, LEDGER, NEW_LEDGER};
 use crate::format::KeyEdit;
-use crate::ledger::{Due, Ledger, LedgerError, Open, Owned, Prior, Stamp};
+use crate::ledger::{Due, Ledger, LedgerError, Open, Owns, Prior, Stamp};
 use crate::model::digest::Digest;
 use crate::model::path::NodePath;
 use crate::node::error::NodeError;
@@ -129,11 +129,13 @@ impl Hands<'_> {
     pub(super) fn ahead(&self) -> Result<Ledger, NodeError> {
         let mut ahead = self.final_ledger()?;
         for (path, owned) in &self.old.owned {
-            let entry = ahead.owned.entry(path.clone()).or_insert_with(|| owned.clone());
+            let entry = ahead.owned.entry(path.clone()).or_insert_with(|| Arc::clone(owned));
             // until the file is written, it holds the keys of before
             let gone = |old: &&KeyEdit| !entry.keys.iter().any(|new| new.key == old.key && new.to == old.to);
             let gone: Vec<KeyEdit> = owned.keys.iter().filter(gone).cloned().collect();
-            entry.keys.extend(gone);
+            if !gone.is_empty() {
+                Arc::make_mut(entry).keys.extend(gone);
+            }
         }
         ahead.dirs.extend(self.ours());
         ahead.dirs.extend(self.jobs.iter().flat_map(|job| job.survey.missing.iter().cloned()));
@@ -174,7 +176,11 @@ impl Hands<'_> {
 
     /// Whether there is nothing new to write down. What a proof rests on is no reason to write: it is only remembered along.
     pub(super) fn says_the_same(&self, ledger: &Ledger) -> bool {
-        Ledger { proved: self.old.proved.clone(), ..ledger.clone() } == self.old
+        let Ledger { version, spec, key, owned, dirs, due, adopted, proved: _, open } = ledger;
+        let old = &self.old;
+        (*version, spec, key) == (old.version, &old.spec, &old.key)
+            && (owned, dirs, due) == (&old.owned, &old.dirs, &old.due)
+            && (adopted, open) == (&old.adopted, &old.open)
     }
 
     fn without_steps(&self) -> bool {
@@ -188,13 +194,13 @@ impl Hands<'_> {
         let mut owned = self.plan.owned.clone();
         for (path, owned) in &mut owned {
             if let Some(stamp) = after.get(path) {
-                owned.now = stamp.clone();
+                Arc::make_mut(owned).now = stamp.clone();
             } else if let Some(known) = self.old.owned.get(path) {
                 if owned.now == Stamp::Absent {
-                    owned.now = known.now.clone();
+                    Arc::make_mut(owned).now = known.now.clone();
                 }
             } else if let Seen::File(bytes, meta) = self.look(path, Last::Follow)? {
-                owned.now = self.old.stamp(&bytes, meta.mode);
+                Arc::make_mut(owned).now = self.old.stamp(&bytes, meta.mode);
             }
         }
         let mut dirs: BTreeSet<NodePath> = self.plan.dirs.union(&self.made).cloned().collect();
@@ -216,14 +222,15 @@ impl Hands<'_> {
         let kept = self.plan.due.iter().filter(|due| !(is_command(&due.what) && self.ran.contains(&due.what.who)));
         let due = kept.cloned().chain(new).collect();
         Ok(Ledger {
+            version: self.old.version,
             spec: self.plan.spec.clone(),
+            key: self.old.key,
             owned,
             dirs,
             due,
             adopted: self.plan.adopted.clone(),
             proved: self.plan.proved.clone(),
             open: None,
-            ..self.old.clone()
         })
     }
 
@@ -261,7 +268,7 @@ impl Hands<'_> {
 }
 
 /// Whether one of our paths lies below a folder.
-fn holds_any(owned: &BTreeMap<NodePath, Owned>, dir: &NodePath) -> bool {
+fn holds_any(owned: &Owns, dir: &NodePath) -> bool {
     let alike = |path: &&NodePath| path.as_str().starts_with(dir.as_str());
     owned.range(dir.clone()..).map(|(path, _)| path).take_while(alike).any(|path| path.is_below(dir))
 }

@@ -353,15 +353,18 @@ pub(super) fn prove(
 /// Somebody's folders in `root` that nothing reads until `config_path` is set, and that say something else than what is asked
 /// now: in the way where mirrors are carried over, worth knowing elsewhere. `part` holds what is wanted.
 pub(super) fn awakened(part: &Part, root: &NodePath, tree: &Tree, on: &FoundRuntime, dialects: &[Dialect]) -> (Problems, Problems) {
-    let foreign = |name: &String| {
-        let folder = root.join(name);
-        matches!(tree.find(&folder), Found::Dir(_)) && !part.wants.contains_key(&folder.join("hosts.toml"))
-    };
-    let names: Vec<String> = tree.names(root).into_iter().filter(foreign).collect();
     let asleep = |dialect: &&Dialect| {
         Chain::read(tree, &on.config, **dialect).is_ok_and(|chain| chain.config_path(**dialect).is_empty() && chain.disabled.is_none())
     };
-    let Some(dialect) = dialects.iter().find(asleep).filter(|_| !names.is_empty()) else { return (Vec::new(), Vec::new()) };
+    let Some(dialect) = dialects.iter().find(asleep) else { return (Vec::new(), Vec::new()) };
+    let foreign = |name: &String| {
+        let folder = root.join(name);
+        matches!(tree.find(&folder), Found::Dir) && !part.wants.contains_key(&folder.join("hosts.toml"))
+    };
+    let names: Vec<String> = tree.names(root).into_iter().filter(foreign).collect();
+    if names.is_empty() {
+        return (Vec::new(), Vec::new());
+    }
     let (mut conflicts, mut notes) = (Vec::new(), Vec::new());
     let (now, then) = (View::new(tree, on, *dialect), View::new(&overlay(tree, &part.wants), on, *dialect));
     for name in names {

@@ -54,9 +54,9 @@ pub(super) fn locate(
             match (tree.find(&path), &chosen) {
                 (Found::Absent, _) | (Found::File(..) | Found::Unreadable(_) | Found::Unread, Some(_)) => {}
                 // a catch-all is there to be stood in front of
-                (Found::Dir(_), Some(_)) if name == "_default" => {}
-                (Found::Dir(_), Some(before)) => shadowed.push(verdict(path, Verdict::Shadowed(before.clone()))),
-                (Found::Dir(_), None) => chosen = Some(path),
+                (Found::Dir, Some(_)) if name == "_default" => {}
+                (Found::Dir, Some(before)) => shadowed.push(verdict(path, Verdict::Shadowed(before.clone()))),
+                (Found::Dir, None) => chosen = Some(path),
                 (Found::File(..), None) => {
                     // T25
                     let why = format!("{path} is a file where a folder belongs: every pull from {host} fails");
@@ -91,7 +91,7 @@ pub(super) fn locate(
         },
         Found::Absent => None,
         Found::Unread => return Err(unread(file)),
-        Found::Dir(_) | Found::Unreadable(_) => {
+        Found::Dir | Found::Unreadable(_) => {
             let why = format!("{file} cannot be read: every pull from {host} fails");
             files.push(verdict(file, Verdict::Broken(why.clone())));
             return Err((files, why));
@@ -115,7 +115,7 @@ fn scan(tree: &Tree, folder: &NodePath, files: &mut Vec<FileVerdict>) -> HostCon
     let names = tree.names(folder);
     for name in &names {
         let path = folder.join(name);
-        if matches!(tree.find(&path), Found::Dir(_)) {
+        if matches!(tree.find(&path), Found::Dir) {
             continue;
         }
         if name.strip_suffix(".crt").is_some() {

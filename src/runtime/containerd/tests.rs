@@ -17,7 +17,7 @@ use crate::model::place::Place;
 use crate::model::repo::RepoPath;
 use crate::model::resolution::End;
 use crate::model::secret::Secret;
-use crate::model::tree::{Entry, Meta, Tree};
+use crate::model::tree::{Entry, Tree};
 use crate::plan::How;
 use crate::runtime::{FoundRuntime, Presence, Runtime};
 use crate::spec::intent::intent;
@@ -44,7 +44,7 @@ fn on() -> FoundRuntime {
 
 fn tree(files: &[(&str, &str)]) -> Tree {
     let mut tree = Tree::default();
-    tree.insert(NodePath::root(), Entry::Dir { meta: Meta::new(0o755), listed: true });
+    tree.insert(NodePath::root(), Entry::Dir { listed: true });
     for (name, text) in files {
         tree.put(&path(name), text.as_bytes(), 0o644);
     }

@@ -13,7 +13,7 @@ use crate::model::digest::Digest;
 use crate::model::host::Host;
 use crate::model::image::ImageRef;
 use crate::model::resolution::{End, Resolution};
-use crate::model::tree::{Entry, Meta};
+use crate::model::tree::Entry;
 use crate::runtime::{FoundRuntime, Presence, Runtime};
 use crate::spec::adopt::Adopted;
 use crate::spec::{Access, Fallback, Spec};
@@ -56,7 +56,7 @@ fn on() -> FoundRuntime {
 
 fn tree(config: &str) -> Tree {
     let mut tree = Tree::default();
-    tree.insert(NodePath::root(), Entry::Dir { meta: Meta::new(0o755), listed: true });
+    tree.insert(NodePath::root(), Entry::Dir { listed: true });
     tree.put(&NodePath::fixed(CONFIG), config.as_bytes(), 0o644);
     tree
 }
@@ -217,7 +217,7 @@ proptest! {
             }
         }
         let (adopted, owned) = known(&part);
-        let owned = BTreeMap::from([(on().config, owned)]);
+        let owned = BTreeMap::from([(on().config, owned.into())]);
         let again = want_knowing(&spec, &on(), &after, &[dialect], Known { adopted: Some(&adopted), owned: Some(&owned), ..Known::default() });
         prop_assert_eq!(again.wants.keys().collect::<Vec<_>>(), part.wants.keys().collect::<Vec<_>>());
         for (path, want) in &again.wants {

@@ -302,7 +302,7 @@ fn bytes<'a>(tree: &'a Tree, path: &NodePath) -> Result<&'a [u8], String> {
     match tree.find(path) {
         Found::File(bytes, _) => Ok(bytes),
         Found::Absent => Err("does not exist".into()),
-        Found::Dir(_) => Err("is a folder".into()),
+        Found::Dir => Err("is a folder".into()),
         Found::Unreadable(why) => Err(format!("cannot be read ({why})")),
         Found::Unread => Err("was not looked at".into()),
     }

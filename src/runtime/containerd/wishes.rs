@@ -8,7 +8,7 @@ use crate::format::HEADER;
 use crate::format::config_toml::{Chain, imported};
 use crate::format::hosts_toml;
 use crate::model::path::NodePath;
-use crate::model::tree::Tree;
+use crate::model::tree::{Entry, Tree};
 use crate::runtime::{FoundRuntime, Wish};
 
 /// What has to be in the tree to read the configuration of `on`, as far as `tree` tells by now; called again until it says
@@ -44,16 +44,26 @@ pub fn wishes(on: &FoundRuntime, tree: &Tree) -> Vec<Wish> {
     }
     for root in roots {
         found.insert(Wish::folder(root.clone(), 2));
-        for name in tree.names(&root) {
-            let file = root.join(&name).join("hosts.toml");
-            let Some(bytes) = tree.bytes(&file) else { continue };
-            // all that our own files name stands in the one folder above
-            if !bytes.get(2..).is_some_and(|rest| rest.starts_with(HEADER.as_bytes())) {
-                found.extend(named(bytes, &file).into_iter().map(Wish::path));
-            }
+        let Some(real) = tree.real(&root) else { continue };
+        for name in unlike_ours(tree, &real) {
+            let file = root.join(name).join("hosts.toml");
+            found.extend(tree.bytes(&file).into_iter().flat_map(|bytes| named(bytes, &file)).map(Wish::path));
         }
     }
     found.into_iter().collect()
+}
+
+/// The registries in the folder `real` whose hosts.toml is not, or may not be, one that we wrote: all that those name stands in a folder
+/// that is read anyway. Nearly all are, so the tree is gone through once instead of being asked about each.
+fn unlike_ours<'a>(tree: &'a Tree, real: &'a NodePath) -> impl Iterator<Item = &'a str> {
+    let ours = |bytes: &[u8]| bytes.get(2..).is_some_and(|rest| rest.starts_with(HEADER.as_bytes()));
+    let inside = tree.below(real).filter_map(|(path, entry)| Some((path.inside(real)?, entry)));
+    inside.filter_map(move |(path, entry)| match (path.split_once('/'), entry) {
+        (Some((_, "hosts.toml")), Entry::File { bytes, .. }) if ours(bytes) => None,
+        (Some((name, "hosts.toml")), _) => Some(name),
+        (None, Entry::Link { .. }) => Some(path),
+        _ => None,
+    })
 }
 
 /// The certificate and key files that some version would read for a hosts.toml.

@@ -92,7 +92,7 @@ pub fn load(tree: &Tree, places: &Places) -> Loaded {
         }
         for name in tree.names(dir) {
             let file = dir.join(&name);
-            if let Found::Dir(_) = tree.find(&file) {
+            if let Found::Dir = tree.find(&file) {
                 loaded.verdict(&file, Verdict::Ignored("is a folder".to_owned()));
             } else if name.strip_suffix(".conf").is_some() {
                 loaded.read(tree, places, &file, true, true);
@@ -118,7 +118,7 @@ impl Loaded {
             Found::File(bytes, _) => bytes,
             Found::Absent | Found::Unread if !must_exist => return,
             Found::Absent | Found::Unread => return self.fail(file, "missing", "does not exist".to_owned()),
-            Found::Dir(_) => return self.fail(file, "unreadable", "is a folder".to_owned()),
+            Found::Dir => return self.fail(file, "unreadable", "is a folder".to_owned()),
             Found::Unreadable(why) => return self.fail(file, "unreadable", why.to_owned()),
         };
         let Ok(text) = std::str::from_utf8(bytes) else { return self.fail(file, "syntax", "is not UTF-8".to_owned()) };
@@ -175,8 +175,8 @@ fn walk(tree: &Tree, dir: &NodePath, files: &mut Vec<NodePath>, depth: u8) {
     for name in tree.names(dir) {
         let path = dir.join(&name);
         match tree.find(&path) {
-            Found::Dir(_) if depth < CRIO_DEPTH => walk(tree, &path, files, depth + 1),
-            Found::Dir(_) => {}
+            Found::Dir if depth < CRIO_DEPTH => walk(tree, &path, files, depth + 1),
+            Found::Dir => {}
             _ => files.push(path),
         }
     }

@@ -7,10 +7,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::entries::Entries;
 use super::files::Places;
-use super::want::Owns;
 use crate::desired::Keys;
 use crate::format::KeyFormat;
 use crate::format::registries_conf::{Registry, moved_entries, parse, to_version_2};
+use crate::ledger::Owns;
 use crate::model::content::Content;
 use crate::model::path::NodePath;
 use crate::model::place::Place;

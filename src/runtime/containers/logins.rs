@@ -53,7 +53,7 @@ impl Logins {
                 Some((file.clone(), auths))
             }
             Found::Unreadable(why) => Some((file.clone(), Err(why.to_owned()))),
-            Found::Absent | Found::Dir(_) | Found::Unread => None,
+            Found::Absent | Found::Dir | Found::Unread => None,
         };
         Self { files: files.iter().filter_map(read).collect() }
     }

@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 
 use super::*;
 use crate::desired::{Part, Refusal, Target, Want};
-use crate::ledger::{Owned, Prior, Stamp};
+use crate::ledger::{Owned, Owns, Prior, Stamp};
 use crate::model::cert::{Cert, read_pem};
 use crate::model::digest::Digest;
 use crate::model::endpoint::{Endpoint, Scheme};
@@ -116,7 +116,7 @@ fn on(runtime: Runtime) -> FoundRuntime {
 
 fn tree(files: &[(&str, &str)]) -> Tree {
     let mut tree = Tree::default();
-    tree.insert(NodePath::root(), Entry::Dir { meta: Meta::new(0o755), listed: true });
+    tree.insert(NodePath::root(), Entry::Dir { listed: true });
     for (file, text) in files {
         tree.put(&path(file), text.as_bytes(), 0o644);
     }
@@ -304,7 +304,7 @@ fn our_own_logins_are_told_from_foreign_ones() {
         format: Some(crate::format::KeyFormat::Json),
         shared: false,
     };
-    let owned = BTreeMap::from([(file.clone(), owned)]);
+    let owned = BTreeMap::from([(file.clone(), owned.into())]);
     let node = lay(&before, &first);
     spec.access.get_mut(&Host::fixed("m.local")).unwrap().login = login("user:new1");
     assert_eq!(problems(&want(&spec, &[&podman], &node)[0]).0, "conflict");
@@ -317,7 +317,7 @@ fn our_own_logins_are_told_from_foreign_ones() {
     assert_eq!((keys.content.bytes.as_slice(), keys.edits.len()), (&b"{\"x\": 1}"[..], 2));
 }
 
-fn known(owned: &BTreeMap<NodePath, Owned>) -> Known<'_> {
+fn known(owned: &Owns) -> Known<'_> {
     Known { owned, adopted: None, foreign: crate::desired::Foreign::Refuse }
 }
 
@@ -336,7 +336,7 @@ fn foreign_certificates_are_a_conflict() {
     assert_eq!(codes(old, &pem(1)), ("conflict", vec!["certs-d-differs"]));
     let ours =
         Owned { target: Target::Containers, now: Stamp::Absent, origin: Prior::Absent, keys: Vec::new(), format: None, shared: false };
-    let parts = want_knowing(&spec, &[&on(Runtime::Podman)], &tree(&[(old, &pem(1))]), known(&BTreeMap::from([(path(old), ours)])));
+    let parts = want_knowing(&spec, &[&on(Runtime::Podman)], &tree(&[(old, &pem(1))]), known(&BTreeMap::from([(path(old), ours.into())])));
     assert_eq!(problems(&parts[0]).0, "none");
 }
 
@@ -419,12 +419,10 @@ fn what_was_version_1_gives_way_later_too() {
         shared: false,
     };
     let later = spec(&[("quay.io", &["m.local"], Fallback::Never)]);
-    let second = |text: &str, owns: &super::want::Owns| {
-        problems(&want_knowing(&later, &[&on(Runtime::Podman)], &tree(&[(main, text)]), known(owns))[0])
-    };
-    let ours = super::want::Owns::from([(path(main), owned)]);
+    let second = |text: &str, owns: &Owns| problems(&want_knowing(&later, &[&on(Runtime::Podman)], &tree(&[(main, text)]), known(owns))[0]);
+    let ours = Owns::from([(path(main), owned.into())]);
     assert_eq!(second(&text, &ours), ("none", Vec::new()));
-    assert_eq!(second(&text, &super::want::Owns::new()), ("conflict", vec!["foreign-registry"]));
+    assert_eq!(second(&text, &Owns::new()), ("conflict", vec!["foreign-registry"]));
     assert_eq!(
         second(&text.replace("[[registry]]\nlocation = \"quay.io\"", "[[registry]]\nblocked = true\nlocation = \"quay.io\""), &ours).0,
         "conflict"

@@ -8,7 +8,7 @@ use super::{carry, files, give_way, legacy, logins};
 use crate::desired::{Foreign, Keys, Part, Refusal, Target, Want, Whole};
 use crate::format::registries_conf::{DROP_IN, render};
 use crate::format::{KeyEdit, KeyFormat, auth_json, certs_d, crio_conf};
-use crate::ledger::{Owned, Prior};
+use crate::ledger::{Owned, Owns, Prior};
 use crate::model::content::Content;
 use crate::model::host::Host;
 use crate::model::path::NodePath;
@@ -18,9 +18,6 @@ use crate::model::tree::{Found, Tree};
 use crate::runtime::{FoundRuntime, Runtime};
 use crate::spec::adopt::Adopted;
 use crate::spec::{Pause, Spec};
-
-/// What is owned, by path.
-pub type Owns = BTreeMap<NodePath, Owned>;
 
 /// What the family should hold, when nothing on the node is ours yet; see [`want_knowing`].
 #[must_use]
@@ -190,13 +187,13 @@ fn auth(spec: &Spec, found: &[&FoundRuntime], tree: &Tree, known: Known<'_>, ent
         entries.reached.iter().filter_map(|host| Some((host, spec.access(host).login.as_ref()?))).collect();
     let replaces = known.foreign == Foreign::Replace;
     let mut files: BTreeSet<NodePath> = found.iter().map(|on| logins::ours(tree, on)).filter(|_| !logins.is_empty() || replaces).collect();
-    let json = |owned: &&Owned| owned.target == Target::Containers && owned.format == Some(KeyFormat::Json);
+    let json = |owned: &Owned| owned.target == Target::Containers && owned.format == Some(KeyFormat::Json);
     files.extend(owned.iter().filter(|(_, owned)| json(owned)).map(|(path, _)| path.clone()));
     for file in files {
         let text = match tree.find(&file) {
             Found::File(bytes, _) => String::from_utf8_lossy(bytes).into_owned(),
             Found::Absent | Found::Unread => String::new(),
-            Found::Dir(_) | Found::Unreadable(_) => {
+            Found::Dir | Found::Unreadable(_) => {
                 let what = format!("the auth file {file} cannot be read");
                 against.conflict.push(Problem::error("auth-file", what, format!("make {file} a readable file or remove it")));
                 continue;

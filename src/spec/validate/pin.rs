@@ -41,7 +41,7 @@ pub fn check(raw: &Raw, materials: &mut Materials<'_>, problems: &mut Problems<'
 fn compare(pin: &Pin<'_>, materials: &mut Materials<'_>, problems: &mut Problems<'_>) {
     let (of, key) = pin.keys;
     let span = &pin.written.span;
-    let Ok(wanted) = Digest::try_from(pin.written.value.to_ascii_lowercase()) else {
+    let Ok(wanted) = Digest::try_from(pin.written.value.to_ascii_lowercase().as_str()) else {
         let what = format!("\"{}\" is no SHA-256 in hexadecimal", short(&pin.written.value));
         problems.error("bad-value", span, what, "write the 64 digits that sha256sum prints for the file");
         return;

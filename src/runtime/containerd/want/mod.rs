@@ -8,6 +8,7 @@ mod logins;
 mod pki;
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 
 use super::{Dialect, adopt, carry};
 use crate::desired::{Part, Refusal, Target, Want, Whole};
@@ -62,14 +63,14 @@ pub struct Known<'a> {
     /// What was carried over from settings that are gone.
     pub adopted: Option<&'a Adopted>,
     /// What is ours, by path.
-    pub owned: Option<&'a BTreeMap<NodePath, crate::ledger::Owned>>,
+    pub owned: Option<&'a crate::ledger::Owns>,
     /// What is done with what others have written.
     pub foreign: crate::desired::Foreign,
 }
 
 impl Known<'_> {
     pub(super) fn owns(&self, path: &NodePath) -> Option<&crate::ledger::Owned> {
-        self.owned?.get(path)
+        self.owned?.get(path).map(|owned| &**owned)
     }
 }
 
@@ -101,15 +102,15 @@ pub fn want_knowing(spec: &Spec, found: &FoundRuntime, tree: &Tree, dialects: &[
                 Some(_) => denied(),
                 None => render(&written(spec, &host, mirror, &mut pki).borrow()),
             };
-            (content, format!("{}{}", why(host.as_str(), mirror), came_from(&adopted, &host, mirror)))
+            (content, why(host.as_str(), mirror) + &came_from(&adopted, &host, mirror))
         };
         let file = folder.join("hosts.toml");
-        if let Found::File(..) = tree.find(&folder) {
+        // rule 1 of 8.4; what stands there already was read again when it was written
+        let known = tree.bytes(&file) == Some(&*content.bytes);
+        if !known && let Found::File(..) = tree.find(&folder) {
             problems.push(no_folder(&folder, &format!("every pull from {host} fails as it is")));
             continue;
         }
-        // rule 1 of 8.4; what stands there already was read again when it was written
-        let known = tree.bytes(&file) == Some(&*content.bytes);
         if !known && let Err(broken) = check(&String::from_utf8_lossy(&content.bytes)) {
             let what = format!("the hosts.toml for {host} would not be read as meant: {broken}");
             let mut problem = Problem::error("hosts-toml-rule", what, "write each endpoint only once");
@@ -171,15 +172,20 @@ fn why(host: &str, mirror: Option<&Mirror>) -> String {
         Some(mirror) if mirror.is_blocked() => format!("nothing is pulled from {host}: the spec blocks it"),
         None => format!("images of {host} are pulled from there directly"),
         Some(mirror) => {
-            let endpoints: Vec<String> = mirror.endpoints.iter().map(ToString::to_string).collect();
-            let then = if mirror.fallback == Fallback::Never { "nothing else" } else { "then the registry itself" };
-            format!("images of {host} come from {}, {then}", endpoints.join(", "))
+            let mut why = format!("images of {host} come from ");
+            for endpoint in &mirror.endpoints {
+                let _ = write!(why, "{endpoint}, ");
+            }
+            why + if mirror.fallback == Fallback::Never { "nothing else" } else { "then the registry itself" }
         }
     }
 }
 
 /// Where what is carried over was written.
 fn came_from(adopted: &Adopted, host: &Host, mirror: Option<&Mirror>) -> String {
+    if adopted.is_empty() {
+        return String::new();
+    }
     let mut origins = Vec::new();
     if let Some(mirror) = mirror {
         let known = [mirror.source.to_string().as_str(), ALL].into_iter().find_map(|source| adopted.mirrors.get(source));
