@@ -12,29 +12,18 @@ use crate::model::tree::{Entry, Tree};
 use crate::plan::build::{Foreign, Now};
 use crate::plan::whole::{Planned, plan, readers};
 use crate::runtime::containerd::tokens::{self, Answers};
-use crate::runtime::{Dialect, FoundRuntime, Presence, Runtime, Wish, facts};
+use crate::runtime::{Dialect, FoundRuntime, Presence, Runtime, Wish, containerd, facts};
 use crate::spec::Spec;
 
 /// Where nodeprep keeps its own state on the node.
 pub const STATE: &str = "/var/lib/nodeprep";
-/// Content-addressed CA and client files that hosts.toml files name.
-pub const PKI: &str = "/etc/nodeprep/pki";
-
-/// What the user chose on the command line.
-#[derive(Clone, Debug)]
-pub struct Choices {
-    /// Runtimes to configure although only their configuration folder is there.
-    pub named: Vec<Runtime>,
-    /// What to do with foreign files.
-    pub foreign: Foreign,
-}
 
 /// Everything that is to be read from the node, as far as it is known from what was read already; `named` are runtimes that
 /// the command line names.
 #[must_use]
 pub fn wishes(tree: &Tree, probes: &Probes, ledger: &Ledger, named: &[Runtime]) -> Vec<Wish> {
     let mut wishes = facts::wishes(tree, probes);
-    wishes.push(Wish::folder(NodePath::fixed(PKI), 1));
+    wishes.push(Wish::folder(NodePath::fixed(containerd::PKI), 1));
     wishes.extend(crate::trust::wishes(tree));
     for found in facts::with_named(facts::found(tree, probes), named) {
         wishes.extend(found.wishes(tree));

@@ -284,8 +284,8 @@ fn shape(text: &str) -> String {
 /// Each test that the rules name is there, and says the rule's number in its name or above it.
 #[test]
 fn each_rule_has_a_test_that_names_it() {
-    let text = std::fs::read_to_string(project("docs/rules.md")).unwrap();
-    let rows = text.lines().filter_map(|line| line.trim_matches(['|', ' ']).split_once(" | "));
+    let page = std::fs::read_to_string(project("docs/rules.md")).unwrap();
+    let rows = page.lines().filter_map(|line| line.trim_matches(['|', ' ']).split_once(" | "));
     let mut seen = Vec::new();
     for (number, row) in rows.filter_map(|(first, row)| Some((first.parse::<u32>().ok()?, row))) {
         seen.push(number);

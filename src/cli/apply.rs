@@ -6,7 +6,7 @@ use clap::{Args, ValueEnum};
 
 use super::plan::{is_error, refused, report};
 use super::session::{Session, Stopped, outcome, spec};
-use super::{Ended, Output, OutputArgs, PlanChoices, ProbeArgs, RootArgs, SpecArgs, only_problems};
+use super::{Ended, OutputArgs, PlanChoices, ProbeArgs, RootArgs, SpecArgs};
 use crate::apply::{End, Outcome as Applied, execute, tidy};
 use crate::model::path::NodePath;
 use crate::model::problem::Problem;
@@ -47,11 +47,7 @@ enum Activate {
 impl Apply {
     pub(super) fn run(self, style: Style) -> Ended {
         let Activate::Never = self.activate;
-        let report = match self.report() {
-            Ok(report) => report,
-            Err(stopped) => return only_problems(stopped.problems, stopped.outcome, self.output.output, style),
-        };
-        show(&report, self.output.output, style)
+        Ended::of(self.report(), self.output.output, style, |report| text(report, Tense::Did, false, style))
     }
 
     fn report(&self) -> Result<Report, Stopped> {
@@ -97,15 +93,6 @@ fn arrived(session: &Session, spec: &Spec, report: &mut Report) {
     }));
     report.outcome = Outcome::VerifyFailed;
     report.exit_code = report.outcome.code();
-}
-
-/// Shows what was done.
-pub(super) fn show(report: &Report, output: Output, style: Style) -> Ended {
-    let shown = match output {
-        Output::Json => report.to_json(),
-        Output::Text => text(report, Tense::Did, false, style),
-    };
-    Ended { shown, outcome: report.outcome }
 }
 
 /// Executes a plan and puts into the report what came of it; whether it went through.

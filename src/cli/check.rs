@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use clap::Args;
 
 use super::session::closed;
-use super::{Ended, Output, OutputArgs, SpecArgs, only_problems};
+use super::{Ended, Output, OutputArgs, SpecArgs};
 use crate::model::problem::Severity;
 use crate::report::exit::Outcome;
 use crate::report::style::Style;
@@ -25,7 +25,7 @@ impl Check {
         let output = self.output.output;
         let mut closed = match closed(&self.spec, None) {
             Ok(closed) => closed,
-            Err(stopped) => return only_problems(stopped.problems, stopped.outcome, output, style),
+            Err(stopped) => return stopped.ended(output, style),
         };
         let mut found = std::mem::take(&mut closed.problems);
         found.extend(closed.proof());

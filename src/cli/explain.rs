@@ -3,7 +3,7 @@
 use clap::Args;
 
 use super::session::{Session, Stopped, spec};
-use super::{Ended, Output, OutputArgs, PlanChoices, RootArgs, SpecArgs, only_problems};
+use super::{Ended, OutputArgs, PlanChoices, RootArgs, SpecArgs};
 use crate::model::image::ImageRef;
 use crate::model::problem::Problem;
 use crate::plan::build::overlay_plan;
@@ -33,21 +33,13 @@ pub(super) struct Explain {
 
 impl Explain {
     pub(super) fn run(self, style: Style) -> Ended {
-        let report = match self.report() {
-            Ok(report) => report,
-            Err(stopped) => return only_problems(stopped.problems, stopped.outcome, self.output.output, style),
-        };
-        let shown = match self.output.output {
-            Output::Json => report.to_json(),
-            Output::Text => {
-                let mut shown = text(&report.resolutions, style);
-                if !report.problems.is_empty() {
-                    shown.push_str(&problems::render(&report.problems, style.colour));
-                }
-                shown
+        Ended::of(self.report(), self.output.output, style, |report| {
+            let mut shown = text(&report.resolutions, style);
+            if !report.problems.is_empty() {
+                shown.push_str(&problems::render(&report.problems, style.colour));
             }
-        };
-        Ended { shown, outcome: report.outcome }
+            shown
+        })
     }
 
     fn report(&self) -> Result<Report, Stopped> {

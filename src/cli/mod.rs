@@ -13,6 +13,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use self::session::Stopped;
+use crate::report::Report;
 use crate::report::exit::Outcome;
 use crate::report::style::Style;
 
@@ -183,11 +185,30 @@ pub fn run(cli: Cli) -> anyhow::Result<Outcome> {
     Ok(ended.outcome)
 }
 
-/// Shows problems that leave nothing else to show.
-fn only_problems(problems: Vec<crate::model::problem::Problem>, outcome: Outcome, output: Output, style: Style) -> Ended {
-    let shown = match output {
-        Output::Text => crate::report::problems::render(&problems, style.colour),
-        Output::Json => crate::report::Report { problems, ..crate::report::Report::new(outcome) }.to_json(),
-    };
-    Ended { shown, outcome }
+impl Ended {
+    /// A report in the form that was asked for; `text` says it to people. Of a run that was stopped, the problems alone.
+    fn of(report: Result<Report, Stopped>, output: Output, style: Style, text: impl FnOnce(&Report) -> String) -> Self {
+        match report {
+            Ok(report) => {
+                let shown = match output {
+                    Output::Json => report.to_json(),
+                    Output::Text => text(&report),
+                };
+                Self { shown, outcome: report.outcome }
+            }
+            Err(stopped) => stopped.ended(output, style),
+        }
+    }
+}
+
+impl Stopped {
+    /// Problems that leave nothing else to show.
+    fn ended(self, output: Output, style: Style) -> Ended {
+        let Self { problems, outcome } = self;
+        let shown = match output {
+            Output::Text => crate::report::problems::render(&problems, style.colour),
+            Output::Json => Report { problems, ..Report::new(outcome) }.to_json(),
+        };
+        Ended { shown, outcome }
+    }
 }

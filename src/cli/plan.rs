@@ -3,7 +3,7 @@
 use clap::Args;
 
 use super::session::{Session, Stopped, secrets, spec};
-use super::{Ended, Output, OutputArgs, PlanChoices, ProbeArgs, RootArgs, SpecArgs, only_problems};
+use super::{Ended, OutputArgs, PlanChoices, ProbeArgs, RootArgs, SpecArgs};
 use crate::desired::Refusal;
 use crate::model::problem::{Problem, Severity};
 use crate::plan::whole::Planned;
@@ -33,15 +33,7 @@ pub(super) struct PlanArgs {
 
 impl PlanArgs {
     pub(super) fn run(self, style: Style) -> Ended {
-        let report = match self.report() {
-            Ok(report) => report,
-            Err(stopped) => return only_problems(stopped.problems, stopped.outcome, self.output.output, style),
-        };
-        let shown = match self.output.output {
-            Output::Json => report.to_json(),
-            Output::Text => text(&report, Tense::Will, true, style),
-        };
-        Ended { shown, outcome: report.outcome }
+        Ended::of(self.report(), self.output.output, style, |report| text(report, Tense::Will, true, style))
     }
 
     fn report(&self) -> Result<Report, Stopped> {

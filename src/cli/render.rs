@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::session::{Stopped, secrets, spec};
-use super::{Ended, Output, OutputArgs, SpecArgs, only_problems, runtime};
+use super::{Ended, Output, OutputArgs, SpecArgs, runtime};
 use crate::desired::{Refusal, Target, Want};
 use crate::flow;
 use crate::ledger::Ledger;
@@ -44,7 +44,7 @@ impl Render {
     pub(super) fn run(self, style: Style) -> Ended {
         let (report, files) = match self.report() {
             Ok(done) => done,
-            Err(stopped) => return only_problems(stopped.problems, stopped.outcome, self.output.output, style),
+            Err(stopped) => return stopped.ended(self.output.output, style),
         };
         let shown = match self.output.output {
             Output::Json => report.to_json(),

@@ -2,10 +2,10 @@
 
 use clap::Args;
 
-use super::apply::{carry_out, show};
+use super::apply::carry_out;
 use super::plan::refused;
 use super::session::{Session, Stopped};
-use super::{Ended, OutputArgs, RootArgs, only_problems};
+use super::{Ended, OutputArgs, RootArgs};
 use crate::apply::tidy;
 use crate::model::path::NodePath;
 use crate::model::problem::Problem;
@@ -14,7 +14,7 @@ use crate::plan::activation::refresh_back;
 use crate::plan::back;
 use crate::plan::build::{Foreign, Now};
 use crate::report::exit::Outcome;
-use crate::report::plan::parts;
+use crate::report::plan::{Tense, parts, text};
 use crate::report::style::Style;
 use crate::report::{PartState, Report};
 
@@ -29,11 +29,7 @@ pub(super) struct Revert {
 
 impl Revert {
     pub(super) fn run(self, style: Style) -> Ended {
-        let report = match self.report() {
-            Ok(report) => report,
-            Err(stopped) => return only_problems(stopped.problems, stopped.outcome, self.output.output, style),
-        };
-        show(&report, self.output.output, style)
+        Ended::of(self.report(), self.output.output, style, |report| text(report, Tense::Did, false, style))
     }
 
     fn report(&self) -> Result<Report, Stopped> {

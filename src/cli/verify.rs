@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::Args;
 
 use super::session::{Session, Stopped, spec};
-use super::{Ended, Output, OutputArgs, PlanChoices, RootArgs, SpecArgs, only_problems};
+use super::{Ended, OutputArgs, PlanChoices, RootArgs, SpecArgs};
 use crate::model::image::ImageRef;
 use crate::node::net;
 use crate::report::exit::Outcome;
@@ -44,16 +44,10 @@ pub(super) struct VerifyArgs {
 
 impl VerifyArgs {
     pub(super) fn run(self, style: Style) -> Ended {
-        let report = match self.report() {
-            Ok(report) => report,
-            Err(stopped) => return only_problems(stopped.problems, stopped.outcome, self.output.output, style),
-        };
-        let shown = match self.output.output {
-            Output::Json => report.to_json(),
-            Output::Text if report.problems.is_empty() => text(&report.checks, style),
-            Output::Text => format!("{}{}", problems::render(&report.problems, style.colour), text(&report.checks, style)),
-        };
-        Ended { shown, outcome: report.outcome }
+        Ended::of(self.report(), self.output.output, style, |report| {
+            let checks = text(&report.checks, style);
+            if report.problems.is_empty() { checks } else { problems::render(&report.problems, style.colour) + &checks }
+        })
     }
 
     fn report(&self) -> Result<Report, Stopped> {

@@ -61,14 +61,6 @@ pub enum CommandError {
     Empty,
 }
 
-impl CommandError {
-    /// Whether the tool was never started: nothing has changed then.
-    #[must_use]
-    pub const fn never_ran(&self) -> bool {
-        !matches!(self, Self::TimedOut { .. })
-    }
-}
-
 /// Runs `argv` inside the root: directly when it is the running system's, else by `chroot` when this is root.
 ///
 /// # Errors

@@ -8,9 +8,6 @@ pub struct Style {
 }
 
 impl Style {
-    /// No escape sequences.
-    pub const PLAIN: Self = Self { colour: false };
-
     fn paint(self, code: &str, text: &str) -> String {
         if self.colour && !text.is_empty() { format!("\u{1b}[{code}m{text}\u{1b}[0m") } else { text.to_owned() }
     }

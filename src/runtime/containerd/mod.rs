@@ -20,7 +20,7 @@ mod wishes;
 
 pub use activation::activation;
 pub use view::View;
-pub use want::{Known, folder_name, want, want_knowing};
+pub use want::{Known, PKI, folder_name, want, want_knowing};
 pub use wishes::wishes;
 
 use crate::format::config_toml::Chain;

@@ -28,8 +28,8 @@ use crate::spec::{Access, Fallback, LoginBy, Mirror, Spec, Unlisted};
 
 /// Where registry folders go when nothing says otherwise.
 pub(super) const DEFAULT_ROOT: &str = "/etc/containerd/certs.d";
-/// Where our certificate and key files go.
-pub(super) const PKI: &str = "/etc/nodeprep/pki";
+/// Where our certificate and key files go, named by their content.
+pub const PKI: &str = "/etc/nodeprep/pki";
 /// A host that cannot exist (RFC 6761, 6.4), and says in the error of the pull who wants it so.
 pub(super) const DENIED: &str = "denied-by-nodeprep.invalid";
 /// The folder for every registry that has none of its own.
