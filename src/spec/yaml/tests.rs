@@ -129,7 +129,10 @@ fn what_is_not_taken_is_said_all_at_once() {
             "53 a list or mapping stands where a key belongs",
         ]
     );
-    assert_eq!(shape(&parse_yaml(text).unwrap().0), "{a=1 b=2 c={d=<something that is not taken>} <<=<something that is not taken> <<=<something that is not taken>}");
+    assert_eq!(
+        shape(&parse_yaml(text).unwrap().0),
+        "{a=1 b=2 c={d=<something that is not taken>} <<=<something that is not taken> <<=<something that is not taken>}"
+    );
     assert_eq!(slips("a: 1\n---\nb: 1\n---\nc: 1\n"), ["5 a second document begins here"]);
     assert_eq!(slips("- a\n"), ["0 the document is a list, not keys with values"]);
     assert_eq!(slips("just words\n"), ["0 the document is a text, not keys with values"]);
