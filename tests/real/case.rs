@@ -9,6 +9,7 @@
 //! images = ["docker.io/library/hello:1"]      # pulled in this order by each runtime; {digest} is the image's digest
 //! runtimes = ["containerd"]                   # what is on the node; default: all
 //! probe = "require"                           # as for apply; default off. A containerd that would lose a login is refused then
+//! foreign = "carry"                           # as for apply; default refuse
 //!
 //! [[registry]]
 //! listen = "127.0.0.2:5443"
@@ -46,6 +47,8 @@ pub struct Case {
     pub podman: bool,
     /// What `apply` is told of probing.
     pub probe: String,
+    /// And of what others have written.
+    pub foreign: String,
     /// The spec says so for the whole document: then nothing may ever arrive at an upstream, whatever `explain` says.
     pub closed: bool,
 }
@@ -143,7 +146,9 @@ pub fn load(folder: &Path) -> Result<Case> {
     let runtimes = if document.contains_key("runtimes") { Some(strings(&document, "runtimes")?) } else { None };
     let there = |name: &str| runtimes.as_ref().is_none_or(|runtimes| runtimes.iter().any(|runtime| runtime == name));
     let probe = document.get("probe").map_or_else(|| Ok("off".to_owned()), text)?;
-    Ok(Case { folder: folder.to_owned(), images, registries, containerd: there("containerd"), podman: there("podman"), probe, closed })
+    let foreign = document.get("foreign").map_or_else(|| Ok("refuse".to_owned()), text)?;
+    let (containerd, podman) = (there("containerd"), there("podman"));
+    Ok(Case { folder: folder.to_owned(), images, registries, containerd, podman, probe, foreign, closed })
 }
 
 fn read(path: &Path) -> Result<DocumentMut> {

@@ -315,6 +315,7 @@ pub fn run(what: &Path, programs: &Programs) -> Result<()> {
         containerd: true,
         podman: true,
         probe: String::new(),
+        foreign: String::new(),
         closed: false,
     };
     scratch.furnish(&case, programs)?;

@@ -55,7 +55,7 @@ pub fn run(folder: &Path, programs: &Programs) -> Result<()> {
     let root = scratch.root();
     let before = tree::read(&root)?;
     let (root, spec) = (root.as_os_str(), spec.as_os_str());
-    let apply = ["apply", "--activate", "never", "--probe", &case.probe, "--spec"].map(OsStr::new);
+    let apply = ["apply", "--activate", "never", "--probe", &case.probe, "--foreign", &case.foreign, "--spec"].map(OsStr::new);
     let apply: Vec<&OsStr> = apply.into_iter().chain([spec, "--root".as_ref(), root]).collect();
     let loses_logins = programs.pullers(&case).contains(&Puller::Containerd) && !programs.tokens(Puller::Containerd);
     if case.probe == "require" && loses_logins {
