@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Serialize, Serializer};
 
 use super::host::Host;
 use super::repo::RepoPath;
@@ -56,7 +56,7 @@ pub struct Endpoint {
 }
 
 /// Which references an endpoint is asked for: `pull-from-mirror` of containers-registries.conf(5).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Pull {
     /// `all`.
@@ -69,6 +69,12 @@ pub enum Pull {
 }
 
 impl Pull {
+    /// Whether there is nothing to say of it.
+    #[must_use]
+    pub const fn is_all(&self) -> bool {
+        matches!(self, Self::All)
+    }
+
     /// Whether references of this kind are asked for there.
     #[must_use]
     pub const fn takes(self, by_digest: bool) -> bool {

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use crate::format::hosts_toml::render::quoted;
+use crate::model::endpoint::{Endpoint, Pull};
 use crate::model::host::Host;
 use crate::spec::adopt::{ALL, Adopted, AdoptedEndpoint};
 use crate::spec::{Fallback, Spec};
@@ -21,7 +22,12 @@ pub fn lines(spec: &Spec, adopted: &Adopted) -> String {
         let later = if source == ALL { "not available as source in this version; " } else { "" };
         let _ = writeln!(text, "\n# {later}from {}\n[[mirror]]\nsource = {}", mirror.from, quoted(source));
         let endpoints: Vec<_> = mirror.endpoints.iter().filter_map(AdoptedEndpoint::endpoint).collect();
-        let sayable = endpoints.iter().filter(|endpoint| !endpoint.verbatim).map(|endpoint| quoted(&endpoint.to_string()));
+        let said = |endpoint: &Endpoint| match endpoint.pull {
+            Pull::All => quoted(&endpoint.to_string()),
+            Pull::Digest => format!("{{ location = {}, pull = \"digest\" }}", quoted(&endpoint.to_string())),
+            Pull::Tag => format!("{{ location = {}, pull = \"tag\" }}", quoted(&endpoint.to_string())),
+        };
+        let sayable = endpoints.iter().filter(|endpoint| !endpoint.verbatim).map(said);
         let _ = writeln!(text, "endpoints = [{}]", sayable.collect::<Vec<_>>().join(", "));
         for endpoint in endpoints.iter().filter(|endpoint| endpoint.verbatim) {
             let _ = writeln!(text, "# cannot be said in a spec: {endpoint}");
@@ -66,7 +72,8 @@ mod tests {
             draft.close(&std::collections::BTreeMap::new(), None).spec.unwrap()
         };
         let from = From { key: "registry.mirrors".into(), file: "/etc/c.toml".into(), line: 3 };
-        let endpoint = |api_root: &str| AdoptedEndpoint { http: false, host: "old.example".into(), api_root: api_root.into() };
+        let endpoint =
+            |api_root: &str| AdoptedEndpoint { http: false, host: "old.example".into(), api_root: api_root.into(), pull: Pull::All };
         let endpoints = vec![endpoint("/v2/hub"), endpoint("/odd")];
         let mirror = AdoptedMirror { endpoints, closed: true, http: false, from: from.clone() };
         let mut adopted = Adopted::default();

@@ -12,7 +12,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use super::intent::intent;
 use super::{Access, Client, Fallback, Login, LoginBy, Mirror, Names, Source, Spec, Unlisted};
 use crate::model::cert::{self, Cert, base64, base64_decode};
-use crate::model::endpoint::{Endpoint, Scheme};
+use crate::model::endpoint::{Endpoint, Pull, Scheme};
 use crate::model::host::Host;
 use crate::model::place::Place;
 use crate::model::repo::RepoPath;
@@ -58,6 +58,9 @@ pub struct AdoptedEndpoint {
     pub host: String,
     /// Path of the API: `/v2`, `/v2/hub`, `/hub`, or empty.
     pub api_root: String,
+    /// What it is asked for.
+    #[serde(default, skip_serializing_if = "Pull::is_all")]
+    pub pull: Pull,
 }
 
 /// How a host is reached.
@@ -152,7 +155,7 @@ impl AdoptedEndpoint {
         let scheme = if self.http { Scheme::Http } else { Scheme::Https };
         let below_v2 = self.api_root.strip_prefix("/v2").filter(|rest| rest.is_empty() || rest.starts_with('/'));
         let prefix = RepoPath::verbatim(below_v2.unwrap_or(&self.api_root));
-        Some(Endpoint { verbatim: below_v2.is_none(), ..Endpoint::new(scheme, host, prefix) })
+        Some(Endpoint { verbatim: below_v2.is_none(), pull: self.pull, ..Endpoint::new(scheme, host, prefix) })
     }
 }
 

@@ -39,6 +39,9 @@ fn table(def: &TableDef, whole: bool) -> Value {
     if whole && !required.is_empty() {
         object["required"] = json!(required);
     }
+    if !def.one_of.is_empty() {
+        object["oneOf"] = def.one_of.iter().map(|key| json!({ "required": [key] })).collect();
+    }
     object
 }
 

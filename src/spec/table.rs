@@ -14,6 +14,8 @@ pub struct TableDef {
     pub doc: &'static str,
     /// Its keys, in the order in which they are shown.
     pub fields: &'static [Field],
+    /// Keys of which there is exactly one.
+    pub one_of: &'static [&'static str],
 }
 
 /// A key.
@@ -195,6 +197,7 @@ pub const DOCUMENT: TableDef = TableDef {
         key("runtime", Kind::Table(&RUNTIME), "", "Settings of the runtimes themselves."),
         key("blocked", Kind::Tables(&BLOCKED), "", "Sources from which nothing is pulled.").elsewhere(&["block", "deny", "denied"]),
     ],
+    one_of: &[],
 };
 
 /// `[[ca]]`.
@@ -231,6 +234,7 @@ pub const CA: TableDef = TableDef {
         ]),
         later("url", "url = \"internal-root-2026.pem\"", "The certificates at the same origin as a document from a URL."),
     ],
+    one_of: &["file", "pem"],
 };
 
 /// `[[registry]]`.
@@ -284,6 +288,7 @@ pub const REGISTRY: TableDef = TableDef {
             "Accepts that `credentials` are sent over plain HTTP (default false).",
         ),
     ],
+    one_of: &[],
 };
 
 /// `[[mirror]]`.
@@ -337,6 +342,7 @@ pub const MIRROR: TableDef = TableDef {
              path (default false).",
         ),
     ],
+    one_of: &["source", "hosts"],
 };
 
 /// An endpoint with options: a table in `endpoints`.
@@ -369,6 +375,7 @@ pub const ENDPOINT: TableDef = TableDef {
         key("header", Kind::Named, "header = { X-Team = \"a\" }", "Headers that are sent with every request to it; never a login.")
             .elsewhere(&["headers"]),
     ],
+    one_of: &[],
 };
 
 /// `[[blocked]]`.
@@ -383,6 +390,7 @@ pub const BLOCKED: TableDef = TableDef {
         key("runtimes", Kind::Texts, "runtimes = [\"podman\", \"crio\"]", "Only for these runtimes (default: for all).")
             .elsewhere(&["targets", "only"]),
     ],
+    one_of: &[],
 };
 
 /// `[runtime]`.
@@ -401,6 +409,7 @@ pub const RUNTIME: TableDef = TableDef {
         )
         .elsewhere(&["unqualified_search_registries", "search_registries", "registries"]),
     ],
+    one_of: &[],
 };
 
 /// Every table, the document first.

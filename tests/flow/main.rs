@@ -136,19 +136,18 @@ fn run(case: &Path) -> Result<(), Failed> {
     same(&tree::read(&node)?, &before, "revert did not give back what was there")
 }
 
+/// What a run of nodeprep has said, and its exit code.
+type Ran = Result<(String, i32), Failed>;
+
 /// The same spec later on: it is applied over the first, and what it supersedes is gone.
-fn later(
-    case: &Path,
-    scratch: &Path,
-    after: &tree::Listing,
-    flags: &[&str],
-    nodeprep: &dyn Fn(&[&str]) -> Result<(String, i32), Failed>,
-) -> Result<(), Failed> {
+fn later(case: &Path, scratch: &Path, after: &tree::Listing, flags: &[&str], nodeprep: &dyn Fn(&[&str]) -> Ran) -> Result<(), Failed> {
     let node = scratch.join("node");
     tree::copy(&case.join("then"), &scratch.join("then"))?;
     let secrets = std::fs::read_to_string(case.join("superseded")).unwrap_or_default();
-    for secret in secrets.lines().filter(|secret| !matches!(tree::holding(&node, secret), Ok(held) if !held.is_empty())) {
-        return Err(format!("{secret} stands nowhere on the node, so that it cannot be superseded").into());
+    for secret in secrets.lines() {
+        if tree::holding(&node, secret)?.is_empty() {
+            return Err(format!("{secret} stands nowhere on the node, so that it cannot be superseded").into());
+        }
     }
     let here = ["--spec", "then", "--root", "node"];
     let run = |words: &[&str]| nodeprep(&words.iter().chain(&here).copied().collect::<Vec<_>>());

@@ -121,7 +121,8 @@ fn replaced_comes_back() {
         reverted(scratch.path(), &before)
     });
     outcome.unwrap_or_else(|failure| panic!("{failure}"));
-    assert!(applied.get() * 2 > all.get(), "only {} of {} applies succeeded", applied.get(), all.get());
+    // what some runtime cannot express, and what others say of registries that are denied, is refused
+    assert!(applied.get() * 4 > all.get(), "only {} of {} applies succeeded", applied.get(), all.get());
 }
 
 /// What each runtime on the node asks for the images that others mirror, by the name of the runtime; under `never` without
@@ -158,7 +159,8 @@ fn carried_over_is_asked_as_before() {
         let scratch = ground(&draft, &node);
         let root = scratch.path().join("node");
         let before = listing(&root);
-        let mut images = vec!["elsewhere.example.org/x/y:1"];
+        // a source `*` speaks of whatever the spec does not name, too
+        let mut images = if draft.of_others() { Vec::new() } else { vec!["elsewhere.example.org/x/y:1"] };
         let says = |source: &str| spec.mirrors.iter().any(|mirror| mirror.source.to_string().starts_with(source));
         for (file, source, image) in [
             ("etc/containers/registries.conf.d/20-foreign.conf", "quay.io/team", "quay.io/team/x:1"),

@@ -31,7 +31,9 @@ pub const MIRRORS: [&str; 6] = [
     "plain.corp.example:8080",
 ];
 /// Sources that may be blocked: none of them is mirrored.
-const BLOCKED: [&str; 4] = ["gcr.io", "evil.example.org:5000", "quay.io/team/evil", "blocked.example.org"];
+const BLOCKED: [&str; 5] = ["gcr.io", "evil.example.org:5000", "quay.io/team/evil", "blocked.example.org", "*.blocked.example.org"];
+/// Registries that are mirrored together, in one list of hosts.
+const TOGETHER: [&str; 3] = ["nvcr.io", "public.ecr.aws", "registry.gitlab.example"];
 const PREFIXES: [&str; 5] = ["", "docker.io", "hub", "hub/proxy", "quay.io"];
 
 /// Sources that are for more than one registry, and the runtimes that they are for.
@@ -71,6 +73,10 @@ pub struct Draft {
     pub pause: bool,
     pub deny: bool,
     pub blocked: Vec<&'static str>,
+    /// How many registries are mirrored in one list of hosts.
+    pub together: usize,
+    /// The document is YAML.
+    pub yaml: bool,
     /// `deny_domains` and `search`.
     pub own_domains: bool,
     pub search: bool,
@@ -118,12 +124,20 @@ pub fn draft() -> impl Strategy<Value = Draft> {
         2 => Just(Access::Login),
         2 => Just(Access::Client),
     ];
-    let blocked = (vec(select(&BLOCKED[..]), 0..2), proptest::bool::weighted(0.3), proptest::bool::weighted(0.3));
+    let blocked = (
+        vec(select(&BLOCKED[..]), 0..3),
+        proptest::bool::weighted(0.3),
+        proptest::bool::weighted(0.3),
+        0..=TOGETHER.len(),
+        proptest::bool::weighted(0.3),
+    );
     let switches = (any::<bool>(), any::<bool>(), any::<bool>(), proptest::bool::weighted(0.125), proptest::bool::weighted(0.3));
     // now and then one is for everybody, which somebody cannot express
     let wide = vec((mirror(), select(&WIDE[..]), proptest::bool::weighted(0.03)), 0..3);
     (vec(mirror(), 1..6), wide, vec(access, MIRRORS.len()), 0..3usize, switches, blocked).prop_map(
-        |(mut mirrors, wide, access, cas, (never, narrow_ca, pause, below, deny), (mut blocked, own_domains, search))| {
+        |(mut mirrors, wide, access, cas, (never, narrow_ca, pause, below, deny), (mut blocked, own_domains, search, together, yaml))| {
+            blocked.sort_unstable();
+            blocked.dedup();
             blocked.retain(|source| below || !source.contains('/'));
             let mut seen = BTreeSet::new();
             mirrors.iter_mut().filter(|_| !below).for_each(|mirror| mirror.path = "");
@@ -134,7 +148,7 @@ pub fn draft() -> impl Strategy<Value = Draft> {
             });
             mirrors.extend(wide);
             let mirrors = mirrors.into_iter().filter(|mirror| seen.insert((mirror.source, mirror.path))).collect();
-            Draft { never, mirrors, access, cas, narrow_ca, pause, deny, blocked, own_domains, search }
+            Draft { never, mirrors, access, cas, narrow_ca, pause, deny, blocked, together, yaml, own_domains, search }
         },
     )
 }
@@ -145,7 +159,20 @@ impl Draft {
         self.deny || self.mirrors.iter().any(|mirror| mirror.source == "*")
     }
 
-    /// The document.
+    /// The document, and the name of its file.
+    pub fn document(&self) -> (&'static str, String) {
+        if !self.yaml {
+            return ("spec.toml", self.text());
+        }
+        let document: toml_edit::DocumentMut = self.text().parse().expect("TOML");
+        let mut yaml = String::new();
+        for (key, item) in document.iter() {
+            let _ = writeln!(yaml, "{key}: {}", flow(item));
+        }
+        ("spec.yaml", yaml)
+    }
+
+    /// The document in TOML.
     pub fn text(&self) -> String {
         let mut text = format!("version = 1\nfallback = \"{}\"\n", if self.never { "never" } else { "upstream" });
         if self.deny {
@@ -207,6 +234,16 @@ impl Draft {
         }
         for source in &self.blocked {
             let _ = write!(text, "\n[[blocked]]\nsource = \"{source}\"\n");
+            // which hosts.toml cannot say
+            if source.starts_with('*') {
+                text.push_str("runtimes = [\"podman\"]\n");
+            }
+        }
+        if self.together > 0 {
+            let hosts: Vec<String> = TOGETHER[..self.together].iter().map(|host| format!("\"{host}\"")).collect();
+            let scheme = |host: usize| if self.access[host] == Access::Plain { "http://" } else { "" };
+            let endpoints = format!("\"{}{}/{{host}}\", \"{}{}\"", scheme(1), MIRRORS[1], scheme(2), MIRRORS[2]);
+            let _ = write!(text, "\n[[mirror]]\nhosts = [{}]\nendpoints = [{endpoints}]\n", hosts.join(", "));
         }
         if self.pause || self.search {
             text.push_str("\n[runtime]\n");
@@ -221,6 +258,28 @@ impl Draft {
     }
 }
 
+/// A value in YAML's flow style.
+fn flow(item: &toml_edit::Item) -> String {
+    if let Some(list) = item.as_array_of_tables() {
+        let tables: Vec<String> = list.iter().map(table).collect();
+        return format!("[{}]", tables.join(", "));
+    }
+    if let Some(list) = item.as_array() {
+        let values: Vec<String> = list.iter().map(|value| flow(&toml_edit::Item::Value(value.clone()))).collect();
+        return format!("[{}]", values.join(", "));
+    }
+    match (item.as_table_like(), item.as_str()) {
+        (Some(like), _) => table(like),
+        (None, Some(text)) => format!("{text:?}"),
+        (None, None) => item.to_string().trim().to_owned(),
+    }
+}
+
+fn table(table: &(impl toml_edit::TableLike + ?Sized)) -> String {
+    let entries: Vec<String> = table.iter().map(|(key, item)| format!("{key}: {}", flow(item))).collect();
+    format!("{{{}}}", entries.join(", "))
+}
+
 /// Images at sources, beside them, at mirrors, and elsewhere.
 pub fn images() -> impl Strategy<Value = Vec<String>> {
     let host = prop_oneof![
@@ -232,7 +291,8 @@ pub fn images() -> impl Strategy<Value = Vec<String>> {
         // below domains, and beside them
         2 => select(&["x.example.com", "a.b.hub.corp.example", "new.io", "hub.iodine.io", "new.io:5000", "localhost:6000", "corp.example"][..])
             .prop_map(ToOwned::to_owned),
-        1 => select(&["gcr.io", "gcr.io:443", "evil.example.org:5000", "quay.io/team/evil"][..]).prop_map(ToOwned::to_owned),
+        1 => select(&TOGETHER[..]).prop_map(ToOwned::to_owned),
+        1 => select(&["x.blocked.example.org", "gcr.io", "gcr.io:443", "evil.example.org:5000", "quay.io/team/evil"][..]).prop_map(ToOwned::to_owned),
     ];
     let path = select(&["library/nginx", "team/app", "team/app/deep", "team-b/x", "x", "team", "library"][..]);
     let reference = prop_oneof![Just(":1.25".to_owned()), Just(String::new()), Just(format!("@sha256:{}", "a".repeat(64)))];

@@ -60,7 +60,8 @@ fn material() -> &'static BTreeMap<String, Result<Vec<u8>, String>> {
 }
 
 fn load(draft: &Draft) -> Result<Spec, Vec<String>> {
-    let document = Document::open("spec.toml", draft.text().as_bytes()).map_err(|problems| vec![format!("{problems:?}")])?;
+    let (name, text) = draft.document();
+    let document = Document::open(name, text.as_bytes()).map_err(|problems| vec![format!("{problems:?}")])?;
     let closed = document.close(material(), Some(Time::from_secs(1_800_000_000)));
     let errors = closed.problems.iter().filter(|problem| problem.severity == Severity::Error).map(|problem| problem.code.to_owned());
     closed.spec.ok_or_else(|| errors.collect())
@@ -249,8 +250,9 @@ fn apply_is_idempotent_and_revert_gives_everything_back() {
         }
         let before = listing(&root);
         for draft in [&first, &second] {
-            std::fs::write(scratch.path().join("spec.toml"), draft.text()).expect("spec");
-            let words = ["apply", "--spec", "spec.toml", "--root", "node", "--allow-shrink"];
+            let (name, text) = draft.document();
+            std::fs::write(scratch.path().join(name), text).expect("spec");
+            let words = ["apply", "--spec", name, "--root", "node", "--allow-shrink"];
             let (code, text) = nodeprep(scratch.path(), &words);
             let expected = code == 0 || code == 4 || code == 5 && draft.of_others() && foreign(&node);
             prop_assert!(expected, "apply ended with {code}:\n{text}\n{}", draft.text());

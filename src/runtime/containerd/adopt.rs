@@ -13,6 +13,7 @@ use crate::desired::Part;
 use crate::format::config_toml::{Chain, HostSettings, LegacyMirror, LegacyTls, registry_key};
 use crate::format::hosts_toml::Url;
 use crate::model::cert::{self, KeyMatch};
+use crate::model::endpoint::Pull;
 use crate::model::host::{HUB, Host};
 use crate::model::image::ImageRef;
 use crate::model::path::NodePath;
@@ -228,7 +229,7 @@ fn endpoint(text: &str) -> Result<AdoptedEndpoint, String> {
     // a path counts as it is, also a lone slash; without any it is /v2
     let has_path = with_scheme.split_once("://").is_some_and(|(_, rest)| rest.contains('/'));
     let api_root = if has_path { url.api_root } else { "/v2".to_owned() };
-    Ok(AdoptedEndpoint { http, host: host.to_string(), api_root })
+    Ok(AdoptedEndpoint { http, host: host.to_string(), api_root, pull: Pull::All })
 }
 
 /// The key that says how a host is reached.

@@ -11,7 +11,7 @@ use crate::format::auth_json::Login;
 use crate::format::certs_d;
 use crate::format::registries_conf::{Pull, Registry};
 use crate::model::cert::fingerprints;
-use crate::model::endpoint::Scheme;
+use crate::model::endpoint::{self, Scheme};
 use crate::model::host::Host;
 use crate::model::image::ImageRef;
 use crate::model::path::NodePath;
@@ -96,16 +96,16 @@ impl Carried {
     }
 
     fn mirror(&mut self, prefix: &str, theirs: &Registry) -> Result<AdoptedMirror, String> {
-        if theirs.by_digest_only || theirs.mirrors.iter().any(|mirror| mirror.pull != Pull::All) {
-            return Err("it is for digests or tags only".to_owned());
-        }
         let itself = theirs.location == prefix;
         if theirs.insecure && (itself && !theirs.blocked) {
             return Err("it is asked itself, without verification".to_owned());
         }
-        let elsewhere = (!theirs.blocked && !itself).then_some((&theirs.location, theirs.insecure));
+        let elsewhere = (!theirs.blocked && !itself).then_some((&theirs.location, theirs.insecure, Pull::All));
+        // mirror-by-digest-only is of all mirrors, not of the registry itself
+        let asked_for = |pull| if theirs.by_digest_only { Pull::Digest } else { pull };
+        let mirrors = theirs.mirrors.iter().map(|mirror| (&mirror.location, mirror.insecure, asked_for(mirror.pull)));
         let mut endpoints = Vec::new();
-        for (location, insecure) in theirs.mirrors.iter().map(|mirror| (&mirror.location, mirror.insecure)).chain(elsewhere) {
+        for (location, insecure, pull) in mirrors.chain(elsewhere) {
             let (host, path) = location.split_once('/').unwrap_or((location, ""));
             let host = Host::new(host).map_err(|error| error.to_string())?;
             if insecure {
@@ -114,7 +114,12 @@ impl Carried {
                     true;
             }
             let slash = if path.is_empty() { "" } else { "/" };
-            endpoints.push(AdoptedEndpoint { http: false, host: host.to_string(), api_root: format!("/v2{slash}{path}") });
+            endpoints.push(AdoptedEndpoint {
+                http: false,
+                host: host.to_string(),
+                api_root: format!("/v2{slash}{path}"),
+                pull: spoken(pull),
+            });
         }
         if endpoints.is_empty() {
             let why = if theirs.blocked { "it is blocked" } else { "it is asked itself, and the spec has a mirror for it" };
@@ -206,5 +211,14 @@ impl Carried {
         if !self.problems.contains(&problem) {
             self.problems.push(problem);
         }
+    }
+}
+
+/// In the words of the spec.
+const fn spoken(pull: Pull) -> endpoint::Pull {
+    match pull {
+        Pull::All => endpoint::Pull::All,
+        Pull::Digest => endpoint::Pull::Digest,
+        Pull::Tag => endpoint::Pull::Tag,
     }
 }
