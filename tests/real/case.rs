@@ -147,7 +147,16 @@ pub fn load(folder: &Path) -> Result<Case> {
     let there = |name: &str| runtimes.as_ref().is_none_or(|runtimes| runtimes.iter().any(|runtime| runtime == name));
     let told = |key: &str, usual: &str| document.get(key).map_or_else(|| Ok(usual.to_owned()), text);
     let (probe, foreign) = (told("probe", "off")?, told("foreign", "refuse")?);
-    Ok(Case { folder: folder.to_owned(), images, registries, containerd: there("containerd"), podman: there("podman"), probe, foreign, closed })
+    Ok(Case {
+        folder: folder.to_owned(),
+        images,
+        registries,
+        containerd: there("containerd"),
+        podman: there("podman"),
+        probe,
+        foreign,
+        closed,
+    })
 }
 
 fn read(path: &Path) -> Result<DocumentMut> {

@@ -19,10 +19,10 @@ use crate::model::place::Place;
 use crate::model::problem::{Problem, Severity};
 use crate::model::tree::Tree;
 use crate::runtime::FoundRuntime;
+use crate::spec::Spec;
 use crate::spec::adopt::{Adopted, AdoptedEndpoint, AdoptedHost, AdoptedMirror, From, adopt, comparable};
 use crate::spec::express::adapted;
 use crate::spec::intent::intent;
-use crate::spec::Spec;
 
 /// The spec as it counts here: with what was carried over earlier, and with what is found now where that is asked for.
 ///
