@@ -322,3 +322,21 @@ fn is_ours(path: &NodePath, part: &Part, tree: &Tree, ledger: &Ledger) -> bool {
     let inside = tree.names(path);
     one(path) || !inside.is_empty() && inside.iter().all(|name| one(&path.join(name)))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::probe_images;
+    use crate::spec::load::Draft;
+
+    /// Somebody's entry for `nodots` is for no image: one that begins so is looked for in the search registries.
+    #[test]
+    fn a_prefix_that_names_no_registry_is_not_tried() {
+        let text = "version = 1\nfallback = 'never'\nunlisted = 'deny'\n[[mirror]]\nsource = 'docker.io'\nendpoints = ['m.example/hub']\n";
+        let spec = Draft::open("spec.toml", text.as_bytes()).unwrap().close(&BTreeMap::new(), None).spec.unwrap();
+        let images = probe_images(&spec, &["nodots".to_owned(), "nodots/below".to_owned(), "theirs.io/below".to_owned()]);
+        assert!(images.iter().all(|image| !image.short && !image.written.contains("nodots")));
+        assert!(images.iter().any(|image| image.written == "theirs.io/below/nodeprep-probe:1"));
+    }
+}

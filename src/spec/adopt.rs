@@ -264,6 +264,7 @@ fn reached(whole: &mut Spec, adopted: &Adopted) {
     for endpoint in adopted.mirrors.values().flat_map(|mirror| &mirror.endpoints).filter_map(AdoptedEndpoint::endpoint) {
         schemes.insert(endpoint.host, endpoint.scheme);
     }
+    let mirroring: BTreeSet<Host> = schemes.keys().cloned().collect();
     for (source, _) in adopted.mirrors.iter().filter(|(_, mirror)| mirror.http) {
         schemes.extend(Host::new(source).ok().map(|host| (host, Scheme::Http)));
     }
@@ -284,7 +285,7 @@ fn reached(whole: &mut Spec, adopted: &Adopted) {
     if whole.unlisted == Unlisted::Deny {
         // asked directly only as mirror of something, or as the rest of a source that has mirrors
         let with_mirrors = |host: &Host| adopted.mirrors.get(host.as_str()).is_some_and(|mirror| !mirror.endpoints.is_empty());
-        hosts.retain(|host| schemes.contains_key(host) || with_mirrors(host) || whole.access.contains_key(host));
+        hosts.retain(|host| mirroring.contains(host) || with_mirrors(host) || whole.access.contains_key(host));
     }
     for host in hosts {
         let how = configured.get(&api(&host)).copied();

@@ -20,7 +20,7 @@ use crate::model::path::NodePath;
 use crate::model::resolution::{End, Resolution, Verdict};
 use crate::model::tree::Tree;
 use crate::plan::proof::{asked, probe_images};
-use crate::runtime::{Dialect, FoundRuntime, Runtime, View};
+use crate::runtime::{Dialect, FoundRuntime, Runtime, View, containerd};
 use crate::spec::adopt::{Adopted, adopt};
 use crate::spec::{Fallback, Spec, express, intent::intent};
 
@@ -70,7 +70,7 @@ pub fn images(spec: Option<&Spec>, view: &View) -> Vec<ImageRef> {
 
 /// Every check of the files of `found`, read as each of their versions reads them: whether closed sources leak, whether what
 /// is asked is what the spec means, and every file that is ignored, hidden or broken, whoever wrote it. Registries that fail
-/// alike are told together, with the first as example.
+/// alike are told together, with the first as example, and so are versions for which the same is amiss.
 #[must_use]
 pub fn checks(spec: Option<&Spec>, tree: &Tree, found: &[FoundRuntime], adopted: &BTreeMap<NodePath, Adopted>) -> Vec<Check> {
     let mut checks = BTreeSet::new();
@@ -85,7 +85,9 @@ pub fn checks(spec: Option<&Spec>, tree: &Tree, found: &[FoundRuntime], adopted:
         let spec = scoped.as_deref();
         let whole = own.zip(spec).map(|(adopted, spec)| adopt(spec, adopted));
         let spec = whole.as_ref().or(spec);
-        for dialect in reader.dialects(tree) {
+        let dialects = reader.dialects(tree);
+        let mut failed: BTreeMap<Failed, Vec<Dialect>> = BTreeMap::new();
+        for &dialect in &dialects {
             let view = reader.view(tree, dialect);
             let mut used: BTreeSet<NodePath> = BTreeSet::new();
             let mut amiss: BTreeMap<NodePath, Verdict> = BTreeMap::new();
@@ -105,10 +107,13 @@ pub fn checks(spec: Option<&Spec>, tree: &Tree, found: &[FoundRuntime], adopted:
                     }
                 }
             }
-            checks.extend(failures.into_iter().map(|(id, failure)| failure.check(id, reader, dialect)));
             let of_files = amiss.iter().filter(|(path, _)| !used.contains(*path));
-            checks.extend(of_files.filter_map(|(path, verdict)| of_file(reader, dialect, path, verdict)));
+            let of_files = of_files.filter_map(|(path, verdict)| of_file(path, verdict));
+            for one in failures.into_iter().map(|(id, failure)| failure.told(id)).chain(of_files) {
+                failed.entry(one).or_default().push(dialect);
+            }
         }
+        checks.extend(failed.into_iter().map(|(failed, by)| failed.check(reader, &by, dialects.len())));
     }
     checks.into_iter().collect()
 }
@@ -131,7 +136,7 @@ impl Failure {
         }
     }
 
-    fn check(self, id: &'static str, reader: &FoundRuntime, dialect: Dialect) -> Check {
+    fn told(self, id: &'static str) -> Failed {
         const SHOWN: usize = 3;
         let mut hosts = self.hosts[..SHOWN.min(self.hosts.len())].join(", ");
         if self.hosts.len() > SHOWN {
@@ -145,7 +150,32 @@ impl Failure {
             MEANING => ("images are not asked for as the spec says", "run `nodeprep plan` to see what differs"),
             _ => ("nothing can be pulled", "repair or remove the file that is named"),
         };
-        check(Outcome::Failed, id, format!("{} ({dialect}): {what}: {hosts}", reader.runtime), self.example, help)
+        Failed { id, what: format!("{what}: {hosts}"), found: self.example, help }
+    }
+}
+
+/// What is amiss for some versions of a runtime.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Failed {
+    id: &'static str,
+    what: String,
+    found: String,
+    help: &'static str,
+}
+
+impl Failed {
+    /// `by`: the versions, of as many that are looked at as `all`.
+    fn check(self, reader: &FoundRuntime, by: &[Dialect], all: usize) -> Check {
+        let names: Vec<&str> = by.iter().filter_map(|dialect| dialect.containerd()).map(containerd::Dialect::name).collect();
+        let read = match names.as_slice() {
+            [] => "any version".to_owned(),
+            several if several.len() == all && all > 2 => "as any version".to_owned(),
+            [first, rest @ ..] => {
+                let rest = rest.iter().map(|name| format!(", {}", name.trim_start_matches("containerd ")));
+                format!("as {first}{}", rest.collect::<String>())
+            }
+        };
+        check(Outcome::Failed, self.id, format!("{} ({read}): {}", reader.runtime, self.what), self.found, self.help)
     }
 }
 
@@ -192,12 +222,12 @@ fn of_image(spec: Option<&Spec>, dialect: Dialect, image: &ImageRef, got: &Resol
     found
 }
 
-fn of_file(reader: &FoundRuntime, dialect: Dialect, path: &NodePath, verdict: &Verdict) -> Option<Check> {
+fn of_file(path: &NodePath, verdict: &Verdict) -> Option<Failed> {
     let (id, what, found, help) = match verdict {
         Verdict::Used => return None,
         Verdict::Shadowed(by) => ("file-shadowed", "has no effect", format!("{by} stands in front of it"), "remove one of the two"),
         Verdict::Ignored(why) => ("file-ignored", "has no effect", why.clone(), "repair it, or remove it so that nobody counts on it"),
         Verdict::Broken(why) => ("file-broken", "breaks every pull that looks at it", why.clone(), "repair or remove it"),
     };
-    Some(check(Outcome::Failed, id, format!("{} ({dialect}): {path} {what}", reader.runtime), found, help))
+    Some(Failed { id, what: format!("{path} {what}"), found, help })
 }

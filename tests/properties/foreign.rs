@@ -121,8 +121,8 @@ fn replaced_comes_back() {
         reverted(scratch.path(), &before)
     });
     outcome.unwrap_or_else(|failure| panic!("{failure}"));
-    // what some runtime cannot express, and what others say of registries that are denied, is refused
-    assert!(applied.get() * 4 > all.get(), "only {} of {} applies succeeded", applied.get(), all.get());
+    // what some runtime cannot express is refused, and what others say of registries that are denied, or that only `*` speaks of
+    assert!(applied.get() * 5 > all.get(), "only {} of {} applies succeeded", applied.get(), all.get());
 }
 
 /// What each runtime on the node asks for the images that others mirror, by the name of the runtime; under `never` without
@@ -153,8 +153,9 @@ fn carried_over_is_asked_as_before() {
     let (compared, applied) = (Cell::new(0u32), Cell::new(0u32));
     let mut runner = TestRunner::new(Config { cases: 40, failure_persistence: None, max_shrink_iters: 100, ..Config::default() });
     let outcome = runner.run(&(generate::draft(), node()), |(draft, (node, theirs))| {
-        // `deny` is for whatever the spec does not name
-        let draft = Draft { deny: false, ..draft };
+        // `deny` is for whatever the spec does not name, and `*` names it
+        let mirrors = draft.mirrors.iter().filter(|mirror| mirror.source != "*").cloned().collect();
+        let draft = Draft { deny: false, mirrors, ..draft };
         let spec = load(&draft).map_err(|codes| TestCaseError::fail(format!("{codes:?}")))?;
         let scratch = ground(&draft, &node);
         let root = scratch.path().join("node");
@@ -182,5 +183,5 @@ fn carried_over_is_asked_as_before() {
         reverted(scratch.path(), &before)
     });
     outcome.unwrap_or_else(|failure| panic!("{failure}"));
-    assert!(applied.get() > 12 && compared.get() > 1, "{} applies, {} with mirrors of others", applied.get(), compared.get());
+    assert!(applied.get() > 8 && compared.get() > 1, "{} applies, {} with mirrors of others", applied.get(), compared.get());
 }

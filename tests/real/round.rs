@@ -17,7 +17,7 @@ use crate::promise::{self, Asker};
 use crate::pull::{self, Puller};
 use crate::registry::{self, Mark, Registry};
 use crate::upstream::Upstream;
-use crate::{image, tree, verified};
+use crate::{image, tree, vector, verified};
 
 /// Longer than any case takes; a case that hangs ends with all its programs, because this process is number 1 of its namespace.
 const DEADLINE: Duration = Duration::from_secs(110);
@@ -62,6 +62,9 @@ pub fn run(folder: &Path, programs: &Programs) -> Result<()> {
         return refused(&apply, Path::new(root), &before);
     }
     nodeprep(apply)?;
+    if programs.pullers(&case).contains(&Puller::Containerd) {
+        dumped(&scratch)?;
+    }
     let mut explain: Vec<&OsStr> = ["explain".as_ref(), "--root".as_ref(), root, "--output".as_ref(), "json".as_ref()].to_vec();
     explain.extend(case.images.iter().map(OsStr::new));
     let explained = nodeprep(explain)?;
@@ -97,6 +100,18 @@ fn refused(apply: &[&OsStr], root: &Path, before: &tree::Tree) -> Result<()> {
     nodeprep(["revert".as_ref(), "--root".as_ref(), root.as_os_str()])?;
     let differences = tree::differences(before, &tree::read(root)?);
     ensure!(differences.is_empty(), "after revert: {}", differences.join("\n"));
+    Ok(())
+}
+
+/// What config.toml and its drop-ins come to after an apply, in the daemon's own words: one folder, and that is where ours is.
+fn dumped(scratch: &Scratch) -> Result<()> {
+    let output = scratch.command(20, "containerd")?.args(["config", "dump"]).output().context("containerd config dump")?;
+    ensure!(output.status.success(), "config dump: {}", String::from_utf8_lossy(&output.stderr));
+    let (config_path, _) = vector::effective(&output.stdout)?;
+    let folders = scratch.root().join(config_path.trim_start_matches('/'));
+    let mut below = fs::read_dir(&folders).with_context(|| format!("config_path {config_path:?} is no folder"))?.flatten();
+    let ours = below.any(|folder| fs::read_to_string(folder.path().join("hosts.toml")).is_ok_and(|text| text.contains("nodeprep")));
+    ensure!(ours, "config_path {config_path:?} holds nothing of ours");
     Ok(())
 }
 

@@ -337,16 +337,7 @@ fn comes_to(scratch: &Scratch, expect: &Table) -> Result<Vec<String>> {
     if !starts {
         return Ok(if pull::start_containerd(scratch, 3).is_ok() { vec!["it starts".to_owned()] } else { Vec::new() });
     }
-    let dump: DocumentMut = String::from_utf8_lossy(&output.stdout).parse().context("config dump")?;
-    let plugin = |name: &str| dump.get("plugins").and_then(|plugins| plugins.get(name));
-    let images = plugin("io.containerd.cri.v1.images");
-    let cri = images.or(plugin("io.containerd.grpc.v1.cri")).context("no CRI plugin in the dump")?;
-    let sandbox = match images {
-        Some(images) => images.get("pinned_images").and_then(|pinned| pinned.get("sandbox")),
-        None => cri.get("sandbox_image"),
-    };
-    let sandbox = sandbox.and_then(Item::as_str).unwrap_or_default();
-    let config_path = cri.get("registry").and_then(|registry| registry.get("config_path")).and_then(Item::as_str).unwrap_or_default();
+    let (config_path, sandbox) = effective(&output.stdout)?;
     let mut wrong = Vec::new();
     if let Some(want) = expect.get("config_path").and_then(Item::as_str)
         && want != config_path
@@ -361,4 +352,19 @@ fn comes_to(scratch: &Scratch, expect: &Table) -> Result<Vec<String>> {
     }
     ensure!(!sandbox.is_empty(), "no sandbox image in the dump");
     Ok(wrong)
+}
+
+/// `config_path` and the sandbox image in the output of `containerd config dump`.
+pub fn effective(dump: &[u8]) -> Result<(String, String)> {
+    let dump: DocumentMut = String::from_utf8_lossy(dump).parse().context("config dump")?;
+    let plugin = |name: &str| dump.get("plugins").and_then(|plugins| plugins.get(name));
+    let images = plugin("io.containerd.cri.v1.images");
+    let cri = images.or(plugin("io.containerd.grpc.v1.cri")).context("no CRI plugin in the dump")?;
+    let sandbox = match images {
+        Some(images) => images.get("pinned_images").and_then(|pinned| pinned.get("sandbox")),
+        None => cri.get("sandbox_image"),
+    };
+    let sandbox = sandbox.and_then(Item::as_str).unwrap_or_default();
+    let config_path = cri.get("registry").and_then(|registry| registry.get("config_path")).and_then(Item::as_str).unwrap_or_default();
+    Ok((config_path.to_owned(), sandbox.to_owned()))
 }

@@ -95,11 +95,12 @@ pub(super) fn found(spec: &Spec, tree: &Tree, config: &NodePath, chains: &[(Dial
         } else {
             Host::new(source).map_or_else(|_| "nowhere".into(), |host| folder_name(&host))
         };
+        let alone = legacy.adopted.mirrors.get(source).is_none_or(|adopted| adopted.endpoints.is_empty());
         let named = |host: Host| spec.access.contains_key(&host) || spec.mirrors_named(&host).next().is_some();
         if spec.all().is_some() || Host::new(source).is_ok_and(named) {
             let what = format!("registry.mirrors.{source:?} goes: the spec says where images of {source} come from");
             legacy.notes.push(Problem::note("legacy-replaced", what, String::new()).at(mirror.at.clone()));
-        } else if denies && (source == ALL || mirror.endpoints.is_empty()) {
+        } else if denies && (source == ALL || alone) {
             let what = format!("registry.mirrors.{source:?} goes: the spec denies registries that it does not name");
             legacy.notes.push(Problem::note("legacy-replaced", what, String::new()).at(mirror.at.clone()));
         }

@@ -84,7 +84,7 @@ pub(super) fn locate(
                 Some(hosts.into_iter().chain([root]).collect())
             }
             Err(rejected) => {
-                let why = format!("{} rejects it ({}: {rejected}) and asks the registry itself", dialect.name(), rejected.at);
+                let why = format!("is rejected ({}: {rejected}), and the registry itself is asked", rejected.at);
                 files.push(verdict(file, Verdict::Ignored(why)));
                 None
             }

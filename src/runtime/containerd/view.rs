@@ -145,7 +145,7 @@ impl View {
         }
         let (roots, list) = &self.roots;
         if *list {
-            let why = format!("config_path {value:?} is taken for one path by {}: no hosts.toml is read", self.dialect.name());
+            let why = format!("config_path {value:?} is taken for one path: no hosts.toml is read");
             verdict(&self.config, Verdict::Ignored(why));
         }
         match &*self.located(roots, &image.host) {

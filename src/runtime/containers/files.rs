@@ -1,6 +1,6 @@
 //! Which registries.conf files a runtime reads, and what they say together (`runtime-semantics.md` 2.1, 2.6, 2.8).
 
-use crate::format::registries_conf::{Conf, Invalid, drop_in_dir, main_file, parse};
+use crate::format::registries_conf::{Conf, DROP_IN, Invalid, drop_in_dir, main_file, parse};
 use crate::format::{certs_d, crio_conf};
 use crate::model::path::NodePath;
 use crate::model::place::Place;
@@ -109,10 +109,35 @@ pub fn load(tree: &Tree, places: &Places) -> Loaded {
             loaded.verdict(file, Verdict::Shadowed(places.main.clone()));
         }
     }
+    loaded.shadowed();
     loaded
 }
 
 impl Loaded {
+    /// A drop-in that says nothing that counts: each of its entries is said again in a later one, in other words. What ours
+    /// replaces was told when it did.
+    fn shadowed(&mut self) {
+        for (file, conf) in &self.layers {
+            let Conf { search, short_name_mode, credential_helpers, aliases, registries, version_1 } = conf;
+            let more = search.is_some() || short_name_mode.is_some() || credential_helpers.is_some() || !aliases.is_empty();
+            if more || *version_1 || registries.is_empty() {
+                continue;
+            }
+            let counts = registries.values().filter_map(|entry| Some((entry, self.conf.registries.get(&entry.prefix)?)));
+            let by: Vec<Option<&str>> = counts
+                .map(|(entry, counts)| {
+                    let by = (!counts.means(entry)).then_some(&*counts.at.file)?;
+                    (!by.ends_with(&format!("/{DROP_IN}"))).then_some(by)
+                })
+                .collect();
+            let Some(Some(by)) = by.first().filter(|_| by.iter().all(Option::is_some)) else { continue };
+            let Ok(by) = NodePath::new(by) else { continue };
+            if let Some(verdict) = self.files.iter_mut().find(|verdict| verdict.path == *file) {
+                verdict.verdict = Verdict::Shadowed(by);
+            }
+        }
+    }
+
     fn read(&mut self, tree: &Tree, places: &Places, file: &NodePath, drop_in: bool, must_exist: bool) {
         let bytes = match tree.find(file) {
             Found::File(bytes, _) => bytes,
