@@ -101,3 +101,47 @@ fn warnings(spec: &Spec, silent: &Silent, keeps: bool) -> Vec<Problem> {
     }
     problems
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::path::NodePath;
+    use crate::model::time::Time;
+    use crate::runtime::{Presence, Running};
+    use crate::spec::load::Draft;
+
+    fn found(runtime: Runtime, runs: bool) -> FoundRuntime {
+        let running = runs.then(|| Running { pid: 1, started: Time::from_secs(1), version: None });
+        let config = NodePath::fixed("/etc/containerd/config.toml");
+        let because = NodePath::fixed("/usr/bin/x");
+        FoundRuntime { runtime, presence: Presence::There, because, installed: None, running, config, unit: None, env: Vec::new() }
+    }
+
+    #[test]
+    fn what_is_stopped_is_only_warned_of() {
+        let containerd = Target::Containerd(NodePath::fixed("/etc/containerd/config.toml"));
+        for runs in [true, false] {
+            assert_eq!(keeps_back(&containerd, &[found(Runtime::Containerd, runs)]), runs);
+            assert_eq!(keeps_back(&Target::Containers, &[found(Runtime::Crio, runs), found(Runtime::Podman, false)]), runs);
+        }
+        assert!(keeps_back(&Target::Containers, &[found(Runtime::Podman, false)]), "it reads its files at every command");
+    }
+
+    #[test]
+    fn what_is_not_kept_back_is_told() {
+        let text = "version = 1\nfallback = \"never\"\n[[mirror]]\nsource = \"a.example\"\nendpoints = [\"m.example\", \"n.example\"]\n\
+                    [[mirror]]\nsource = \"b.example\"\nendpoints = [\"m.example\"]\non_unready = \"apply\"\n\
+                    [[mirror]]\nsource = \"c.example\"\nendpoints = [\"m.example\"]\n\
+                    [[mirror]]\nsource = \"d.example\"\nendpoints = [\"m.example\"]\nfallback = \"upstream\"\n[[blocked]]\nsource = \"e.example\"\n";
+        let spec = Draft::open("spec.toml", text.as_bytes()).unwrap().close(&std::collections::BTreeMap::new(), None).spec.unwrap();
+        let dead = |host: &str| (Host::new(host).unwrap(), ("it is off".to_owned(), "start it".to_owned()));
+        let told = |hosts: &[&str], keeps| -> Vec<String> {
+            let silent: Silent = hosts.iter().map(|host| dead(host)).collect();
+            warnings(&spec, &silent, keeps).into_iter().map(|problem| problem.what).collect()
+        };
+        let none = |source: &str| format!("no endpoint of {source}.example answers, and nothing else may be asked: m.example: it is off");
+        assert_eq!(told(&["m.example"], true), [none("b")]);
+        assert_eq!(told(&["m.example"], false), [none("b"), none("c")]);
+        assert_eq!(told(&["n.example"], true), ["n.example does not answer: it is off"]);
+    }
+}
