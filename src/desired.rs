@@ -13,6 +13,7 @@ use crate::model::path::NodePath;
 use crate::model::problem::{Problem, Severity};
 use crate::model::secret::Secret;
 use crate::model::tree::Tree;
+use crate::plan::hold::{Held, KEPT_BACK, Unready, hold};
 use crate::runtime::{Dialect, FoundRuntime, Runtime, containerd, containers};
 use crate::spec::Spec;
 use crate::spec::adopt::Adopted;
@@ -65,9 +66,9 @@ pub struct Desired {
 }
 
 /// What the node should hold under `spec`: a part for the trust store, and for each target of the runtimes that are to be
-/// configured. What one of them cannot express is refused there, and only there.
+/// configured. What one of them cannot express is refused there, and only there; `unready` is what single targets keep back.
 #[must_use]
-pub fn desired(spec: &Spec, tree: &Tree, found: &[FoundRuntime], ledger: &Ledger, foreign: Foreign) -> Desired {
+pub fn desired(spec: &Spec, tree: &Tree, found: &[FoundRuntime], ledger: &Ledger, foreign: Foreign, unready: &Unready) -> Desired {
     let anchors = trust::want(spec, &trust::family(tree), tree);
     let concerned =
         !anchors.wants.is_empty() || anchors.refused.is_some() || ledger.owned.values().any(|owned| owned.target == Target::Trust);
@@ -76,15 +77,19 @@ pub fn desired(spec: &Spec, tree: &Tree, found: &[FoundRuntime], ledger: &Ledger
     if let Some(first) = family.first() {
         // one file for both: where they are to differ, the table says so
         let own = spec.for_runtime(first.runtime);
+        let held = Holding::of(&own, &Target::Containers, tree, &family, unready);
+        let own = held.counts(&own);
         let known = containers::Known { owned: &ledger.owned, adopted: ledger.adopted.get(&containers::adopted_from()), foreign };
-        let more = containers::want_knowing(&own, &family, tree, known);
-        parts.extend(more.into_iter().map(|part| part.counting(&own, spec)));
+        let more = containers::want_knowing(own, &family, tree, known);
+        parts.extend(more.into_iter().map(|part| held.tell(part.counting(own, spec))));
     }
     let own = spec.for_runtime(Runtime::Containerd);
     for on in found.iter().filter(|found| found.runtime == Runtime::Containerd) {
         let dialects: Vec<_> = on.dialects(tree).into_iter().filter_map(Dialect::containerd).collect();
         let known = containerd::Known { adopted: ledger.adopted.get(&on.config), owned: Some(&ledger.owned), foreign };
-        parts.push(containerd::want_knowing(&own, on, tree, &dialects, known).counting(&own, spec));
+        let held = Holding::of(&own, &Target::Containerd(on.config.clone()), tree, &[on], unready);
+        let own = held.counts(&own);
+        parts.push(held.tell(containerd::want_knowing(own, on, tree, &dialects, known).counting(own, spec)));
     }
     for part in &mut parts {
         express(spec, found, tree, part);
@@ -93,6 +98,36 @@ pub fn desired(spec: &Spec, tree: &Tree, found: &[FoundRuntime], ledger: &Ledger
         parts = parts.into_iter().map(|part| part.refuse(Refusal::Cannot(vec![problem.clone()]))).collect();
     }
     Desired { parts }
+}
+
+/// What one target keeps back.
+struct Holding(Result<Option<Held>, Vec<Problem>>);
+
+impl Holding {
+    fn of(own: &Spec, target: &Target, tree: &Tree, readers: &[&FoundRuntime], unready: &Unready) -> Self {
+        Self(unready.get(target).map_or(Ok(None), |silent| hold(own, silent, tree, readers)))
+    }
+
+    /// The spec that counts.
+    fn counts<'a>(&'a self, own: &'a Spec) -> &'a Spec {
+        match &self.0 {
+            Ok(Some(held)) => &held.spec,
+            Ok(None) | Err(_) => own,
+        }
+    }
+
+    /// Says so in the part that is concerned; where what is there cannot be kept beside the rest, all of it stays.
+    fn tell(&self, mut part: Part) -> Part {
+        match &self.0 {
+            _ if part.target == Target::Crio || part.refused.is_some() => part,
+            Ok(None) => part,
+            Ok(Some(held)) => {
+                part.notes.extend(held.told.iter().cloned());
+                part
+            }
+            Err(problems) => part.refuse(Refusal::Cannot(problems.clone())),
+        }
+    }
 }
 
 /// Adds what the expressibility table says of a part's runtimes: refusals stop it, approximations are noted.
@@ -172,6 +207,12 @@ impl Part {
             self.spec = Some(Arc::new(counts.clone()));
         }
         self.adopted = adopted;
+    }
+
+    /// Whether something of the spec is kept back here.
+    #[must_use]
+    pub fn keeps_back(&self) -> bool {
+        self.notes.iter().any(|note| note.code == KEPT_BACK)
     }
 
     /// The same part, left untouched for this reason.

@@ -10,6 +10,7 @@ use crate::model::problem::{Problem, Severity};
 use crate::model::snapshot::{Probes, Snapshot};
 use crate::model::tree::{Entry, Tree};
 use crate::plan::build::{Foreign, Now};
+use crate::plan::hold::Unready;
 use crate::plan::whole::{Planned, plan, readers};
 use crate::runtime::containerd::tokens::{self, Answers};
 use crate::runtime::{Dialect, FoundRuntime, Presence, Runtime, Wish, containerd, facts};
@@ -65,6 +66,8 @@ pub struct Findings<'a> {
     pub orphans: &'a [Problem],
     /// Which logins registries want, where they were asked.
     pub answers: &'a Answers,
+    /// Hosts that do not answer, where sources are kept back for it.
+    pub unready: &'a Unready,
 }
 
 /// From what was read to the plan.
@@ -78,7 +81,7 @@ pub fn prepare(
     foreign: Foreign,
     findings: Findings<'_>,
 ) -> Planned {
-    let Findings { orphans, answers } = findings;
+    let Findings { orphans, answers, unready } = findings;
     // a run that was cut off is finished as it was begun, as long as the spec is the same
     let spec_digest = Digest::keyed(&ledger.key, spec.digest.to_string().as_bytes());
     let begun = ledger.open.as_ref().and_then(|open| open.asked.as_ref()).filter(|asked| asked.spec == spec_digest);
@@ -86,7 +89,7 @@ pub fn prepare(
         (Foreign::Refuse, Some(asked)) => asked.foreign,
         _ => foreign,
     };
-    let mut desired = desired(spec, &snapshot.tree, found, ledger, foreign);
+    let mut desired = desired(spec, &snapshot.tree, found, ledger, foreign, unready);
     for part in &mut desired.parts {
         let Some(on) = readers(&part.target, found).into_iter().find(|on| on.runtime == Runtime::Containerd) else { continue };
         let dialects: Vec<_> = on.dialects(&snapshot.tree).into_iter().filter_map(Dialect::containerd).collect();
@@ -146,7 +149,7 @@ mod tests {
             }
             let snapshot = Snapshot { tree, probes: Probes { live, ..Probes::default() } };
             let answers = Answers::default();
-            let findings = Findings { orphans: &[], answers: &answers };
+            let findings = Findings { orphans: &[], answers: &answers, unready: &Unready::new() };
             let planned = prepare(&spec, &snapshot, &[], &Ledger::new([7; 32]), &BTreeMap::new(), Foreign::Refuse, findings);
             let written: Vec<String> = planned.plan.written.iter().map(ToString::to_string).collect();
             let part = planned.parts.into_iter().find(|part| part.part.target == Target::Trust).unwrap();

@@ -148,7 +148,6 @@ fn what_could_not_be_checked_is_a_warning_or_a_refusal() {
     let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
     let node = Node::new(&free, &registry().ca, "");
     for (words, code, why) in [
-        ("plan --probe require", 4, "connection refused"),
         ("plan --probe warn", 0, "connection refused"),
         ("plan --probe off", 0, "--probe=off"),
         ("plan", 0, "not that of the running system"),
@@ -156,6 +155,15 @@ fn what_could_not_be_checked_is_a_warning_or_a_refusal() {
         let (ended, said) = node.run(words);
         assert!(ended == code && said.contains("token-login-unchecked") && said.contains(why), "{words}: {ended} {said}");
     }
+    // who has to answer and does not is kept back; then nothing is to be told of the login either
+    let (ended, said) = node.run("plan --probe require");
+    assert!(ended == 8 && said.contains("kept-back") && !said.contains("token-login-unchecked"), "{ended} {said}");
+    // written anyway, it is still not known where the login goes
+    let spec = node.path("spec/spec.toml");
+    let text = std::fs::read_to_string(&spec).unwrap();
+    std::fs::write(&spec, format!("{text}on_unready = \"apply\"\n")).unwrap();
+    let (ended, said) = node.run("plan --probe require");
+    assert!(ended == 4 && said.contains("token-login-unchecked") && said.contains("connection refused"), "{ended} {said}");
 }
 
 #[test]
@@ -190,16 +198,16 @@ fn verify_says_that_the_login_gets_lost() {
 }
 
 #[test]
-fn a_closed_source_without_an_endpoint_that_answers_is_not_begun() {
+fn a_closed_source_without_an_endpoint_that_answers_is_kept_back() {
     let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
     let (registry, other) = (registry(), self::registry());
     for (host, ca, why) in [(&free, &registry.ca, "connection refused"), (&registry.host, &other.ca, "unknown authority")] {
         let node = Node::new(host, ca, "credentials_by = \"config\"");
         for words in ["plan --probe require", "apply --probe require"] {
             let (code, said) = node.run(words);
-            assert!(code == 8 && said.contains("error[endpoint-unready]") && said.contains(why), "{words}: {code} {said}");
+            assert!(code == 8 && said.contains("error[kept-back]") && said.contains(why), "{words}: {code} {said}");
         }
-        assert!(!node.has("root/etc/containerd/certs.d") && !node.has("root/var/lib/nodeprep/ledger.json"));
+        assert!(!node.has("root/etc/containerd/certs.d/docker.io") && !node.has("root/etc/containerd/certs.d/registry-1.docker.io"));
         let (code, said) = node.run("apply --probe warn");
         assert!(code == 0 && said.contains("warning[endpoint-unready]") && said.contains(why), "{code} {said}");
         // what is there already is not tried again

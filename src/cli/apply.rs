@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
 
-use super::plan::{is_error, refused, report};
+use super::plan::{refused, report};
 use super::session::{Session, Stopped, outcome, spec};
 use super::{Ended, OutputArgs, PlanChoices, ProbeArgs, RootArgs, SpecArgs};
 use crate::apply::{End, Outcome as Applied, execute, tidy};
@@ -60,13 +60,10 @@ impl Apply {
         session.sweep()?;
         session.guard(&spec, &self.choices)?;
         session.configure(&spec, &self.choices);
-        let planned = session.plan(&spec, &self.choices, &session.answers(&spec, self.probe.probe));
-        let unready = session.unready(&spec, &planned, self.probe.probe);
-        if is_error(&unready) {
-            return Err(Stopped { problems: problems.into_iter().chain(unready).collect(), outcome: Outcome::VerifyFailed });
-        }
+        let (planned, unready) = session.gated(&spec, &self.choices, self.probe.probe);
         let problems = problems.into_iter().chain(unready).collect();
-        let mut report = report(&session, &spec, &planned, problems, refused(&planned).unwrap_or(Outcome::Converged));
+        let kept = if planned.keeps_back() { Outcome::VerifyFailed } else { Outcome::Converged };
+        let mut report = report(&session, &spec, &planned, problems, refused(&planned).unwrap_or(kept));
         let done = carry_out(&session, &planned.plan, &mut report);
         if done && planned.refreshes() && !report.due.iter().any(|due| matches!(due.how, How::Refresh(_))) {
             arrived(&session, &spec, &mut report);

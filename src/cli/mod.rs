@@ -100,9 +100,10 @@ struct PlanChoices {
 /// What is tried before the first byte.
 #[derive(Debug, Args)]
 struct ProbeArgs {
-    /// Whether endpoints that are new on the node are tried first: a closed source none of whose endpoints answers ends the run
-    /// (exit code 8), is a warning, or nothing is tried. The same holds for asking registries which login they want
-    /// [default: warn on the running system, else off].
+    /// Whether the endpoints of what changes are tried first: a closed source none of whose endpoints answers is kept back as it
+    /// is on the node while the rest goes on (exit code 8), or is a warning, or nothing is tried. The same holds for asking
+    /// registries which login they want, where `require` refuses [default: require where the runtime runs, warn where it is
+    /// stopped, off in the root of an image; of logins: warn].
     #[arg(long, value_enum, env = "NODEPREP_PROBE", value_name = "WHAT")]
     probe: Option<Probe>,
 }

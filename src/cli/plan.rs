@@ -5,7 +5,7 @@ use clap::Args;
 use super::session::{Session, Stopped, secrets, spec};
 use super::{Ended, OutputArgs, PlanChoices, ProbeArgs, RootArgs, SpecArgs};
 use crate::desired::Refusal;
-use crate::model::problem::{Problem, Severity};
+use crate::model::problem::Problem;
 use crate::plan::whole::Planned;
 use crate::report::Report;
 use crate::report::exit::Outcome;
@@ -42,22 +42,16 @@ impl PlanArgs {
         let mut session = Session::open(root, &self.choices.runtimes)?;
         session.guard(&spec, &self.choices)?;
         session.configure(&spec, &self.choices);
-        let planned = session.plan(&spec, &self.choices, &session.answers(&spec, self.probe.probe));
-        let unready = session.unready(&spec, &planned, self.probe.probe);
+        let (planned, unready) = session.gated(&spec, &self.choices, self.probe.probe);
         let outcome = match refused(&planned) {
-            None if is_error(&unready) => Outcome::VerifyFailed,
             Some(outcome) => outcome,
+            None if planned.keeps_back() => Outcome::VerifyFailed,
             None if self.exit_code && !planned.is_empty() => Outcome::Pending,
             None => Outcome::Converged,
         };
         let problems = problems.into_iter().chain(unready).collect();
         Ok(report(&session, &spec, &planned, problems, outcome))
     }
-}
-
-/// Whether one of them forbids to begin.
-pub(super) fn is_error(problems: &[Problem]) -> bool {
-    problems.iter().any(|problem| problem.severity == Severity::Error)
 }
 
 /// The outcome of the worst refusal.

@@ -16,6 +16,7 @@ use crate::model::tree::Entry;
 use crate::node::probe;
 use crate::node::render::{Files, MARKER, RenderError, render};
 use crate::plan::build::{Foreign, overlay_plan};
+use crate::plan::hold::Unready;
 use crate::plan::whole::Planned;
 use crate::report::exit::Outcome;
 use crate::report::plan::parts;
@@ -84,7 +85,8 @@ impl Render {
         let found = facts::with_named(Vec::new(), &named);
         let ledger = Ledger::new(probe::random()?);
         let answers = Answers { unasked: Some("nothing is asked while rendering"), ..Answers::default() };
-        let findings = flow::Findings { orphans: &[], answers: &answers };
+        let unready = Unready::new();
+        let findings = flow::Findings { orphans: &[], answers: &answers, unready: &unready };
         let planned = flow::prepare(&spec, &snapshot, &found, &ledger, &BTreeMap::new(), Foreign::Refuse, findings);
         let after = overlay_plan(&snapshot.tree, &planned.plan);
         let files: Files = after

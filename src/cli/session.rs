@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::{ForeignChoice, PlanChoices, Probe, RootArgs, SpecArgs};
+use crate::desired::Target;
 use crate::flow::{self, Findings, STATE, wishes};
 use crate::ledger::Ledger;
 use crate::model::digest::Digest;
@@ -18,6 +19,7 @@ use crate::node::{Snapshot, blobs, net, probe, read};
 use crate::plan::activation::cut_off;
 use crate::plan::build::{Foreign, overlay_plan};
 use crate::plan::guard::{Allowed, against};
+use crate::plan::hold::Unready;
 use crate::plan::whole::Planned;
 use crate::plan::{Activation, How};
 use crate::report::PartReport;
@@ -27,7 +29,7 @@ use crate::runtime::{FoundRuntime, Runtime, Wish, facts, golang};
 use crate::spec::Spec;
 use crate::spec::load::{Closed, Draft};
 use crate::trust::backing;
-use crate::verify::{gate, online, tokens};
+use crate::verify::{gate, tokens};
 
 /// Why a subcommand ends before it has begun: problems to show, and the outcome.
 pub(super) struct Stopped {
@@ -174,19 +176,38 @@ impl Session {
         if problems.is_empty() { Ok(()) } else { Err(Stopped { problems, outcome: Outcome::Conflict }) }
     }
 
-    /// The plan under `spec`.
+    /// The plan under `spec`, with nothing kept back.
     pub(super) fn plan(&self, spec: &Spec, choices: &PlanChoices, answers: &Answers) -> Planned {
+        self.plan_holding(spec, choices, answers, &Unready::new())
+    }
+
+    fn plan_holding(&self, spec: &Spec, choices: &PlanChoices, answers: &Answers, unready: &Unready) -> Planned {
         let foreign = match choices.foreign {
             ForeignChoice::Refuse => Foreign::Refuse,
             ForeignChoice::Replace => Foreign::Replace,
             ForeignChoice::Carry => Foreign::Carry,
         };
         let prepare = |orphans: &[Problem]| {
-            flow::prepare(spec, &self.snapshot, &self.found, &self.ledger, &self.blobs, foreign, Findings { orphans, answers })
+            let findings = Findings { orphans, answers, unready };
+            flow::prepare(spec, &self.snapshot, &self.found, &self.ledger, &self.blobs, foreign, findings)
         };
         let planned = prepare(&[]);
         let orphans = self.orphans(&planned, Some(spec));
         if orphans.is_empty() { planned } else { prepare(&orphans) }
+    }
+
+    /// The plan that may be carried out: what would change is tried first, and what does not answer is kept back or told.
+    pub(super) fn gated(&self, spec: &Spec, choices: &PlanChoices, probe: Option<Probe>) -> (Planned, Vec<Problem>) {
+        let answers = self.answers(spec, probe);
+        // whether a login is lost is asked once it is known what stays: who does not answer cannot say which one is wanted
+        let lenient = Answers { required: false, ..answers.clone() };
+        let planned = self.plan(spec, choices, &lenient);
+        let (unready, problems) = self.unready(spec, &planned, probe);
+        if unready.is_empty() && !answers.required {
+            (planned, problems)
+        } else {
+            (self.plan_holding(spec, choices, &answers, &unready), problems)
+        }
     }
 
     /// Which logins registries want, where this decides whether a login is lost.
@@ -206,16 +227,20 @@ impl Session {
         answers
     }
 
-    /// What would not work under `planned`, by trying the endpoints that are new; errors only with `--probe=require`.
-    pub(super) fn unready(&self, spec: &Spec, planned: &Planned, probe: Option<Probe>) -> Vec<Problem> {
+    /// What would not work under `planned`, by trying the endpoints of what changes: what is kept back for it, and warnings.
+    fn unready(&self, spec: &Spec, planned: &Planned, probe: Option<Probe>) -> (Unready, Vec<Problem>) {
         if probe == Some(Probe::Off) || probe.is_none() && !self.root.is_live() || planned.is_empty() {
-            return Vec::new();
+            return (Unready::new(), Vec::new());
         }
-        let stores = self.trust_stores();
-        let of = |tree: &Tree| online::endpoints(Some(spec), tree, &stores, &self.found, &[]);
-        let endpoints = gate::new(&of(&self.snapshot.tree), of(&overlay_plan(&self.snapshot.tree, &planned.plan)));
+        let after = overlay_plan(&self.snapshot.tree, &planned.plan);
+        let endpoints = gate::changed(spec, &self.snapshot.tree, &after, &self.trust_stores(), &self.found);
         let ways: Vec<_> = endpoints.iter().flat_map(|endpoint| endpoint.ways.iter().cloned()).collect();
-        gate::unready(spec, &endpoints, &net::probe(&ways, PATIENCE), probe == Some(Probe::Require))
+        let keeps = |target: &Target| match probe {
+            Some(Probe::Require) => true,
+            Some(Probe::Warn | Probe::Off) => false,
+            None => gate::keeps_back(target, &self.found),
+        };
+        gate::judge(spec, &endpoints, &net::probe(&ways, PATIENCE), &self.found, keeps)
     }
 
     /// What Go programs with the environments of the runtimes here would trust.

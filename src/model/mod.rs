@@ -11,6 +11,7 @@ pub mod digest;
 pub mod endpoint;
 pub mod host;
 pub mod image;
+pub mod keyring;
 pub mod path;
 pub mod place;
 pub mod problem;

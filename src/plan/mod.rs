@@ -9,6 +9,7 @@ mod basis;
 pub mod build;
 pub mod diff;
 pub mod guard;
+pub mod hold;
 mod owned;
 pub mod proof;
 #[cfg(test)]

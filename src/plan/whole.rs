@@ -185,6 +185,12 @@ impl Planned {
         stage.is_empty() && switch.is_empty() && retire.is_empty() && !self.refreshes()
     }
 
+    /// Whether something of the spec is kept back.
+    #[must_use]
+    pub fn keeps_back(&self) -> bool {
+        self.parts.iter().any(|part| part.refused.is_none() && part.part.keeps_back())
+    }
+
     /// Whether some part was left untouched, and how badly: a conflict weighs more than what the node cannot do.
     #[must_use]
     pub fn refusal(&self) -> Option<&Refusal> {

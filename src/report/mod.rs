@@ -75,6 +75,8 @@ pub enum PartState {
     Converged,
     /// Changes to make, or made.
     Changes,
+    /// Nothing to change but what is kept back until an endpoint answers.
+    KeptBack,
     /// Left as it is: the node cannot do it.
     Cannot,
     /// Left as it is: somebody else's configuration is in the way.

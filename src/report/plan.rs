@@ -31,6 +31,7 @@ fn part_report(spec: Option<&Spec>, planned: &PlannedPart, plan: &Plan, tree: &T
     let state = match &planned.refused {
         Some(Refusal::Conflict(_)) => PartState::Conflict,
         Some(Refusal::Cannot(_)) => PartState::Cannot,
+        None if changes.is_empty() && planned.part.keeps_back() => PartState::KeptBack,
         None if changes.is_empty() => PartState::Converged,
         None => PartState::Changes,
     };
@@ -104,6 +105,7 @@ pub fn text(report: &Report, tense: Tense, diffs: bool, style: Style) -> String 
 fn part_text(part: &PartReport, tense: Tense, diffs: bool, style: Style, out: &mut String) {
     let state = match part.state {
         PartState::Converged => style.green("as the spec says"),
+        PartState::KeptBack => style.yellow("as the spec says but for what is kept back"),
         PartState::Changes if tense == Tense::Will => style.yellow(&count(part, "to make")),
         PartState::Changes => style.green(&count(part, "made")),
         PartState::Cannot => style.red("left untouched: the node cannot do it"),

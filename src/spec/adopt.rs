@@ -10,7 +10,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::intent::intent;
-use super::{Access, Client, Fallback, Login, LoginBy, Mirror, Names, Source, Spec, Unlisted};
+use super::{Access, Client, Fallback, Login, LoginBy, Mirror, Names, OnUnready, Source, Spec, Unlisted};
 use crate::model::cert::{self, Cert, base64, base64_decode};
 use crate::model::endpoint::{Endpoint, Pull, Scheme};
 use crate::model::host::Host;
@@ -228,7 +228,7 @@ pub fn comparable(resolution: &Resolution, spec: &Spec) -> Vec<Result<AttemptKey
 }
 
 fn carried(source: Source, endpoints: Vec<Endpoint>, fallback: Fallback, from: &AdoptedMirror) -> Mirror {
-    Mirror { source, endpoints, fallback, widen: false, runtimes: None, at: from.from.place() }
+    Mirror { source, endpoints, fallback, widen: false, runtimes: None, on_unready: OnUnready::Apply, at: from.from.place() }
 }
 
 /// Mirrors of what is below a registry. The one of the spec that they are taken out of says whether the registry is asked.

@@ -16,7 +16,7 @@ use super::problems::Problems;
 use super::secrets::secrets;
 use super::table::{self, Field, Kind, TableDef, When, Word};
 use crate::model::endpoint::Pull;
-use crate::spec::{Fallback, Unlisted};
+use crate::spec::{Fallback, OnUnready, Unlisted};
 
 /// A value and where it is written.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -121,6 +121,8 @@ pub struct RawMirror {
     pub endpoints: Option<At<Vec<RawEndpoint>>>,
     /// `fallback`.
     pub fallback: Option<Fallback>,
+    /// `on_unready`.
+    pub on_unready: OnUnready,
 }
 
 /// One of `endpoints`.
@@ -202,6 +204,7 @@ pub fn decode(root: &Node, problems: &mut Problems<'_>) -> Raw {
             reported: row.reported,
             endpoints: row.endpoints(problems),
             fallback: row.text("fallback").map(|word| fallback(&word.value)),
+            on_unready: if row.text("on_unready").is_some_and(|word| word.value == "apply") { OnUnready::Apply } else { OnUnready::Keep },
         });
     }
     for node in row.tables("blocked") {

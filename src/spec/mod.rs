@@ -57,6 +57,16 @@ pub enum Fallback {
     Upstream,
 }
 
+/// What happens to a closed source none of whose endpoints answers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnUnready {
+    /// It is kept back: what is on the node stays.
+    #[default]
+    Keep,
+    /// It is written anyway.
+    Apply,
+}
+
 /// What happens to registries that the spec does not name.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -226,6 +236,8 @@ pub struct Mirror {
     pub widen: bool,
     /// The runtimes that it is for; `None` for all.
     pub runtimes: Option<Vec<Runtime>>,
+    /// What happens while none of the endpoints answers.
+    pub on_unready: OnUnready,
     /// Where it is written.
     pub at: Place,
 }

@@ -323,9 +323,9 @@ pub const MIRROR: TableDef = TableDef {
         key("fallback", FALLBACK, "fallback = \"upstream\"", "What happens when no endpoint has an image (default: the document's)."),
         key(
             "on_unready",
-            Kind::Word(&[word("keep", "what is on the node stays"), Word { when: When::Later, ..word("apply", "it is written anyway") }]),
+            Kind::Word(&[word("keep", "what is on the node stays for this source"), word("apply", "it is written anyway")]),
             "on_unready = \"keep\"",
-            "When no endpoint answers (default \"keep\").",
+            "When no endpoint answers, and the source itself may not be asked (default \"keep\").",
         ),
         key(
             "runtimes",

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use super::believe::Pool;
 use super::probe::{Identity, Manifest, Seen, Stage, Target, Trouble, Trusted};
 use super::{Check, Outcome, check, images};
-use crate::model::cert::{self, KeyMatch};
 use crate::model::digest::Fingerprint;
 use crate::model::image::ImageRef;
-use crate::model::resolution::{Attempt, Auth, Trust};
-use crate::model::tree::{Entry, Tree};
+use crate::model::keyring::Keyring;
+use crate::model::resolution::{Attempt, Auth, Resolution, Trust};
+use crate::model::tree::Tree;
 use crate::plan::How;
 use crate::plan::whole::{Planned, problems};
 use crate::runtime::{FoundRuntime, Runtime, View, golang};
@@ -47,6 +47,18 @@ type Key = (
 /// what [`golang::root_wishes`] asks for, for each of `found`. Manifests of `asked` are asked for wherever they may be.
 #[must_use]
 pub fn endpoints(spec: Option<&Spec>, tree: &Tree, roots: &Tree, found: &[FoundRuntime], asked: &[ImageRef]) -> Vec<Endpoint> {
+    endpoints_of(spec, tree, roots, found, asked, |_, _| true)
+}
+
+/// The same of the resolutions that count.
+pub fn endpoints_of(
+    spec: Option<&Spec>,
+    tree: &Tree,
+    roots: &Tree,
+    found: &[FoundRuntime],
+    asked: &[ImageRef],
+    counts: impl Fn(&FoundRuntime, &Resolution) -> bool,
+) -> Vec<Endpoint> {
     let mut endpoints: BTreeMap<Key, Endpoint> = BTreeMap::new();
     let mut material = Material::new(tree, roots);
     for reader in found.iter().filter(|reader| reader.is_pulled_through(tree)) {
@@ -57,7 +69,11 @@ pub fn endpoints(spec: Option<&Spec>, tree: &Tree, roots: &Tree, found: &[FoundR
         let mut all: Vec<(ImageRef, bool)> = images(own.as_deref(), &view).into_iter().map(|image| (image, false)).collect();
         all.extend(asked.iter().cloned().map(|image| (image, true)));
         for (image, wanted) in all {
-            let attempts = view.resolve(&image).attempts;
+            let resolution = view.resolve(&image);
+            if !counts(reader, &resolution) {
+                continue;
+            }
+            let attempts = resolution.attempts;
             for ways in attempts.chunk_by(|one, next| one.host == next.host && one.repo == next.repo && one.api_root == next.api_root) {
                 let Some(first) = ways.first() else { continue };
                 let lost = first.auth != Auth::None && !view.reaches_tokens(&first.host);
@@ -106,35 +122,17 @@ fn manifest(view: &View, image: &ImageRef, way: &Attempt) -> Manifest {
     Manifest { image: image.to_string(), path, repo }
 }
 
-/// Certificates and keys by fingerprint, from whatever files hold them.
+/// What a target is made of.
 struct Material<'a> {
     roots: &'a Tree,
-    certs: BTreeMap<Fingerprint, Vec<Vec<u8>>>,
-    keys: Vec<crate::model::secret::Secret>,
+    keyring: Keyring,
     stores: BTreeMap<Vec<String>, Arc<Pool>>,
     pools: BTreeMap<(Vec<String>, BTreeSet<Fingerprint>), Arc<Pool>>,
 }
 
 impl<'a> Material<'a> {
     fn new(tree: &Tree, roots: &'a Tree) -> Self {
-        let (mut certs, mut keys) = (BTreeMap::new(), Vec::new());
-        let files = tree.iter().filter_map(|(_, entry)| match entry {
-            Entry::File { bytes, .. } => Some(bytes),
-            _ => None,
-        });
-        for bytes in files.filter(|bytes| bytes.windows(11).any(|part| part == b"-----BEGIN ")) {
-            let ders = cert::ders(bytes);
-            for place in 0..ders.len() {
-                // a chain begins with its leaf; alone it is there for trust
-                let chain = if place == 0 { ders.clone() } else { vec![ders[place].clone()] };
-                let known = certs.entry(crate::model::digest::Digest::of(&ders[place])).or_insert_with(Vec::new);
-                if known.len() < chain.len() {
-                    *known = chain;
-                }
-            }
-            keys.extend(cert::read_pem(bytes).map(|pem| pem.keys).unwrap_or_default());
-        }
-        Self { roots, certs, keys, stores: BTreeMap::new(), pools: BTreeMap::new() }
+        Self { roots, keyring: Keyring::of(tree), stores: BTreeMap::new(), pools: BTreeMap::new() }
     }
 
     fn target(&mut self, way: &Attempt, env: &Env) -> Target {
@@ -150,7 +148,7 @@ impl<'a> Material<'a> {
             scheme: way.scheme,
             host: way.host.clone(),
             trust,
-            client: way.client.and_then(|leaf| self.identity(leaf)).map(Arc::new),
+            client: way.client.and_then(|leaf| self.keyring.identity(leaf)).map(|(chain, key)| Arc::new(Identity { chain, key })),
             login,
             route: golang::route(env, way.scheme, &way.host),
             manifests: Vec::new(),
@@ -162,20 +160,13 @@ impl<'a> Material<'a> {
         let roots = self.roots;
         let base =
             self.stores.entry(name.clone()).or_insert_with(|| Arc::new(Pool::of(golang::roots(roots, env).iter().map(Vec::as_slice))));
-        let certs = &self.certs;
-        let added = || extra.iter().filter_map(|one| certs.get(one)?.first()).map(Vec::as_slice);
+        let keyring = &self.keyring;
+        let added = || extra.iter().filter_map(|one| keyring.cert(one));
         let pool = self
             .pools
             .entry((name, extra.clone()))
             .or_insert_with(|| if extra.is_empty() { Arc::clone(base) } else { Arc::new(base.with(added())) });
         Arc::clone(pool)
-    }
-
-    fn identity(&self, leaf: Fingerprint) -> Option<Identity> {
-        let chain = self.certs.get(&leaf)?.clone();
-        let certs: Vec<cert::Cert> = chain.first().and_then(|der| cert::Cert::from_der(der).ok()).into_iter().collect();
-        let key = self.keys.iter().find(|key| cert::key_matches(&certs, key) == KeyMatch::Yes)?.clone();
-        Some(Identity { chain, key })
     }
 }
 
@@ -220,12 +211,6 @@ impl Endpoint {
     #[must_use]
     pub fn host(&self) -> &crate::model::host::Host {
         &self.key.1
-    }
-
-    /// Whether it is the same endpoint, reached in the same way.
-    #[must_use]
-    pub fn is_reached_like(&self, other: &Self) -> bool {
-        self.key == other.key && self.readers.is_superset(&other.readers)
     }
 
     /// What keeps it from being reached; what is said of single manifests is told with them.

@@ -11,6 +11,7 @@
 
 mod foreign;
 mod generate;
+mod hold;
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -28,6 +29,7 @@ use nodeprep::model::snapshot::{Probes, Snapshot};
 use nodeprep::model::time::Time;
 use nodeprep::node::{read, root::Root};
 use nodeprep::plan::build::{Foreign, overlay};
+use nodeprep::plan::hold::Unready;
 use nodeprep::plan::whole::readers;
 use nodeprep::runtime::containerd::tokens::Answers;
 use nodeprep::runtime::{FoundRuntime, Runtime, facts};
@@ -94,7 +96,8 @@ fn snapshot(root: &Path) -> Snapshot {
 /// Nothing was looked at but the node's files.
 fn nothing() -> flow::Findings<'static> {
     static ANSWERS: OnceLock<Answers> = OnceLock::new();
-    flow::Findings { orphans: &[], answers: ANSWERS.get_or_init(Answers::default) }
+    static READY: Unready = Unready::new();
+    flow::Findings { orphans: &[], answers: ANSWERS.get_or_init(Answers::default), unready: &READY }
 }
 
 /// For random specs, nodes and images every runtime's resolve equals the spec's intent, in every version class; or the

@@ -93,6 +93,7 @@ fn mirror(source: &str, endpoints: &[(&str, &str)], fallback: Fallback) -> Mirro
         fallback,
         widen: false,
         runtimes: None,
+        on_unready: crate::spec::OnUnready::Keep,
         at: Place::file("spec.toml"),
     }
 }

@@ -77,6 +77,7 @@ fn spec(mirrors: &[(&str, &[&str], Fallback)]) -> Spec {
         fallback: *fallback,
         widen: false,
         runtimes: None,
+        on_unready: crate::spec::OnUnready::Keep,
         at: at(index),
     };
     let mirrors: Vec<Mirror> = mirrors.iter().enumerate().map(mirror).collect();

@@ -6,7 +6,7 @@ use std::ops::Range;
 use super::super::decode::Raw;
 use super::super::problems::Problems;
 use super::{mirror, name};
-use crate::spec::{Fallback, Mirror, Pause};
+use crate::spec::{Fallback, Mirror, OnUnready, Pause};
 
 /// Checks every `[[blocked]]` against each other and against what is mirrored.
 pub fn check(raw: &Raw, mirrors: &[mirror::Checked], problems: &mut Problems<'_>) -> Vec<Mirror> {
@@ -32,7 +32,8 @@ pub fn check(raw: &Raw, mirrors: &[mirror::Checked], problems: &mut Problems<'_>
         } else {
             lines.insert(key, (source.to_string(), line));
             let at = problems.text().place(written.at.start);
-            found.push(Mirror { source, endpoints: Vec::new(), fallback: Fallback::Never, widen: false, runtimes, at });
+            let on_unready = OnUnready::Apply;
+            found.push(Mirror { source, endpoints: Vec::new(), fallback: Fallback::Never, widen: false, runtimes, on_unready, at });
         }
     }
     found

@@ -73,7 +73,8 @@ pub fn check(raw: &Raw, fleet: Option<&[Runtime]>, problems: &mut Problems<'_>) 
             if fallback == Fallback::Never {
                 none_left(&source, &endpoints, &list.span, problems);
             }
-            let mirror = Mirror { source, endpoints, fallback, widen: widen.is_some(), runtimes: runtimes.clone(), at };
+            let on_unready = written.on_unready;
+            let mirror = Mirror { source, endpoints, fallback, widen: widen.is_some(), runtimes: runtimes.clone(), on_unready, at };
             found.push(Checked { mirror, at: written.at.clone(), spans });
         }
     }
