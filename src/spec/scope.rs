@@ -57,6 +57,9 @@ pub enum Narrow {
 #[must_use]
 pub fn narrow(mirrors: &[Mirror]) -> Vec<(&Mirror, Narrow, String)> {
     let mut found = Vec::new();
+    if !mirrors.iter().any(|mirror| mirror.widen) {
+        return found;
+    }
     for group in groups(mirrors).into_values() {
         if !group.iter().any(|mirror| mirror.widen) {
             continue;
