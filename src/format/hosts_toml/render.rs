@@ -94,7 +94,7 @@ fn hosts(text: &mut String, mirrors: &[WrittenHost<'_>], secrets: &mut Vec<Secre
         text.push_str("]\n");
         mirror_keys(text, "  ", mirror);
         keys(text, "  ", mirror);
-        if mirror.login.is_some() {
+        if mirror.login.is_some() || !mirror.header.is_empty() {
             let table = format!("host.{}.header", &text[key]);
             header(text, "  ", &table, mirror, secrets);
         }
