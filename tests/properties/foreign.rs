@@ -151,7 +151,7 @@ fn asked(root: &Path, never: bool, folders: bool, images: &[&str]) -> BTreeMap<S
 #[test]
 fn carried_over_is_asked_as_before() {
     let (compared, applied) = (Cell::new(0u32), Cell::new(0u32));
-    let mut runner = TestRunner::new(Config { cases: 40, failure_persistence: None, max_shrink_iters: 100, ..Config::default() });
+    let mut runner = TestRunner::new(Config { cases: 90, failure_persistence: None, max_shrink_iters: 100, ..Config::default() });
     let outcome = runner.run(&(generate::draft(), node()), |(draft, (node, theirs))| {
         // `deny` is for whatever the spec does not name, and `*` names it
         let mirrors = draft.mirrors.iter().filter(|mirror| mirror.source != "*").cloned().collect();
