@@ -144,36 +144,19 @@ fn rows() -> Result<Vec<Row>> {
         ("its own CA, without the flag, trusted", false, true),
         ("its own CA, without the flag, not trusted", false, false),
     ] {
-        let row = rows.add(
-            what,
-            trusted,
-            |host| {
+        // in the registry's own CA file, and in the trust store
+        for own in [true, false] {
+            let leaf = |host: &str| {
                 make(None, "own", &[host], |params| {
                     if flag {
                         ca(params);
                     }
                 })
-            },
-            none,
-            None,
-        )?;
-        let own = pem(&row.shown[0]);
-        row.ca = trusted.then(|| own.clone());
-        let row = rows.add(
-            what,
-            trusted,
-            |host| {
-                make(None, "own", &[host], |params| {
-                    if flag {
-                        ca(params);
-                    }
-                })
-            },
-            none,
-            None,
-        )?;
-        let own = pem(&row.shown[0]);
-        row.system = trusted.then(|| own.clone());
+            };
+            let row = rows.add(what, trusted, leaf, none, None)?;
+            let itself = trusted.then(|| pem(&row.shown[0]));
+            *(if own { &mut row.ca } else { &mut row.system }) = itself;
+        }
     }
     let clients = make(None, "clients", &[], ca)?;
     let of_client = |by: &Made| -> Result<(String, String)> {

@@ -94,7 +94,7 @@ fn hosts(text: &mut String, mirrors: &[WrittenHost<'_>], secrets: &mut Vec<Secre
         text.push_str("]\n");
         mirror_keys(text, "  ", mirror);
         keys(text, "  ", mirror);
-        if mirror.login.is_some() || !mirror.header.is_empty() {
+        if has_header(mirror) {
             let table = format!("host.{}.header", &text[key]);
             header(text, "  ", &table, mirror, secrets);
         }
@@ -148,9 +148,14 @@ fn keys(text: &mut String, indent: &str, host: &WrittenHost<'_>) {
     }
 }
 
+/// Whether anything is sent along: headers of the endpoint's own, or a login.
+fn has_header(host: &WrittenHost<'_>) -> bool {
+    host.login.is_some() || !host.header.is_empty()
+}
+
 /// A table of its own, directly behind its host's (T47).
 fn header(text: &mut String, indent: &str, table: &str, host: &WrittenHost<'_>, secrets: &mut Vec<Secret>) {
-    if host.login.is_none() && host.header.is_empty() {
+    if !has_header(host) {
         return;
     }
     let _ = writeln!(text, "{indent}[{table}]");
@@ -393,6 +398,18 @@ mod tests {
         assert!(text.contains(&format!("{root}{}", names.replace("{}", "  "))), "{text}");
         let below = "  capabilities = [\"pull\"]\n  dial_timeout = \"1500ms\"\n  [host.\"https://a\".header]\n    ";
         assert!(text.contains(&format!("{below}{}", names.replace("{}", "    "))), "{text}");
+    }
+
+    /// Either of the two is reason enough for the table, at the root and below a host.
+    #[test]
+    fn a_header_without_a_login() {
+        let (one, all) = (Host::fixed("a"), RepoPath::all());
+        let header = [("X-Team".to_owned(), "a".to_owned())];
+        let with = || WrittenHost { header: &header, ..host(&one, &all) };
+        let text = text(&Written { mirrors: vec![with()], server: with(), closed: true });
+        assert!(text.contains("\n[header]\n  \"X-Team\" = \"a\"\n"), "{text}");
+        assert!(text.contains("\n  [host.\"https://a\".header]\n    \"X-Team\" = \"a\"\n"), "{text}");
+        assert!(!text.contains("Authorization"), "{text}");
     }
 
     /// 8.4, rule 1: what the strict reader does not let through.
