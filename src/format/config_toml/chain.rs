@@ -123,38 +123,7 @@ impl Chain {
         };
         let declared = files.first().and_then(|file| file.version);
         let version = version(&files, dialect)?;
-        let mut passed_over = Vec::new();
-        let mut cri: Option<Node> = None;
-        let mut disabled = None;
-        for file in &files {
-            let own = if dialect == Dialect::V2_3 { file.version.unwrap_or(2) } else { version };
-            for (name, node) in file.top.get(&["plugins"]).and_then(Node::entries).into_iter().flatten() {
-                if !matches!(name.as_str(), "cri" | CRI_V2 | CRI_V3) {
-                    continue;
-                }
-                if name == "cri" && own >= 2 && file.version.is_some() {
-                    if dialect.is_v2() {
-                        continue;
-                    }
-                    return Err(Broken { why: "short plugin name \"cri\" in a file of version 2".into(), at: place(node.spot()) });
-                }
-                let Some(node_here) = counts(name, node, own, dialect) else {
-                    let why = format!("plugins.{name:?} does not count for {} in a file of version {own}", dialect.name());
-                    passed_over.push(Said { value: why, at: place(node.spot()) });
-                    continue;
-                };
-                match &mut cri {
-                    Some(below) if dialect.is_v2() => below.lay(node_here),
-                    // 1.x: the whole plugin table is replaced (T59)
-                    _ => cri = Some(node_here),
-                }
-            }
-            let names = file.top.get(&["disabled_plugins"]);
-            if let Some(names) = names.filter(|names| names.texts().iter().any(|name| matches!(name.as_str(), "cri" | CRI_V2 | CRI_V3))) {
-                disabled = Some(place(names.spot()));
-            }
-        }
-        let cri = cri.unwrap_or(Node::Table(Spot { file: 0, offset: 0 }, BTreeMap::new()));
+        let Laid { cri, disabled, passed_over } = lay(&files, version, dialect, &place)?;
         let said =
             |node: &Node| node.text().filter(|text| !text.is_empty()).map(|text| Said { value: text.to_owned(), at: place(node.spot()) });
         let hosts = |key: &str| cri.get(&["registry", key]).and_then(Node::entries).into_iter().flatten();
@@ -239,6 +208,78 @@ impl Chain {
         let why = format!("the CRI plugin does not load: registry.configs.*.tls and config_path ({}) are both set", path.value);
         Some(Broken { why, at: tls.at.clone() })
     }
+}
+
+/// The CRI plugin's settings for images, as config.toml and its imports come to.
+#[derive(Clone, Debug)]
+pub struct CriTable {
+    /// The version that decides which tables count.
+    pub version: i64,
+    /// The settings in the form of version 3; a table.
+    pub table: Node,
+    /// `disabled_plugins` names the CRI plugin.
+    pub disabled: Option<Place>,
+}
+
+impl CriTable {
+    /// Reads config.toml at `path` and what it imports.
+    ///
+    /// # Errors
+    /// As [`Chain::read`].
+    pub fn read(tree: &Tree, path: &NodePath, dialect: Dialect) -> Result<Self, Broken> {
+        let files = read_files(tree, path, dialect)?;
+        let version = version(&files, dialect)?;
+        let place = |spot: Spot| match files.get(spot.file) {
+            Some(file) => Place::at(file.path.as_str(), &file.text, spot.offset),
+            None => Place::file(path.as_str()),
+        };
+        let Laid { cri, disabled, .. } = lay(&files, version, dialect, &place)?;
+        Ok(Self { version, table: cri, disabled })
+    }
+}
+
+/// The CRI settings of all files together.
+struct Laid {
+    /// In the form of version 3.
+    cri: Node,
+    disabled: Option<Place>,
+    passed_over: Vec<Said<String>>,
+}
+
+fn lay(files: &[Read<'_>], version: i64, dialect: Dialect, place: &impl Fn(Spot) -> Place) -> Result<Laid, Broken> {
+    let mut passed_over = Vec::new();
+    let mut cri: Option<Node> = None;
+    let mut disabled = None;
+    for file in files {
+        let own = if dialect == Dialect::V2_3 { file.version.unwrap_or(2) } else { version };
+        for (name, node) in file.top.get(&["plugins"]).and_then(Node::entries).into_iter().flatten() {
+            if !matches!(name.as_str(), "cri" | CRI_V2 | CRI_V3) {
+                continue;
+            }
+            if name == "cri" && own >= 2 && file.version.is_some() {
+                if dialect.is_v2() {
+                    continue;
+                }
+                return Err(Broken { why: "short plugin name \"cri\" in a file of version 2".into(), at: place(node.spot()) });
+            }
+            let Some(node_here) = counts(name, node, own, dialect) else {
+                let why = format!("plugins.{name:?} does not count for {} in a file of version {own}", dialect.name());
+                passed_over.push(Said { value: why, at: place(node.spot()) });
+                continue;
+            };
+            match &mut cri {
+                Some(below) if dialect.is_v2() => below.lay(node_here),
+                // 1.x: the whole plugin table is replaced (T59)
+                _ => cri = Some(node_here),
+            }
+        }
+        let names = file.top.get(&["disabled_plugins"]);
+        if let Some(names) = names.filter(|names| names.texts().iter().any(|name| matches!(name.as_str(), "cri" | CRI_V2 | CRI_V3))) {
+            disabled = Some(place(names.spot()));
+        }
+    }
+    let cri = cri.unwrap_or(Node::Table(Spot { file: 0, offset: 0 }, BTreeMap::new()));
+    Ok(Laid { cri, disabled, passed_over })
 }
 
 fn read_files<'a>(tree: &'a Tree, path: &NodePath, dialect: Dialect) -> Result<Vec<Read<'a>>, Broken> {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use toml_edit::{Item, TableLike, Value};
+use toml_edit::{Array, InlineTable, Item, Table, TableLike, Value};
 
 /// Where a value is written: number of the file in its chain, offset in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,11 +100,56 @@ impl Node {
         array.into_iter().flat_map(toml_edit::Array::iter).filter_map(Value::as_str).map(ToOwned::to_owned).collect()
     }
 
+    /// The same to write it anew: without the comments and spaces that stood around it.
+    #[must_use]
+    pub fn item(&self) -> Item {
+        match self {
+            Self::Table(_, entries) => {
+                let mut table: Table = entries.iter().map(|(key, node)| (key.as_str(), node.item())).collect();
+                table.set_implicit(!entries.is_empty() && entries.values().all(|node| matches!(node, Self::Table(..))));
+                Item::Table(table)
+            }
+            Self::Leaf(_, value) => Item::Value(bare(value)),
+        }
+    }
+
+    /// Every string in it, in arrays and inline tables too.
+    #[must_use]
+    pub fn all_texts(&self) -> Vec<String> {
+        let mut found = Vec::new();
+        match self {
+            Self::Table(_, entries) => found.extend(entries.values().flat_map(Self::all_texts)),
+            Self::Leaf(_, value) => gather(value, &mut found),
+        }
+        found
+    }
+
     /// Where it is written.
     #[must_use]
     pub fn spot(&self) -> Spot {
         match self {
             Self::Table(spot, _) | Self::Leaf(spot, _) => *spot,
         }
+    }
+}
+
+fn bare(value: &Value) -> Value {
+    match value {
+        Value::Array(array) => Value::Array(array.iter().map(bare).collect::<Array>()),
+        Value::InlineTable(table) => Value::InlineTable(table.iter().map(|(key, value)| (key, bare(value))).collect::<InlineTable>()),
+        plain => {
+            let mut plain = plain.clone();
+            plain.decor_mut().clear();
+            plain
+        }
+    }
+}
+
+fn gather(value: &Value, found: &mut Vec<String>) {
+    match value {
+        Value::String(text) => found.push(text.value().clone()),
+        Value::Array(array) => array.iter().for_each(|value| gather(value, found)),
+        Value::InlineTable(table) => table.iter().for_each(|(_, value)| gather(value, found)),
+        Value::Integer(_) | Value::Float(_) | Value::Boolean(_) | Value::Datetime(_) => {}
     }
 }

@@ -13,7 +13,7 @@ pub mod remove;
 #[cfg(test)]
 mod tests;
 
-pub use chain::{Broken, Chain, HostSettings, LegacyMirror, LegacyTls, Said};
+pub use chain::{Broken, Chain, CriTable, HostSettings, LegacyMirror, LegacyTls, Said};
 pub use edit::{Refused, Setting, set, undo};
 pub use imports::imported;
 pub use remove::remove;

@@ -9,10 +9,14 @@ mod adopt;
 mod carry;
 mod hosts;
 mod legacy;
+pub mod log;
+pub mod shadow;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
 mod tests_adopt;
+#[cfg(test)]
+mod tests_shadow;
 pub mod tokens;
 mod view;
 mod want;
