@@ -68,6 +68,8 @@ pub struct Findings<'a> {
     pub answers: &'a Answers,
     /// Hosts that do not answer, where sources are kept back for it.
     pub unready: &'a Unready,
+    /// Targets whose daemon would not come up.
+    pub preflight: &'a [(Target, Problem)],
 }
 
 /// From what was read to the plan.
@@ -81,7 +83,7 @@ pub fn prepare(
     foreign: Foreign,
     findings: Findings<'_>,
 ) -> Planned {
-    let Findings { orphans, answers, unready } = findings;
+    let Findings { orphans, answers, unready, preflight } = findings;
     // a run that was cut off is finished as it was begun, as long as the spec is the same
     let spec_digest = Digest::keyed(&ledger.key, spec.digest.to_string().as_bytes());
     let begun = ledger.open.as_ref().and_then(|open| open.asked.as_ref()).filter(|asked| asked.spec == spec_digest);
@@ -95,6 +97,11 @@ pub fn prepare(
         let dialects: Vec<_> = on.dialects(&snapshot.tree).into_iter().filter_map(Dialect::containerd).collect();
         let own = part.spec.clone();
         *part = tokens::judge(part.clone(), own.as_deref().unwrap_or(spec), on, &snapshot.tree, &dialects, answers);
+    }
+    for (target, problem) in preflight {
+        for part in desired.parts.iter_mut().filter(|part| part.target == *target) {
+            *part = part.clone().refuse(Refusal::Cannot(vec![problem.clone()]));
+        }
     }
     for part in desired.parts.iter_mut().filter(|part| part.target == Target::Trust && !orphans.is_empty()) {
         match foreign {
@@ -149,7 +156,7 @@ mod tests {
             }
             let snapshot = Snapshot { tree, probes: Probes { live, ..Probes::default() } };
             let answers = Answers::default();
-            let findings = Findings { orphans: &[], answers: &answers, unready: &Unready::new() };
+            let findings = Findings { orphans: &[], answers: &answers, unready: &Unready::new(), preflight: &[] };
             let planned = prepare(&spec, &snapshot, &[], &Ledger::new([7; 32]), &BTreeMap::new(), Foreign::Refuse, findings);
             let written: Vec<String> = planned.plan.written.iter().map(ToString::to_string).collect();
             let part = planned.parts.into_iter().find(|part| part.part.target == Target::Trust).unwrap();

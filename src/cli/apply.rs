@@ -60,7 +60,7 @@ impl Apply {
         session.sweep()?;
         session.guard(&spec, &self.choices)?;
         session.configure(&spec, &self.choices);
-        let (planned, unready) = session.gated(&spec, &self.choices, self.probe.probe);
+        let (planned, unready) = session.gated(&spec, &self.choices, &self.probe);
         let problems = problems.into_iter().chain(unready).collect();
         let kept = if planned.keeps_back() { Outcome::VerifyFailed } else { Outcome::Converged };
         let mut report = report(&session, &spec, &planned, problems, refused(&planned).unwrap_or(kept));

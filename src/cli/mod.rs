@@ -4,6 +4,7 @@ mod apply;
 mod check;
 mod explain;
 mod plan;
+mod preflight;
 mod render;
 mod revert;
 mod session;
@@ -50,6 +51,12 @@ enum Command {
     Revert(revert::Revert),
     /// Print the JSON Schema of the spec, for editors.
     Schema,
+    /// One of the two processes between a run and the shadow of containerd that it tries (`node/shadow`).
+    #[command(name = crate::node::shadow::SUBCOMMAND, hide = true)]
+    ShadowStage {
+        #[arg(value_parser = [crate::node::shadow::stage::OUTER, crate::node::shadow::stage::INNER])]
+        stage: String,
+    },
 }
 
 /// The spec.
@@ -106,6 +113,11 @@ struct ProbeArgs {
     /// stopped, off in the root of an image; of logins: warn].
     #[arg(long, value_enum, env = "NODEPREP_PROBE", value_name = "WHAT")]
     probe: Option<Probe>,
+    /// Do not try first, on a throw-away copy of it, whether containerd comes up with a config.toml that is to change. It is tried
+    /// on the running system only, never by touching the daemon that runs there; where it does not come up, or cannot be tried, that
+    /// file and all that belongs to it stay as they are (exit code 4).
+    #[arg(long, env = "NODEPREP_NO_PREFLIGHT")]
+    no_preflight: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -174,6 +186,7 @@ pub fn run(cli: Cli) -> anyhow::Result<Outcome> {
         Command::Render(render) => render.run(style.results),
         Command::Revert(revert) => revert.run(style.results),
         Command::Schema => Ended { shown: crate::spec::schema::schema(), outcome: Outcome::Converged },
+        Command::ShadowStage { stage } => crate::node::shadow::stage::run(stage == crate::node::shadow::stage::INNER),
     };
     crate::node::terminal::print(&ended.shown).map_err(|error| {
         let outcome = ended.outcome;

@@ -42,7 +42,7 @@ impl PlanArgs {
         let mut session = Session::open(root, &self.choices.runtimes)?;
         session.guard(&spec, &self.choices)?;
         session.configure(&spec, &self.choices);
-        let (planned, unready) = session.gated(&spec, &self.choices, self.probe.probe);
+        let (planned, unready) = session.gated(&spec, &self.choices, &self.probe);
         let outcome = match refused(&planned) {
             Some(outcome) => outcome,
             None if planned.keeps_back() => Outcome::VerifyFailed,

@@ -86,7 +86,7 @@ impl Render {
         let ledger = Ledger::new(probe::random()?);
         let answers = Answers { unasked: Some("nothing is asked while rendering"), ..Answers::default() };
         let unready = Unready::new();
-        let findings = flow::Findings { orphans: &[], answers: &answers, unready: &unready };
+        let findings = flow::Findings { orphans: &[], answers: &answers, unready: &unready, preflight: &[] };
         let planned = flow::prepare(&spec, &snapshot, &found, &ledger, &BTreeMap::new(), Foreign::Refuse, findings);
         let after = overlay_plan(&snapshot.tree, &planned.plan);
         let files: Files = after

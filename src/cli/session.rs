@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::{ForeignChoice, PlanChoices, Probe, RootArgs, SpecArgs};
+use super::{ForeignChoice, PlanChoices, Probe, ProbeArgs, RootArgs, SpecArgs, preflight};
 use crate::desired::Target;
 use crate::flow::{self, Findings, STATE, wishes};
 use crate::ledger::Ledger;
@@ -178,17 +178,24 @@ impl Session {
 
     /// The plan under `spec`, with nothing kept back.
     pub(super) fn plan(&self, spec: &Spec, choices: &PlanChoices, answers: &Answers) -> Planned {
-        self.plan_holding(spec, choices, answers, &Unready::new())
+        self.plan_holding(spec, choices, answers, &Unready::new(), &[])
     }
 
-    fn plan_holding(&self, spec: &Spec, choices: &PlanChoices, answers: &Answers, unready: &Unready) -> Planned {
+    fn plan_holding(
+        &self,
+        spec: &Spec,
+        choices: &PlanChoices,
+        answers: &Answers,
+        unready: &Unready,
+        preflight: &[(Target, Problem)],
+    ) -> Planned {
         let foreign = match choices.foreign {
             ForeignChoice::Refuse => Foreign::Refuse,
             ForeignChoice::Replace => Foreign::Replace,
             ForeignChoice::Carry => Foreign::Carry,
         };
         let prepare = |orphans: &[Problem]| {
-            let findings = Findings { orphans, answers, unready };
+            let findings = Findings { orphans, answers, unready, preflight };
             flow::prepare(spec, &self.snapshot, &self.found, &self.ledger, &self.blobs, foreign, findings)
         };
         let planned = prepare(&[]);
@@ -196,18 +203,24 @@ impl Session {
         if orphans.is_empty() { planned } else { prepare(&orphans) }
     }
 
-    /// The plan that may be carried out: what would change is tried first, and what does not answer is kept back or told.
-    pub(super) fn gated(&self, spec: &Spec, choices: &PlanChoices, probe: Option<Probe>) -> (Planned, Vec<Problem>) {
+    /// The plan that may be carried out: what would change is tried first. What does not answer is kept back or told, and where a
+    /// daemon would not come up, its files stay as they are.
+    pub(super) fn gated(&self, spec: &Spec, choices: &PlanChoices, args: &ProbeArgs) -> (Planned, Vec<Problem>) {
+        let probe = args.probe;
         let answers = self.answers(spec, probe);
         // whether a login is lost is asked once it is known what stays: who does not answer cannot say which one is wanted
         let lenient = Answers { required: false, ..answers.clone() };
         let planned = self.plan(spec, choices, &lenient);
-        let (unready, problems) = self.unready(spec, &planned, probe);
-        if unready.is_empty() && !answers.required {
-            (planned, problems)
-        } else {
-            (self.plan_holding(spec, choices, &answers, &unready), problems)
+        let (unready, mut problems) = self.unready(spec, &planned, probe);
+        let planned =
+            if unready.is_empty() && !answers.required { planned } else { self.plan_holding(spec, choices, &answers, &unready, &[]) };
+        if args.no_preflight {
+            problems.extend(preflight::untried(self, &planned));
+            return (planned, problems);
         }
+        let refused = preflight::refusals(self, &planned);
+        let planned = if refused.is_empty() { planned } else { self.plan_holding(spec, choices, &answers, &unready, &refused) };
+        (planned, problems)
     }
 
     /// Which logins registries want, where this decides whether a login is lost.

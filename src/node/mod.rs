@@ -22,6 +22,7 @@ pub mod probe;
 pub mod read;
 pub mod render;
 pub mod root;
+pub mod shadow;
 mod stage;
 mod survey;
 pub mod terminal;

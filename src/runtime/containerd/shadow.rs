@@ -40,13 +40,13 @@ const REGISTRY: [&str; 5] = ["auths", "config_path", "configs", "headers", "mirr
 /// Keys below `registry` whose values are secrets.
 const LOGINS: [&str; 2] = ["auth", "headers"];
 
-/// What needs devices, what is not containerd's own, and what would look beyond the shadow's folder.
-const DISABLED: [&str; 13] = [
+/// What needs devices, what is not containerd's own, and what would look beyond the shadow's folder. Nothing that the CRI plugin needs:
+/// without `image-verifier.v1.bindir`, which only pulls run, it does not load (seen on 2.1.9).
+const DISABLED: [&str; 12] = [
     "io.containerd.internal.v1.opt",
     "io.containerd.internal.v1.restart",
     "io.containerd.internal.v1.tracing",
     "io.containerd.nri.v1.nri",
-    "io.containerd.image-verifier.v1.bindir",
     "io.containerd.tracing.processor.v1.otlp",
     "io.containerd.snapshotter.v1.aufs",
     "io.containerd.snapshotter.v1.blockfile",
@@ -216,7 +216,8 @@ fn secrets(tree: &Tree, files: &BTreeSet<NodePath>) -> Vec<Secret> {
     let beside = files.iter().filter_map(NodePath::parent).collect::<BTreeSet<_>>();
     for (path, entry) in tree.iter() {
         let Entry::File { bytes, .. } = entry else { continue };
-        let is_config = files.contains(path) || path.name().ends_with(".toml") && beside.iter().any(|folder| path.is_below(folder));
+        let is_config = files.contains(path)
+            || path.name().rsplit_once('.').is_some_and(|(_, end)| end == "toml") && beside.iter().any(|folder| path.is_below(folder));
         if !is_config {
             continue;
         }

@@ -1,5 +1,7 @@
 //! The reduced configuration: its forms, and that nothing by which a shadow could meet the live daemon gets into it.
 
+use std::fmt::Write as _;
+
 use proptest::prelude::*;
 
 use super::Dialect;
@@ -84,7 +86,7 @@ imports = ["/etc/containerd/conf.d/*.toml"]
 "#;
     let own = r#"root = "/run/nodeprep-shadow/root"
 state = "/run/nodeprep-shadow/state"
-disabled_plugins = ["io.containerd.internal.v1.opt", "io.containerd.internal.v1.restart", "io.containerd.internal.v1.tracing", "io.containerd.nri.v1.nri", "io.containerd.image-verifier.v1.bindir", "io.containerd.tracing.processor.v1.otlp", "io.containerd.snapshotter.v1.aufs", "io.containerd.snapshotter.v1.blockfile", "io.containerd.snapshotter.v1.btrfs", "io.containerd.snapshotter.v1.devmapper", "io.containerd.snapshotter.v1.erofs", "io.containerd.snapshotter.v1.zfs", "io.containerd.differ.v1.erofs"]
+disabled_plugins = ["io.containerd.internal.v1.opt", "io.containerd.internal.v1.restart", "io.containerd.internal.v1.tracing", "io.containerd.nri.v1.nri", "io.containerd.tracing.processor.v1.otlp", "io.containerd.snapshotter.v1.aufs", "io.containerd.snapshotter.v1.blockfile", "io.containerd.snapshotter.v1.btrfs", "io.containerd.snapshotter.v1.devmapper", "io.containerd.snapshotter.v1.erofs", "io.containerd.snapshotter.v1.zfs", "io.containerd.differ.v1.erofs"]
 
 [grpc]
 address = "/run/nodeprep-shadow/grpc.sock"
@@ -296,10 +298,10 @@ fn foreign(own: &'static str) -> impl Strategy<Value = String> {
         let mut text = version.map_or_else(String::new, |version| format!("version = {version}\n")) + own;
         for (table, entries) in tables {
             if !table.is_empty() {
-                text += &format!("[{table}]\n");
+                writeln!(text, "[{table}]").unwrap();
             }
             for (key, value) in entries {
-                text += &format!("{key} = {value}\n");
+                writeln!(text, "{key} = {value}").unwrap();
             }
         }
         text

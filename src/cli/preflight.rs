@@ -1,0 +1,61 @@
+//! Before the first byte: would the installed containerd come up with config.toml as it will be (docs/adr/0015)?
+
+use std::path::Path;
+use std::time::Duration;
+
+use super::session::Session;
+use crate::desired::Target;
+use crate::model::place::Place;
+use crate::model::problem::Problem;
+use crate::node::shadow::{OWN_PROGRAM, Tried, try_out};
+use crate::plan::build::overlay_plan;
+use crate::plan::whole::Planned;
+use crate::runtime::FoundRuntime;
+use crate::runtime::containerd::shadow::{Shadow, shadow};
+
+/// How long one daemon may take to come up: it takes a fraction of a second, on the slowest board a few.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// Tries what a plan changes; the targets that may not be touched, and why.
+pub(super) fn refusals(session: &Session, planned: &Planned) -> Vec<(Target, Problem)> {
+    let refused = |(target, shadow): (Target, Shadow)| {
+        let Shadow { program, config, .. } = &shadow;
+        let (code, what, help) = match try_out(&session.root, &shadow, Path::new(OWN_PROGRAM), PATIENCE) {
+            Tried::Works => {
+                tracing::debug!(config = config.as_str(), "preflight: containerd comes up with it");
+                return None;
+            }
+            Tried::Fails(words) => (
+                "preflight-failed",
+                format!("{program} would not come up with {config} as it is to be: {}", words.join("; ")),
+                format!("repair {config} and what it imports; nothing was changed for this containerd"),
+            ),
+            Tried::CouldNotTry(why) => (
+                "preflight-impossible",
+                format!("{config} is to change, and it could not be tried whether {program} comes up with it: {why}"),
+                "make the trial possible, or go without it with --no-preflight".to_owned(),
+            ),
+        };
+        Some((target, Problem::error(code, what, help).at(Place::file(config.as_str()))))
+    };
+    to_try(session, planned).into_iter().filter_map(refused).collect()
+}
+
+/// The same for who does not want it tried.
+pub(super) fn untried(session: &Session, planned: &Planned) -> Vec<Problem> {
+    let told = |(_, Shadow { program, config, .. }): (Target, Shadow)| {
+        let what = format!("{config} is to change, and it was not tried whether {program} comes up with it (--no-preflight)");
+        Problem::warning("preflight-skipped", what, format!("try it with `{program} --config {config} config dump` at least"))
+    };
+    to_try(session, planned).into_iter().map(told).collect()
+}
+
+fn to_try(session: &Session, planned: &Planned) -> Vec<(Target, Shadow)> {
+    if !session.root.is_live() || planned.is_empty() {
+        return Vec::new();
+    }
+    let before = &session.snapshot.tree;
+    let after = overlay_plan(before, &planned.plan);
+    let of = |on: &FoundRuntime| Some((Target::Containerd(on.config.clone()), shadow(before, &after, on)?));
+    session.found.iter().filter_map(of).collect()
+}

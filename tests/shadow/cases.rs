@@ -1,0 +1,233 @@
+//! The cases, one function each.
+
+use std::fs;
+use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
+use std::process::Stdio;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use nodeprep::model::version::Version;
+use nodeprep::node::shadow::Tried;
+
+use crate::node::{CONFIG, Live, METRICS, PROGRAM, SNAPSHOTS, SOCKET};
+use crate::node::{answers, command, everything, live_config, mounts, nodeprep, processes, ran, said, tried, until};
+
+/// A case: what it is called, and what it does.
+type Case = (&'static str, fn(Version) -> Result<()>);
+
+pub const ALL: &[Case] = &[
+    ("beside-a-live-daemon", beside_a_live_daemon),
+    ("what-comes-up", what_comes_up),
+    ("what-does-not-come-up", what_does_not_come_up),
+    ("a-refusal-changes-nothing", a_refusal_changes_nothing),
+    ("killed-at-once", killed_at_once),
+    ("without-privileges", without_privileges),
+    ("a-daemon-that-hangs", a_daemon_that_hangs),
+];
+
+const LONG: Duration = Duration::from_secs(30);
+
+/// The file has every address that there is, and a folder of snapshots: nothing of the daemon that runs with it is touched.
+fn beside_a_live_daemon(_: Version) -> Result<()> {
+    fs::write(CONFIG, live_config())?;
+    let mut live = Live::start()?;
+    ran(&mut command("/usr/local/bin/ctr", &["--address", SOCKET, "-n", "k8s.io", "snapshots", "prepare", "one"]))?;
+    fs::write(format!("{SNAPSHOTS}/snapshots/1/fs/file"), "of a container")?;
+    let folders = ["/var/lib/containerd", "/run/containerd", SNAPSHOTS];
+    let mut before = everything(&folders)?;
+    until("a daemon at rest", || {
+        let again = everything(&folders).unwrap_or_default();
+        let same = again == before;
+        before = again;
+        same
+    })?;
+    let sockets = [SOCKET.to_owned(), format!("{SOCKET}.ttrpc"), "/run/containerd/debug.sock".to_owned()];
+    let (mounted, running) = (mounts()?, processes()?.len());
+
+    ran(&mut nodeprep(&["plan", "--exit-code"])?).err().context("plan did not see a change")?;
+    ran(&mut nodeprep(&["apply", "--activate", "never"])?)?;
+    ensure!(fs::read_to_string(CONFIG)?.contains("config_path"), "nothing was applied");
+
+    ensure!(live.is_running() && answers(), "the live daemon's CRI plugin does not answer any more");
+    for socket in &sockets {
+        ensure!(before.keys().any(|path| path.to_str() == Some(socket)), "{socket} was never there");
+        UnixStream::connect(socket).with_context(|| socket.clone())?;
+    }
+    TcpStream::connect(METRICS).context(METRICS)?;
+    let after = everything(&folders)?;
+    let other: Vec<_> = before.iter().filter(|(path, seen)| after.get(*path) != Some(seen)).map(|(path, _)| path).collect();
+    ensure!(other.is_empty() && after.len() == before.len(), "changed or gone: {other:?}, {} before, {} after", before.len(), after.len());
+    ensure!(mounts()? == mounted && processes()?.len() == running, "something of the shadow is left: {:?}", processes()?);
+    // what was written is what was tried: the live daemon comes back with it
+    drop(live);
+    drop(Live::start()?);
+    Ok(())
+}
+
+fn what_comes_up(version: Version) -> Result<()> {
+    let cri = "[plugins.\"io.containerd.grpc.v1.cri\"]\nsandbox_image = \"m.example/pause:3.9\"\n\
+               [plugins.\"io.containerd.grpc.v1.cri\".registry]\nconfig_path = \"/etc/containerd/certs.d\"\n\
+               [plugins.\"io.containerd.grpc.v1.cri\".registry.configs.\"m.example\".auth]\nusername = \"robot\"\npassword = \"hunter2\"\n";
+    let works = |files: &[(&str, &str)]| -> Result<()> {
+        let outcome = tried(version, files, LONG)?;
+        ensure!(outcome == Tried::Works, "{outcome:?} with {files:?}");
+        Ok(())
+    };
+    works(&[(CONFIG, &(live_config() + cri))])?;
+    works(&[
+        (CONFIG, "version = 2\nimports = [\"more/*.toml\", \"/opt/x.toml\"]\n"),
+        ("/etc/containerd/more/a.toml", "version = 2\n"),
+        ("/opt/x.toml", cri),
+    ])?;
+    // files that are not there yet, in folders that are not there either; and one where the shadow has memory of its own
+    works(&[("/etc/not/there/config.toml", "version = 2\n")])?;
+    works(&[("/var/lib/x/config.toml", "version = 2\n"), ("/etc/containerd/certs.d/docker.io/hosts.toml", "")])?;
+    ensure!(!fs::exists("/etc/not")? && !fs::exists("/var/lib/x")? && !fs::exists("/etc/containerd/certs.d")?, "it wrote to the node");
+    if version.0 < 2 {
+        works(&[(CONFIG, "[plugins.cri.registry.mirrors.\"docker.io\"]\nendpoint = [\"https://m.example\"]\n")])?;
+    } else {
+        let modern = "version = 3\n[plugins.\"io.containerd.cri.v1.images\".registry]\nconfig_path = \"/etc/containerd/certs.d\"\n\
+                      [plugins.\"io.containerd.cri.v1.images\".pinned_images]\nsandbox = \"m.example/pause:3.9\"\n";
+        works(&[(CONFIG, modern)])?;
+    }
+    Ok(())
+}
+
+/// All that is seen to go wrong at a start, also what `config dump` does not see.
+fn what_does_not_come_up(version: Version) -> Result<()> {
+    let fails = |files: &[(&str, &str)], words: &str| -> Result<()> {
+        match tried(version, files, LONG)? {
+            Tried::Fails(said) if said.join("; ").contains(words) => Ok(()),
+            other => anyhow::bail!("{other:?} instead of {words:?} with {files:?}"),
+        }
+    };
+    let (plugin, newest) = if version.0 < 2 { ("io.containerd.grpc.v1.cri", 2) } else { ("io.containerd.cri.v1.images", 3) };
+    let both = format!(
+        "version = {newest}\n[plugins.\"{plugin}\".registry]\nconfig_path = \"/etc/containerd/certs.d\"\n\
+         [plugins.\"{plugin}\".registry.mirrors.\"docker.io\"]\nendpoint = [\"https://m.example\"]\n"
+    );
+    fs::write("/run/both.toml", &both)?;
+    ran(&mut command(PROGRAM, &["--config", "/run/both.toml", "config", "dump"])).context("its words alone are no fault")?;
+    let words = "`mirrors` cannot be set when `config_path` is provided";
+    fails(&[(CONFIG, &both)], words)?;
+    // the same in two files
+    let (path, mirrors) = both.split_once("[plugins.\"io.containerd.").map(|(head, _)| (head, &both)).context("two halves")?;
+    fails(&[(CONFIG, &format!("imports = [\"/etc/containerd/m.toml\"]\n{path}")), ("/etc/containerd/m.toml", mirrors)], words)?;
+
+    let broken = "version = 2\npassword = \"hunter2\"\nx = [\n";
+    let malformed = [(CONFIG, "version = 2\nimports = [\"/etc/containerd/m.toml\"]\n"), ("/etc/containerd/m.toml", broken)];
+    fails(&malformed, if version.0 < 2 { "/etc/containerd/m.toml: " } else { "array is incomplete" })?;
+    fails(&[(CONFIG, "version = 2\n[plugins.\"io.containerd.grpc.v1.cri\"]\nsandbox_image = 3\n")], "containerd: ")?;
+    match (version, tried(version, &[(CONFIG, "version = 3\n")], LONG)?) {
+        (Version(1, 7, _), Tried::Fails(said)) => ensure!(said.join("; ").contains("version `3` is not supported"), "{said:?}"),
+        // 1.6 takes it for version 2 (seen on 1.6.20), 2.x knows it
+        (Version(1, 6, _) | Version(2, ..), Tried::Works) => {}
+        (_, other) => anyhow::bail!("version 3: {other:?}"),
+    }
+    // what the program reads and the reduction does not understand
+    let cri = "version = 2\n[plugins.\"io.containerd.grpc.v1.cri\".registry.elsewhere]\nx = 1\n";
+    match tried(version, &[(CONFIG, cri)], LONG)? {
+        Tried::CouldNotTry(why) => ensure!(why == "registry.elsewhere of the CRI plugin is not known to nodeprep", "{why}"),
+        other => anyhow::bail!("{other:?}"),
+    }
+    Ok(())
+}
+
+/// A file that the daemon cannot read any more, which nobody knows as long as it runs.
+fn a_refusal_changes_nothing(_: Version) -> Result<()> {
+    fs::write(CONFIG, live_config())?;
+    let _live = Live::start()?;
+    let broken = live_config() + "[plugins.\"io.containerd.grpc.v1.cri\"]\nmax_container_log_line_size = \"hunter2\"\n";
+    fs::write(CONFIG, broken)?;
+    let before = everything(&["/etc/containerd"])?;
+    for args in [&["apply"][..], &["plan"], &["apply", "--activate", "never", "--output", "json"]] {
+        let output = nodeprep(args)?.output()?;
+        let text = said(&output);
+        ensure!(output.status.code() == Some(4), "{args:?}: {}\n{text}", output.status);
+        ensure!(
+            text.contains("/usr/local/bin/containerd would not come up with /etc/containerd/config.toml as it is to be: containerd: "),
+            "{text}"
+        );
+    }
+    ensure!(everything(&["/etc/containerd"])? == before && answers(), "something was changed");
+    let output = nodeprep(&["apply", "--no-preflight"])?.output()?;
+    ensure!(output.status.success() && said(&output).contains("it was not tried whether"), "{}", said(&output));
+    ensure!(everything(&["/etc/containerd"])? != before, "nothing was changed although it was asked for");
+    Ok(())
+}
+
+/// A program in the place of containerd that answers what the real one answers, except that as a daemon it waits for ever where its
+/// configuration has this word.
+fn hangs_with(word: &str) -> Result<()> {
+    let real = "/usr/local/bin/containerd.real";
+    if !fs::exists(real)? {
+        fs::rename(PROGRAM, real)?;
+    }
+    let script = format!(
+        "#!/bin/sh\ncase \"$*\" in *--version|*dump) exec {real} \"$@\";; esac\ngrep -q '{word}' \"$2\" && exec sleep 86413\nexec {real} \"$@\"\n"
+    );
+    fs::write(PROGRAM, script)?;
+    fs::set_permissions(PROGRAM, fs::Permissions::from_mode(0o755))?;
+    Ok(())
+}
+
+/// SIGKILL of nodeprep in the middle: no process, no mount, no changed file.
+fn killed_at_once(_: Version) -> Result<()> {
+    hangs_with("config_path")?;
+    fs::write(CONFIG, "version = 2\n")?;
+    let before = (everything(&["/etc/containerd", "/run", "/var/lib"])?, mounts()?, processes()?);
+    let mut asking = nodeprep(&["apply"])?.stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
+    let is_shadow = |words: &String| words.contains("86413") || words.contains("shadow-stage");
+    let alive = || processes().map(|all| all.values().filter(|words| is_shadow(words)).count()).unwrap_or(0);
+    until("a shadow", || alive() == 3)?;
+    asking.kill()?;
+    asking.wait()?;
+    until("the end of the shadow", || alive() == 0)?;
+    ensure!(mounts()? == before.1, "{}", mounts()?);
+    let after: Vec<_> = processes()?.into_values().collect();
+    ensure!(after == before.2.into_values().collect::<Vec<_>>(), "{after:?}");
+    let left = everything(&["/etc/containerd", "/run", "/var/lib"])?;
+    let is_state = |path: &std::path::Path| path.starts_with("/var/lib/nodeprep") || path == std::path::Path::new("/run/spec.toml");
+    let new: Vec<_> = left.keys().filter(|path| !before.0.contains_key(*path) && !is_state(path)).collect();
+    ensure!(new.is_empty(), "{new:?}");
+    Ok(())
+}
+
+/// Root in a container, say: nothing is tried, nothing is changed, and the way out is said.
+fn without_privileges(_: Version) -> Result<()> {
+    fs::write(CONFIG, "version = 2\n")?;
+    let before = everything(&["/etc/containerd"])?;
+    let without = |args: &[&str]| -> Result<std::process::Output> {
+        let whole = nodeprep(args)?;
+        let words: Vec<&str> = whole.get_args().filter_map(|word| word.to_str()).collect();
+        let program = whole.get_program().to_str().context("the program")?;
+        let own = ["--bounding-set", "-sys_admin", "--inh-caps", "-sys_admin", "--", program];
+        Ok(command("setpriv", &[&own[..], &words].concat()).output()?)
+    };
+    let output = without(&["apply"])?;
+    let text = said(&output);
+    ensure!(output.status.code() == Some(4) && text.contains("it takes CAP_SYS_ADMIN") && text.contains("--no-preflight"), "{text}");
+    ensure!(everything(&["/etc/containerd"])? == before, "something was changed");
+    let output = without(&["apply", "--no-preflight"])?;
+    ensure!(output.status.success(), "{}", said(&output));
+    Ok(())
+}
+
+fn a_daemon_that_hangs(version: Version) -> Result<()> {
+    let config = "version = 2\n[plugins.\"io.containerd.grpc.v1.cri\".registry]\nconfig_path = \"/x\"\n";
+    hangs_with("config_path")?;
+    match tried(version, &[(CONFIG, config)], Duration::from_secs(3))? {
+        Tried::Fails(said) => ensure!(said == ["it does not come up within 3 s"], "{said:?}"),
+        other => anyhow::bail!("{other:?}"),
+    }
+    // whatever it is given
+    hangs_with("version")?;
+    match tried(version, &[(CONFIG, config)], Duration::from_secs(1))? {
+        Tried::CouldNotTry(why) => ensure!(why.ends_with("does not come up within 1 s with no configuration at all"), "{why}"),
+        other => anyhow::bail!("{other:?}"),
+    }
+    ensure!(processes()?.values().all(|words| !words.contains("86413") && !words.contains("shadow-stage")), "{:?}", processes()?);
+    Ok(())
+}
