@@ -18,12 +18,12 @@ lint: ## clippy with our lints as errors, docs without warnings
 	$(CARGO) clippy --quiet --locked --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --quiet --locked --no-deps --document-private-items
 
-TESTS := $(filter-out real,$(shell sed -n '/^\[\[test\]\]/{n;s/^name = "\(.*\)"/\1/p;}' Cargo.toml))
+TESTS := $(filter-out real shadow,$(shell sed -n '/^\[\[test\]\]/{n;s/^name = "\(.*\)"/\1/p;}' Cargo.toml))
 
 unit: ## unit tests, golden folders, vectors, properties, crash tests
 	$(CARGO) test --quiet --locked --lib --bins $(addprefix --test ,$(TESTS))
 
-e2e: ## cases and vectors against real containerd, Podman, skopeo and registry on loopback, from the distribution's packages below target/
+e2e: ## cases, vectors and preflights against real containerd, Podman, skopeo and registry on loopback, from the distribution's packages below target/
 	tests/real/run
 
 real: e2e

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use clap::{Args, ValueEnum};
 
 use super::plan::{refused, report};
+use super::preflight::Asks;
 use super::session::{Session, Stopped, outcome, spec};
 use super::{Ended, OutputArgs, PlanChoices, ProbeArgs, RootArgs, SpecArgs};
 use crate::apply::{End, Outcome as Applied, execute, tidy};
@@ -60,7 +61,7 @@ impl Apply {
         session.sweep()?;
         session.guard(&spec, &self.choices)?;
         session.configure(&spec, &self.choices);
-        let (planned, unready) = session.gated(&spec, &self.choices, &self.probe);
+        let (planned, unready) = session.gated(&spec, &self.choices, &self.probe, Asks::ToDo);
         let problems = problems.into_iter().chain(unready).collect();
         let kept = if planned.keeps_back() { Outcome::VerifyFailed } else { Outcome::Converged };
         let mut report = report(&session, &spec, &planned, problems, refused(&planned).unwrap_or(kept));

@@ -113,6 +113,13 @@ struct ProbeArgs {
     /// stopped, off in the root of an image; of logins: warn].
     #[arg(long, value_enum, env = "NODEPREP_PROBE", value_name = "WHAT")]
     probe: Option<Probe>,
+    #[command(flatten)]
+    preflight: PreflightArgs,
+}
+
+/// What is tried on a throw-away copy of the runtime.
+#[derive(Debug, Args)]
+struct PreflightArgs {
     /// Do not try first, on a throw-away copy of it, whether containerd comes up with a config.toml that is to change. It is tried
     /// on the running system only, never by touching the daemon that runs there; where it does not come up, or cannot be tried, that
     /// file and all that belongs to it stay as they are (exit code 4).

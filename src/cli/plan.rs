@@ -2,6 +2,7 @@
 
 use clap::Args;
 
+use super::preflight::Asks;
 use super::session::{Session, Stopped, secrets, spec};
 use super::{Ended, OutputArgs, PlanChoices, ProbeArgs, RootArgs, SpecArgs};
 use crate::desired::Refusal;
@@ -42,7 +43,7 @@ impl PlanArgs {
         let mut session = Session::open(root, &self.choices.runtimes)?;
         session.guard(&spec, &self.choices)?;
         session.configure(&spec, &self.choices);
-        let (planned, unready) = session.gated(&spec, &self.choices, &self.probe);
+        let (planned, unready) = session.gated(&spec, &self.choices, &self.probe, Asks::ToKnow);
         let outcome = match refused(&planned) {
             Some(outcome) => outcome,
             None if planned.keeps_back() => Outcome::VerifyFailed,

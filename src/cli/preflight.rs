@@ -3,21 +3,43 @@
 use std::path::Path;
 use std::time::Duration;
 
+use super::PreflightArgs;
 use super::session::Session;
 use crate::desired::Target;
 use crate::model::place::Place;
-use crate::model::problem::Problem;
+use crate::model::problem::{Problem, Severity};
 use crate::node::shadow::{OWN_PROGRAM, Tried, try_out};
 use crate::plan::build::overlay_plan;
 use crate::plan::whole::Planned;
 use crate::runtime::FoundRuntime;
 use crate::runtime::containerd::shadow::{Shadow, shadow};
 
+/// The code of what could not be tried.
+const IMPOSSIBLE: &str = "preflight-impossible";
 /// How long one daemon may take to come up: it takes a fraction of a second, on the slowest board a few.
 const PATIENCE: Duration = Duration::from_secs(15);
 
-/// Tries what a plan changes; the targets that may not be touched, and why.
-pub(super) fn refusals(session: &Session, planned: &Planned) -> Vec<(Target, Problem)> {
+/// What the answer is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Asks {
+    /// Somebody wants to see what would be done: that it cannot be tried from here is a warning.
+    ToKnow,
+    /// It is about to be done.
+    ToDo,
+}
+
+/// Tries what a plan changes; the targets that may not be touched, and why. What is only to be told goes to `told`.
+pub(super) fn refusals(
+    session: &Session,
+    planned: &Planned,
+    args: &PreflightArgs,
+    asks: Asks,
+    told: &mut Vec<Problem>,
+) -> Vec<(Target, Problem)> {
+    if args.no_preflight {
+        told.extend(untried(session, planned));
+        return Vec::new();
+    }
     let refused = |(target, shadow): (Target, Shadow)| {
         let Shadow { program, config, .. } = &shadow;
         let (code, what, help) = match try_out(&session.root, &shadow, Path::new(OWN_PROGRAM), PATIENCE) {
@@ -31,18 +53,22 @@ pub(super) fn refusals(session: &Session, planned: &Planned) -> Vec<(Target, Pro
                 format!("repair {config} and what it imports; nothing was changed for this containerd"),
             ),
             Tried::CouldNotTry(why) => (
-                "preflight-impossible",
+                IMPOSSIBLE,
                 format!("{config} is to change, and it could not be tried whether {program} comes up with it: {why}"),
-                "make the trial possible, or go without it with --no-preflight".to_owned(),
+                "make the trial possible: it is not applied without one, unless with --no-preflight".to_owned(),
             ),
         };
         Some((target, Problem::error(code, what, help).at(Place::file(config.as_str()))))
     };
-    to_try(session, planned).into_iter().filter_map(refused).collect()
+    let mut refusals: Vec<_> = to_try(session, planned).into_iter().filter_map(refused).collect();
+    if asks == Asks::ToKnow {
+        let untried = refusals.extract_if(.., |(_, problem)| problem.code == IMPOSSIBLE);
+        told.extend(untried.map(|(_, problem)| Problem { severity: Severity::Warning, ..problem }));
+    }
+    refusals
 }
 
-/// The same for who does not want it tried.
-pub(super) fn untried(session: &Session, planned: &Planned) -> Vec<Problem> {
+fn untried(session: &Session, planned: &Planned) -> Vec<Problem> {
     let told = |(_, Shadow { program, config, .. }): (Target, Shadow)| {
         let what = format!("{config} is to change, and it was not tried whether {program} comes up with it (--no-preflight)");
         Problem::warning("preflight-skipped", what, format!("try it with `{program} --config {config} config dump` at least"))

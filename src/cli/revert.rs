@@ -4,8 +4,9 @@ use clap::Args;
 
 use super::apply::carry_out;
 use super::plan::refused;
+use super::preflight::{Asks, refusals};
 use super::session::{Session, Stopped};
-use super::{Ended, OutputArgs, RootArgs};
+use super::{Ended, OutputArgs, PreflightArgs, RootArgs};
 use crate::apply::tidy;
 use crate::model::path::NodePath;
 use crate::model::problem::Problem;
@@ -23,6 +24,8 @@ use crate::report::{PartState, Report};
 pub(super) struct Revert {
     #[command(flatten)]
     root: RootArgs,
+    #[command(flatten)]
+    preflight: PreflightArgs,
     #[command(flatten)]
     output: OutputArgs,
 }
@@ -47,11 +50,15 @@ impl Revert {
             live: session.snapshot.probes.live,
         };
         let refresh = refresh_back(&session.snapshot.tree);
-        let plan = |orphans: &[Problem]| back::plan(now, &session.found, refresh.as_ref(), orphans);
-        let planned = plan(&[]);
+        let plan = |orphans: &[Problem], preflight: &[_]| back::plan(now, &session.found, refresh.as_ref(), orphans, preflight);
+        let planned = plan(&[], &[]);
         let orphans = session.orphans(&planned, None);
-        let planned = if orphans.is_empty() { planned } else { plan(&orphans) };
+        // what never worked is nothing to go back to
+        let mut problems = Vec::new();
+        let preflight = refusals(&session, &planned, &self.preflight, Asks::ToDo, &mut problems);
+        let planned = if orphans.is_empty() && preflight.is_empty() { planned } else { plan(&orphans, &preflight) };
         let mut report = Report::new(refused(&planned).unwrap_or(Outcome::Converged));
+        report.problems = problems;
         report.runtimes.clone_from(&session.found);
         report.parts = session.awake(parts(None, &planned, &session.snapshot.tree, &[]));
         // somebody has already taken away what we left there

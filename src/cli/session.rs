@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::{ForeignChoice, PlanChoices, Probe, ProbeArgs, RootArgs, SpecArgs, preflight};
+use super::preflight::{self, Asks};
+use super::{ForeignChoice, PlanChoices, Probe, ProbeArgs, RootArgs, SpecArgs};
 use crate::desired::Target;
 use crate::flow::{self, Findings, STATE, wishes};
 use crate::ledger::Ledger;
@@ -205,7 +206,7 @@ impl Session {
 
     /// The plan that may be carried out: what would change is tried first. What does not answer is kept back or told, and where a
     /// daemon would not come up, its files stay as they are.
-    pub(super) fn gated(&self, spec: &Spec, choices: &PlanChoices, args: &ProbeArgs) -> (Planned, Vec<Problem>) {
+    pub(super) fn gated(&self, spec: &Spec, choices: &PlanChoices, args: &ProbeArgs, asks: Asks) -> (Planned, Vec<Problem>) {
         let probe = args.probe;
         let answers = self.answers(spec, probe);
         // whether a login is lost is asked once it is known what stays: who does not answer cannot say which one is wanted
@@ -214,11 +215,7 @@ impl Session {
         let (unready, mut problems) = self.unready(spec, &planned, probe);
         let planned =
             if unready.is_empty() && !answers.required { planned } else { self.plan_holding(spec, choices, &answers, &unready, &[]) };
-        if args.no_preflight {
-            problems.extend(preflight::untried(self, &planned));
-            return (planned, problems);
-        }
-        let refused = preflight::refusals(self, &planned);
+        let refused = preflight::refusals(self, &planned, &args.preflight, asks, &mut problems);
         let planned = if refused.is_empty() { planned } else { self.plan_holding(spec, choices, &answers, &unready, &refused) };
         (planned, problems)
     }

@@ -72,7 +72,8 @@ pub fn run(root: &Root, argv: &[String], patience: Duration) -> Result<Output, C
 /// The same with one more variable.
 fn run_knowing(root: &Root, argv: &[String], patience: Duration, variable: Option<(&str, &str)>) -> Result<Output, CommandError> {
     let program = argv.first().ok_or(CommandError::Empty)?;
-    let mut command = if root.is_live() {
+    let direct = root.is_live() && root.is_own();
+    let mut command = if direct {
         Command::new(program)
     } else {
         if !nix::unistd::geteuid().is_root() {
@@ -89,7 +90,7 @@ fn run_knowing(root: &Root, argv: &[String], patience: Duration, variable: Optio
     let child = command.spawn().map_err(|error| CommandError::Start { program: program.clone(), error })?;
     let output = watch(child, program, patience)?;
     // how coreutils' chroot says that it could not change the root, find or execute the program
-    if !root.is_live() && matches!(output.status, 125..=127) && output.stderr.contains("chroot: ") {
+    if !direct && matches!(output.status, 125..=127) && output.stderr.contains("chroot: ") {
         return Err(CommandError::Tools(foreign::why(root, program)));
     }
     Ok(output)

@@ -11,9 +11,16 @@ use crate::model::problem::{Problem, Severity};
 use crate::runtime::FoundRuntime;
 
 /// Plans to give back what was there before nodeprep. A target in which something cannot be given back is left as it is, with
-/// the reason; `refresh` is the trust store's command, `orphans` what it would lose.
+/// the reason; `refresh` is the trust store's command, `orphans` what it would lose, `preflight` targets whose daemon would not come
+/// up with what was there before.
 #[must_use]
-pub fn plan(now: Now<'_>, found: &[FoundRuntime], refresh: Option<&Activation>, orphans: &[Problem]) -> Planned {
+pub fn plan(
+    now: Now<'_>,
+    found: &[FoundRuntime],
+    refresh: Option<&Activation>,
+    orphans: &[Problem],
+    preflight: &[(Target, Problem)],
+) -> Planned {
     let mut whole = Plan { dirs: now.ledger.dirs.clone(), ..Plan::default() };
     let targets: BTreeSet<&Target> = now.ledger.owned.values().map(|owned| &owned.target).collect();
     let mut parts = Vec::new();
@@ -26,7 +33,12 @@ pub fn plan(now: Now<'_>, found: &[FoundRuntime], refresh: Option<&Activation>, 
         }
         let part = Part::new(target.clone());
         let orphaned = *target == Target::Trust && !orphans.is_empty();
-        let refused = if orphaned { Some(Refusal::Conflict(orphans.to_vec())) } else { refusal(&steps) };
+        let fails = preflight.iter().filter(|(other, _)| other == target).map(|(_, problem)| problem.clone()).collect::<Vec<_>>();
+        let refused = match refusal(&steps) {
+            _ if orphaned => Some(Refusal::Conflict(orphans.to_vec())),
+            None if !fails.is_empty() => Some(Refusal::Cannot(fails)),
+            refused => refused,
+        };
         if refused.is_some() {
             keep(&mut whole, now, |other| other == target);
             parts.push(PlannedPart { part, refused, activations: Vec::new() });

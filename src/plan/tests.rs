@@ -144,7 +144,7 @@ fn a_target_in_which_something_cannot_be_given_back_stays_as_it_is() {
         ledger.owned.insert(path("/etc/x").join(name), owned(stamp, origin).into());
     }
     let blobs = BTreeMap::new();
-    let planned = back::plan(see(&tree, &ledger, &blobs, true), &[], None, &[]);
+    let planned = back::plan(see(&tree, &ledger, &blobs, true), &[], None, &[], &[]);
     assert!(planned.refusal().is_some() && planned.is_empty(), "{planned:?}");
     assert_eq!(planned.plan.owned, ledger.owned);
 }

@@ -4,6 +4,7 @@ use std::fs;
 use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use anyhow::{Context, Result, ensure};
 use nodeprep::model::version::Version;
 use nodeprep::node::shadow::Tried;
 
-use crate::node::{CONFIG, Live, METRICS, PROGRAM, SNAPSHOTS, SOCKET};
+use crate::node::{CONFIG, Live, METRICS, NODEPREP, PROGRAM, SNAPSHOTS, SOCKET};
 use crate::node::{answers, command, everything, live_config, mounts, nodeprep, processes, ran, said, tried, until};
 
 /// A case: what it is called, and what it does.
@@ -22,6 +23,8 @@ pub const ALL: &[Case] = &[
     ("what-comes-up", what_comes_up),
     ("what-does-not-come-up", what_does_not_come_up),
     ("a-refusal-changes-nothing", a_refusal_changes_nothing),
+    ("a-way-back-that-never-worked", a_way_back_that_never_worked),
+    ("the-node-at-host", the_node_at_host),
     ("killed-at-once", killed_at_once),
     ("without-privileges", without_privileges),
     ("a-daemon-that-hangs", a_daemon_that_hangs),
@@ -126,6 +129,16 @@ fn what_does_not_come_up(version: Version) -> Result<()> {
         (Version(1, 6, _) | Version(2, ..), Tried::Works) => {}
         (_, other) => anyhow::bail!("version 3: {other:?}"),
     }
+    // its words quote what they are about
+    let login = "version = 2\n[plugins.\"io.containerd.grpc.v1.cri\".registry.configs.\"m.example\".auth]\nusername = \"robot\"\npassword = [\"hunter2\"]\n";
+    match tried(version, &[(CONFIG, login)], LONG)? {
+        Tried::Fails(said) => {
+            let said = said.join("; ");
+            ensure!(said.starts_with("containerd: ") && !said.contains("hunter2"), "{said}");
+            ensure!(version.0 >= 2 || said.contains("********"), "{said}");
+        }
+        other => anyhow::bail!("{other:?}"),
+    }
     // what the program reads and the reduction does not understand
     let cri = "version = 2\n[plugins.\"io.containerd.grpc.v1.cri\".registry.elsewhere]\nx = 1\n";
     match tried(version, &[(CONFIG, cri)], LONG)? {
@@ -158,6 +171,60 @@ fn a_refusal_changes_nothing(_: Version) -> Result<()> {
     Ok(())
 }
 
+/// `revert` leads to bytes with which the CRI plugin does not load: not without being told so.
+fn a_way_back_that_never_worked(_: Version) -> Result<()> {
+    let registry = "[plugins.\"io.containerd.grpc.v1.cri\".registry";
+    let before = format!(
+        "version = 2\n{registry}]\nconfig_path = \"/etc/containerd/certs.d\"\n{registry}.mirrors.\"quay.io\"]\nendpoint = [\"https://q.example\"]\n"
+    );
+    fs::write(CONFIG, &before)?;
+    ran(&mut nodeprep(&["apply"])?)?;
+    let applied = everything(&["/etc/containerd"])?;
+    ensure!(fs::read_to_string(CONFIG)? != before, "nothing was applied");
+    let revert = |args: &[&str]| command(NODEPREP, &[&["revert"], args].concat()).output();
+    let output = revert(&[])?;
+    let text = said(&output);
+    ensure!(output.status.code() == Some(4) && text.contains("`mirrors` cannot be set when `config_path` is provided"), "{text}");
+    ensure!(everything(&["/etc/containerd"])? == applied, "something was changed");
+    let output = revert(&["--no-preflight"])?;
+    ensure!(output.status.success() && fs::read_to_string(CONFIG)? == before, "{}", said(&output));
+    Ok(())
+}
+
+/// In a container, with the node's root at `/host`: its containerd, its libraries and its files are meant, not those beside nodeprep.
+fn the_node_at_host(_: Version) -> Result<()> {
+    let pod = Path::new("/run/pod");
+    fs::create_dir(pod)?;
+    ran(command("mount", &["-t", "tmpfs", "none"]).arg(pod))?;
+    let own = Path::new(NODEPREP).parent().and_then(|folder| folder.strip_prefix("/").ok()).context("the folder of nodeprep")?;
+    for name in ["usr", "bin", "sbin", "lib", "lib32", "lib64", "proc", "dev"].map(Path::new).into_iter().chain([own]) {
+        let (from, to) = (Path::new("/").join(name), pod.join(name));
+        if let Ok(target) = fs::read_link(&from) {
+            std::os::unix::fs::symlink(target, to)?;
+        } else if from.exists() {
+            fs::create_dir_all(&to)?;
+            ran(command("mount", &["--rbind"]).args([&from, &to]))?;
+        }
+    }
+    ran(command("mount", &["-t", "tmpfs", "none"]).arg(pod.join("usr/local/bin")))?;
+    for name in ["run", "tmp", "host"] {
+        fs::create_dir(pod.join(name))?;
+    }
+    ran(command("mount", &["--rbind", "/"]).arg(pod.join("host")))?;
+    let at_host = |config: &str| -> Result<(Option<i32>, String)> {
+        fs::write(CONFIG, config)?;
+        let asked = nodeprep(&["apply", "--root", "/host"])?;
+        fs::copy("/run/spec.toml", pod.join("run/spec.toml"))?;
+        let output = command("chroot", &["/run/pod", NODEPREP]).args(asked.get_args()).output()?;
+        Ok((output.status.code(), said(&output)))
+    };
+    let (code, text) = at_host("version = 2\n[plugins.\"io.containerd.grpc.v1.cri\"]\nsandbox_image = 3\n")?;
+    ensure!(code == Some(4) && text.contains("/usr/local/bin/containerd would not come up with"), "{code:?} {text}");
+    let (code, text) = at_host("version = 2\n")?;
+    ensure!(code == Some(0) && fs::read_to_string(CONFIG)?.contains("config_path"), "{code:?} {text}");
+    Ok(())
+}
+
 /// A program in the place of containerd that answers what the real one answers, except that as a daemon it waits for ever where its
 /// configuration has this word.
 fn hangs_with(word: &str) -> Result<()> {
@@ -180,7 +247,7 @@ fn killed_at_once(_: Version) -> Result<()> {
     let before = (everything(&["/etc/containerd", "/run", "/var/lib"])?, mounts()?, processes()?);
     let mut asking = nodeprep(&["apply"])?.stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
     let is_shadow = |words: &String| words.contains("86413") || words.contains("shadow-stage");
-    let alive = || processes().map(|all| all.values().filter(|words| is_shadow(words)).count()).unwrap_or(0);
+    let alive = || processes().map_or(0, |all| all.values().filter(|words| is_shadow(words)).count());
     until("a shadow", || alive() == 3)?;
     asking.kill()?;
     asking.wait()?;
@@ -189,7 +256,7 @@ fn killed_at_once(_: Version) -> Result<()> {
     let after: Vec<_> = processes()?.into_values().collect();
     ensure!(after == before.2.into_values().collect::<Vec<_>>(), "{after:?}");
     let left = everything(&["/etc/containerd", "/run", "/var/lib"])?;
-    let is_state = |path: &std::path::Path| path.starts_with("/var/lib/nodeprep") || path == std::path::Path::new("/run/spec.toml");
+    let is_state = |path: &Path| path.starts_with("/var/lib/nodeprep") || path == Path::new("/run/spec.toml");
     let new: Vec<_> = left.keys().filter(|path| !before.0.contains_key(*path) && !is_state(path)).collect();
     ensure!(new.is_empty(), "{new:?}");
     Ok(())

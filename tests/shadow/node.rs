@@ -23,7 +23,7 @@ pub const SOCKET: &str = "/run/containerd/containerd.sock";
 /// Its folder of snapshots is named by itself, as somebody does who has a disk for them.
 pub const SNAPSHOTS: &str = "/var/lib/snapshots";
 pub const METRICS: &str = "127.0.0.1:1338";
-const NODEPREP: &str = env!("CARGO_BIN_EXE_nodeprep");
+pub const NODEPREP: &str = env!("CARGO_BIN_EXE_nodeprep");
 
 /// What a live daemon is configured with: every address that there is, and its own folder of snapshots.
 pub fn live_config() -> String {
@@ -101,8 +101,11 @@ pub fn answers() -> bool {
     asked().is_some()
 }
 
-/// Every file below these folders: what it is, which one it is, and what is in it.
-pub fn everything(folders: &[&str]) -> Result<BTreeMap<PathBuf, (u64, u32, Vec<u8>)>> {
+/// Which file it is, what it is, and what is in it.
+type Seen = (u64, u32, Vec<u8>);
+
+/// Every file below these folders.
+pub fn everything(folders: &[&str]) -> Result<BTreeMap<PathBuf, Seen>> {
     let mut found = BTreeMap::new();
     let mut todo: Vec<PathBuf> = folders.iter().map(PathBuf::from).collect();
     while let Some(path) = todo.pop() {
@@ -118,7 +121,7 @@ pub fn everything(folders: &[&str]) -> Result<BTreeMap<PathBuf, (u64, u32, Vec<u
     Ok(found)
 }
 
-/// The mounts of this case, without those that are only looked at.
+/// The mounts of this case.
 pub fn mounts() -> Result<String> {
     Ok(fs::read_to_string("/proc/self/mountinfo")?)
 }

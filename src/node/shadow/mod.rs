@@ -117,7 +117,7 @@ pub fn try_out(root: &Root, shadow: &Shadow, own: &Path, patience: Duration) -> 
     let ask = |full: Option<String>, reduced: String, laid| {
         once(&Ask { root: root.dir().to_owned(), program: shadow.program.to_string(), full, reduced, laid }, own, patience)
     };
-    let failed = match ask(Some(shadow.config.to_string()), reduced, laid) {
+    let failed = match ask(shadow.configured.then(|| shadow.config.to_string()), reduced, laid) {
         // the daemon reads the whole file, and that is all that is known
         Once::Up => return untold.map_or(Tried::Works, |why| Tried::CouldNotTry(mask(why, &shadow.secrets))),
         Once::Cannot(why) => return Tried::CouldNotTry(why),

@@ -138,16 +138,13 @@ impl View {
                 if !self.is_memory(&folder) {
                     self.clone(&folder)?;
                 }
-                match content {
-                    Some(text) => {
-                        fs::create_dir_all(path.parent().unwrap_or(&folder)).map_err(told)?;
-                        fs::write(path, text).map_err(told)
-                    }
-                    None => {
-                        // what stands for it in the copy
-                        let _ = umount2(path, MntFlags::MNT_DETACH);
-                        fs::remove_file(path).map_err(told)
-                    }
+                if let Some(text) = content {
+                    fs::create_dir_all(path.parent().unwrap_or(&folder)).map_err(told)?;
+                    fs::write(path, text).map_err(told)
+                } else {
+                    // what stands for it in the copy
+                    let _ = umount2(path, MntFlags::MNT_DETACH);
+                    fs::remove_file(path).map_err(told)
                 }
             }
         }

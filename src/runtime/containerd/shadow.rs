@@ -69,6 +69,8 @@ pub struct Shadow {
     pub program: NodePath,
     /// The file that it reads.
     pub config: NodePath,
+    /// Whether there will be one: without it, it starts with what is built in.
+    pub configured: bool,
     /// Files (real paths) as they will be, where that is not what is there now; `None` is one that will be gone.
     pub laid: BTreeMap<NodePath, Option<Content>>,
     /// The configuration that a shadow is started with.
@@ -93,8 +95,17 @@ pub fn shadow(before: &Tree, after: &Tree, on: &FoundRuntime) -> Option<Shadow> 
     let secrets = secrets(after, &files);
     let reduced = dialect.and_then(|dialect| reduce(after, &on.config, dialect));
     let reduced = reduced.map(|text| Content::secret(text, secrets.clone()));
-    let control = empty(on.installed.is_none_or(|version| version.0 >= 2)).to_string();
-    Some(Shadow { program, config: on.config.clone(), laid: laid(before, after, &on.config, &files, &secrets), reduced, control, secrets })
+    let control = empty(on.installed.is_some_and(|version| version.0 >= 2)).to_string();
+    let configured = after.exists(&on.config);
+    Some(Shadow {
+        program,
+        config: on.config.clone(),
+        configured,
+        laid: laid(before, after, &on.config, &files, &secrets),
+        reduced,
+        control,
+        secrets,
+    })
 }
 
 /// The reduced configuration of containerd versions of that class, in a file of version 2 or 3.
