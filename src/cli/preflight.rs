@@ -47,6 +47,7 @@ pub(super) fn refusals(
                 tracing::debug!(config = config.as_str(), "preflight: containerd comes up with it");
                 return None;
             }
+            Tried::NoProgram => return None,
             Tried::Fails(words) => (
                 "preflight-failed",
                 format!("{program} would not come up with {config} as it is to be: {}", words.join("; ")),

@@ -1,25 +1,30 @@
 //! The cases, one function each.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use nodeprep::model::content::Content;
 use nodeprep::model::version::Version;
 use nodeprep::node::shadow::Tried;
 
-use crate::node::{CONFIG, Live, METRICS, NODEPREP, PROGRAM, SNAPSHOTS, SOCKET};
-use crate::node::{answers, command, everything, live_config, mounts, nodeprep, processes, ran, said, tried, until};
+use crate::node::{CONFIG, Live, METRICS, NODEPREP, PROGRAM, SNAPSHOTS, SOCKET, Seen};
+use crate::node::{
+    answers, answers_at, command, everything, live_config, mounts, nodeprep, processes, ran, run, said, to_try, tried, until,
+};
 
 /// A case: what it is called, and what it does.
 type Case = (&'static str, fn(Version) -> Result<()>);
 
 pub const ALL: &[Case] = &[
     ("beside-a-live-daemon", beside_a_live_daemon),
+    ("each-alone", each_alone),
     ("what-comes-up", what_comes_up),
     ("what-does-not-come-up", what_does_not_come_up),
     ("a-refusal-changes-nothing", a_refusal_changes_nothing),
@@ -32,41 +37,77 @@ pub const ALL: &[Case] = &[
 
 const LONG: Duration = Duration::from_secs(30);
 
-/// The file has every address that there is, and a folder of snapshots: nothing of the daemon that runs with it is touched.
-fn beside_a_live_daemon(_: Version) -> Result<()> {
-    fs::write(CONFIG, live_config())?;
-    let mut live = Live::start()?;
-    ran(&mut command("/usr/local/bin/ctr", &["--address", SOCKET, "-n", "k8s.io", "snapshots", "prepare", "one"]))?;
-    fs::write(format!("{SNAPSHOTS}/snapshots/1/fs/file"), "of a container")?;
-    let folders = ["/var/lib/containerd", "/run/containerd", SNAPSHOTS];
-    let mut before = everything(&folders)?;
-    until("a daemon at rest", || {
-        let again = everything(&folders).unwrap_or_default();
-        let same = again == before;
-        before = again;
-        same
-    })?;
-    let sockets = [SOCKET.to_owned(), format!("{SOCKET}.ttrpc"), "/run/containerd/debug.sock".to_owned()];
-    let (mounted, running) = (mounts()?, processes()?.len());
+/// A live daemon that has every address that there is, a folder of snapshots, and something in it.
+struct Untouched {
+    live: Live,
+    files: BTreeMap<PathBuf, Seen>,
+    mounts: String,
+    processes: usize,
+}
 
+impl Untouched {
+    const FOLDERS: [&str; 3] = ["/var/lib/containerd", "/run/containerd", SNAPSHOTS];
+
+    fn start() -> Result<Self> {
+        fs::write(CONFIG, live_config())?;
+        let live = Live::start()?;
+        ran(&mut command("/usr/local/bin/ctr", &["--address", SOCKET, "-n", "k8s.io", "snapshots", "prepare", "one"]))?;
+        fs::write(format!("{SNAPSHOTS}/snapshots/1/fs/file"), "of a container")?;
+        Ok(Self { live, files: everything(&Self::FOLDERS)?, mounts: mounts()?, processes: processes()?.len() })
+    }
+
+    /// Its sockets and ports answer and are the same ones, its bytes are unchanged, and nothing is left over.
+    fn still_is(&mut self) -> Result<()> {
+        ensure!(self.live.is_running() && answers(), "the live daemon's CRI plugin does not answer any more");
+        for socket in [SOCKET.to_owned(), format!("{SOCKET}.ttrpc"), "/run/containerd/debug.sock".to_owned()] {
+            ensure!(self.files.keys().any(|path| path.to_str() == Some(&socket)), "{socket} was never there");
+            UnixStream::connect(&socket).context(socket)?;
+        }
+        TcpStream::connect(METRICS).context(METRICS)?;
+        let now = everything(&Self::FOLDERS)?;
+        let other: Vec<_> = self.files.iter().filter(|(path, seen)| now.get(*path) != Some(seen)).map(|(path, _)| path).collect();
+        ensure!(
+            other.is_empty() && now.len() == self.files.len(),
+            "changed or gone: {other:?}, {} before, {} now",
+            self.files.len(),
+            now.len()
+        );
+        ensure!(mounts()? == self.mounts && processes()?.len() == self.processes, "something is left: {:?}", processes()?);
+        Ok(())
+    }
+}
+
+/// Nothing of the daemon that runs with the file is touched.
+fn beside_a_live_daemon(_: Version) -> Result<()> {
+    let mut untouched = Untouched::start()?;
     ran(&mut nodeprep(&["plan", "--exit-code"])?).err().context("plan did not see a change")?;
     ran(&mut nodeprep(&["apply", "--activate", "never"])?)?;
     ensure!(fs::read_to_string(CONFIG)?.contains("config_path"), "nothing was applied");
-
-    ensure!(live.is_running() && answers(), "the live daemon's CRI plugin does not answer any more");
-    for socket in &sockets {
-        ensure!(before.keys().any(|path| path.to_str() == Some(socket)), "{socket} was never there");
-        UnixStream::connect(socket).with_context(|| socket.clone())?;
-    }
-    TcpStream::connect(METRICS).context(METRICS)?;
-    let after = everything(&folders)?;
-    let other: Vec<_> = before.iter().filter(|(path, seen)| after.get(*path) != Some(seen)).map(|(path, _)| path).collect();
-    ensure!(other.is_empty() && after.len() == before.len(), "changed or gone: {other:?}, {} before, {} after", before.len(), after.len());
-    ensure!(mounts()? == mounted && processes()?.len() == running, "something of the shadow is left: {:?}", processes()?);
+    untouched.still_is()?;
     // what was written is what was tried: the live daemon comes back with it
-    drop(live);
+    drop(untouched);
     drop(Live::start()?);
     Ok(())
+}
+
+/// The reduced file and the namespaces each keep the live daemon as it is without the other.
+fn each_alone(version: Version) -> Result<()> {
+    let mut untouched = Untouched::start()?;
+    let mut shadow = to_try(version, &[(CONFIG, &(live_config() + "# more\n"))])?;
+    let reduced = shadow.reduced.clone()?;
+    fs::create_dir("/run/nodeprep-shadow")?;
+    fs::write("/run/nodeprep-shadow/config.toml", &reduced.bytes)?;
+    let mut beside =
+        command(PROGRAM, &["--config", "/run/nodeprep-shadow/config.toml"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
+    until("a daemon with the reduced file", || answers_at("/run/nodeprep-shadow/grpc.sock"))?;
+    beside.kill()?;
+    beside.wait()?;
+    untouched.still_is()?;
+
+    shadow.reduced = Ok(Content::public(live_config()));
+    let outcome = run(&shadow, Duration::from_secs(2))?;
+    ensure!(outcome != Tried::NoProgram, "{outcome:?}");
+    untouched.still_is()
 }
 
 fn what_comes_up(version: Version) -> Result<()> {
@@ -139,6 +180,10 @@ fn what_does_not_come_up(version: Version) -> Result<()> {
         }
         other => anyhow::bail!("{other:?}"),
     }
+    // somebody is yet to install it
+    fs::rename(PROGRAM, "/usr/local/bin/elsewhere")?;
+    ensure!(tried(version, &[(CONFIG, &both)], LONG)? == Tried::NoProgram, "there is nothing to come up");
+    fs::rename("/usr/local/bin/elsewhere", PROGRAM)?;
     // what the program reads and the reduction does not understand
     let cri = "version = 2\n[plugins.\"io.containerd.grpc.v1.cri\".registry.elsewhere]\nx = 1\n";
     match tried(version, &[(CONFIG, cri)], LONG)? {
@@ -203,14 +248,14 @@ fn the_node_at_host(_: Version) -> Result<()> {
             std::os::unix::fs::symlink(target, to)?;
         } else if from.exists() {
             fs::create_dir_all(&to)?;
-            ran(command("mount", &["--rbind"]).args([&from, &to]))?;
+            ran(command("mount", &["--rbind", "--make-rslave"]).args([&from, &to]))?;
         }
     }
     ran(command("mount", &["-t", "tmpfs", "none"]).arg(pod.join("usr/local/bin")))?;
     for name in ["run", "tmp", "host"] {
         fs::create_dir(pod.join(name))?;
     }
-    ran(command("mount", &["--rbind", "/"]).arg(pod.join("host")))?;
+    ran(command("mount", &["--rbind", "--make-rslave", "/"]).arg(pod.join("host")))?;
     let at_host = |config: &str| -> Result<(Option<i32>, String)> {
         fs::write(CONFIG, config)?;
         let asked = nodeprep(&["apply", "--root", "/host"])?;

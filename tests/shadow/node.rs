@@ -14,7 +14,7 @@ use nodeprep::model::version::Version;
 use nodeprep::node::cri::Client;
 use nodeprep::node::root::Root;
 use nodeprep::node::shadow::{Tried, try_out};
-use nodeprep::runtime::containerd::shadow::shadow;
+use nodeprep::runtime::containerd::shadow::{Shadow, shadow};
 use nodeprep::runtime::{FoundRuntime, Presence, Runtime};
 
 pub const CONFIG: &str = "/etc/containerd/config.toml";
@@ -25,14 +25,15 @@ pub const SNAPSHOTS: &str = "/var/lib/snapshots";
 pub const METRICS: &str = "127.0.0.1:1338";
 pub const NODEPREP: &str = env!("CARGO_BIN_EXE_nodeprep");
 
-/// What a live daemon is configured with: every address that there is, and its own folder of snapshots.
+/// What a live daemon is configured with: every address that there is, and its own folder of snapshots. It does not tidy up by itself.
 pub fn live_config() -> String {
     format!(
         "version = 2\nroot = \"/var/lib/containerd\"\nstate = \"/run/containerd\"\n\
          disabled_plugins = [\"io.containerd.internal.v1.opt\", \"io.containerd.nri.v1.nri\"]\n\
          [grpc]\naddress = \"{SOCKET}\"\n[ttrpc]\naddress = \"{SOCKET}.ttrpc\"\n[debug]\naddress = \"/run/containerd/debug.sock\"\n\
          [metrics]\naddress = \"{METRICS}\"\n\
-         [plugins.\"io.containerd.snapshotter.v1.overlayfs\"]\nroot_path = \"{SNAPSHOTS}\"\n"
+         [plugins.\"io.containerd.snapshotter.v1.overlayfs\"]\nroot_path = \"{SNAPSHOTS}\"\n\
+         [plugins.\"io.containerd.gc.v1.scheduler\"]\nstartup_delay = \"24h\"\n"
     )
 }
 
@@ -97,12 +98,16 @@ impl Drop for Live {
 
 /// Whether the node's CRI plugin answers.
 pub fn answers() -> bool {
-    let asked = || Client::connect(&Root::open(Path::new("/")).ok()?, &NodePath::fixed(SOCKET), Duration::from_secs(5)).ok()?.status().ok();
+    answers_at(SOCKET)
+}
+
+pub fn answers_at(socket: &'static str) -> bool {
+    let asked = || Client::connect(&Root::open(Path::new("/")).ok()?, &NodePath::fixed(socket), Duration::from_secs(5)).ok()?.status().ok();
     asked().is_some()
 }
 
 /// Which file it is, what it is, and what is in it.
-type Seen = (u64, u32, Vec<u8>);
+pub type Seen = (u64, u32, Vec<u8>);
 
 /// Every file below these folders.
 pub fn everything(folders: &[&str]) -> Result<BTreeMap<PathBuf, Seen>> {
@@ -143,6 +148,14 @@ pub fn processes() -> Result<BTreeMap<u32, String>> {
 
 /// What a shadow says of these files in the place of those that are there; the first is config.toml.
 pub fn tried(version: Version, files: &[(&str, &str)], patience: Duration) -> Result<Tried> {
+    run(&to_try(version, files)?, patience)
+}
+
+pub fn run(shadow: &Shadow, patience: Duration) -> Result<Tried> {
+    Ok(try_out(&Root::open(Path::new("/"))?, shadow, Path::new(NODEPREP), patience))
+}
+
+pub fn to_try(version: Version, files: &[(&str, &str)]) -> Result<Shadow> {
     let tree = |files: &[(&str, &str)]| -> Result<Tree> {
         let mut tree = Tree::default();
         tree.insert(NodePath::root(), Entry::Dir { listed: true });
@@ -161,6 +174,5 @@ pub fn tried(version: Version, files: &[(&str, &str)], patience: Duration) -> Re
         unit: None,
         env: Vec::new(),
     };
-    let shadow = shadow(&tree(&[])?, &tree(files)?, &on).context("nothing to try")?;
-    Ok(try_out(&Root::open(Path::new("/"))?, &shadow, Path::new(NODEPREP), patience))
+    shadow(&tree(&[])?, &tree(files)?, &on).context("nothing to try")
 }

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use super::cri::Client;
-use super::root::Root;
+use super::root::{Last, Root};
 use crate::model::content::Content;
 use crate::model::cri::CriError;
 use crate::model::path::NodePath;
@@ -48,6 +48,8 @@ pub enum Tried {
     Fails(Vec<String>),
     /// It cannot be told.
     CouldNotTry(String),
+    /// There is no such program: nothing can come up or fail to.
+    NoProgram,
 }
 
 /// What `inner` is told.
@@ -101,6 +103,10 @@ enum Once {
 /// either, it is not the configuration's fault, and it could not be tried. Blocks; to be called on the thread that lives longest.
 #[must_use]
 pub fn try_out(root: &Root, shadow: &Shadow, own: &Path, patience: Duration) -> Tried {
+    let program = root.walk(&shadow.program, Last::Follow, &mut |_, _, _| {});
+    if !matches!(program.map(|spot| spot.folder.stat(&spot.name)), Ok(Ok(Some(_)))) {
+        return Tried::NoProgram;
+    }
     let masked = |said: Vec<String>| said.iter().map(|line| mask(line, &shadow.secrets)).collect::<Vec<_>>();
     let mut laid = BTreeMap::new();
     for (path, content) in &shadow.laid {

@@ -16,7 +16,7 @@ use crate::model::cert::base64_decode;
 use crate::model::content::Content;
 use crate::model::path::NodePath;
 use crate::model::secret::Secret;
-use crate::model::tree::{Entry, Tree};
+use crate::model::tree::{Entry, Found, Tree};
 use crate::model::version::Version;
 use crate::runtime::{FoundRuntime, Runtime, unit};
 
@@ -175,11 +175,12 @@ fn empty(modern: bool) -> DocumentMut {
     document
 }
 
-/// The daemon's program: the one that the unit starts, else the one that was found.
+/// The daemon's program: the one that the unit starts, else the one that was found; not one that is known not to be there.
 fn program(tree: &Tree, on: &FoundRuntime) -> Option<NodePath> {
     let is_daemon = |path: &NodePath| path.name() == "containerd";
     let of_unit = on.unit.as_deref().and_then(|name| unit::read(tree, name)).and_then(|unit| NodePath::new(unit.exec.first()?).ok());
-    of_unit.filter(is_daemon).or_else(|| Some(on.because.clone()).filter(|path| is_daemon(path) && tree.exists(path)))
+    let known = of_unit.into_iter().chain([on.because.clone()]);
+    known.into_iter().find(|path| is_daemon(path) && !matches!(tree.find(path), Found::Absent))
 }
 
 fn dialect(on: &FoundRuntime) -> Result<Dialect, CouldNotTry> {

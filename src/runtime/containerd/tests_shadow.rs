@@ -205,10 +205,15 @@ fn only_what_is_read_at_start_is_tried() {
     assert_eq!(laid, [hosts.0, CONFIG, "/opt/x/a.toml", "/opt/x/b.toml"], "all that it reads, and what is new beside it");
     let without = tree(&[main, ("/opt/x/a.toml", "")]);
     assert!(shadow(&without, &tree(&[main]), &on(None)).is_none(), "there is no program to try it with");
+    let missing = ("/etc/systemd/system/containerd.service", "[Service]\nExecStart=/usr/bin/containerd\n");
+    let of_unit = FoundRuntime { unit: Some("containerd.service".into()), because: NodePath::fixed("/etc/systemd/system"), ..on(None) };
+    assert!(shadow(&tree(&[missing, (CONFIG, "")]), &tree(&[missing, main]), &of_unit).is_none(), "nor is the unit's own there");
     let unit = ("/etc/systemd/system/containerd.service", "[Service]\nExecStart=/opt/bin/containerd\n");
     let before = tree(&[unit, (CONFIG, "")]);
-    let found = FoundRuntime { unit: Some("containerd.service".into()), because: NodePath::fixed("/etc/systemd/system"), ..on(None) };
-    assert_eq!(shadow(&before, &tree(&[unit, main]), &found).unwrap().program.as_str(), "/opt/bin/containerd");
+    let mut before = before;
+    // nobody has looked there
+    before.insert(NodePath::root(), Entry::Dir { listed: false });
+    assert_eq!(shadow(&before, &tree(&[unit, main]), &of_unit).unwrap().program.as_str(), "/opt/bin/containerd");
 }
 
 #[test]
