@@ -9,6 +9,7 @@
 mod answer;
 mod case;
 mod certificate;
+mod closed;
 mod image;
 mod matrix;
 mod node;
@@ -18,6 +19,8 @@ mod pull;
 mod registry;
 mod responder;
 mod round;
+#[path = "../secrets/mod.rs"]
+mod secrets;
 mod tree;
 mod upstream;
 mod vector;

@@ -16,8 +16,9 @@ use crate::programs::Programs;
 use crate::promise::{self, Asker};
 use crate::pull::{self, Puller};
 use crate::registry::{self, Mark, Registry};
+use crate::secrets::Secrets;
 use crate::upstream::Upstream;
-use crate::{image, tree, vector, verified};
+use crate::{closed, image, tree, vector, verified};
 
 /// Longer than any case takes; a case that hangs ends with all its programs, because this process is number 1 of its namespace.
 const DEADLINE: Duration = Duration::from_secs(110);
@@ -54,14 +55,29 @@ pub fn run(folder: &Path, programs: &Programs) -> Result<()> {
 
     let root = scratch.root();
     let before = tree::read(&root)?;
+    let mut secrets = Secrets::of(&[&scratch.folder.join("spec"), &root.join("etc"), &root.join("root")])?;
+    case.registries.iter().filter_map(|registry| registry.login.as_ref()).for_each(|login| secrets.login(login));
+    let held = secrets.holders(&root)?;
     let (root, spec) = (root.as_os_str(), spec.as_os_str());
     let apply = ["apply", "--activate", "never", "--probe", &case.probe, "--foreign", &case.foreign, "--spec"].map(OsStr::new);
     let apply: Vec<&OsStr> = apply.into_iter().chain([spec, "--root".as_ref(), root]).collect();
     let loses_logins = programs.pullers(&case).contains(&Puller::Containerd) && !programs.tokens(Puller::Containerd);
     if case.probe == "require" && loses_logins {
-        return refused(&apply, Path::new(root), &before);
+        return refused(&apply, Path::new(root), &before, &secrets);
     }
-    nodeprep(apply)?;
+    let mut wrong = Vec::new();
+    let rendered = scratch.folder.join("rendered");
+    let mut outputs = |when: &str| -> Result<()> {
+        if !secrets.is_empty() {
+            wrong.extend(closed::in_output(&secrets, when, spec, root, &case, &rendered)?);
+        }
+        Ok(())
+    };
+    outputs("before")?;
+    let applied = loud(apply)?;
+    outputs("after")?;
+    wrong.extend(secrets.judge("apply", &applied));
+    wrong.extend(closed::on_node(&secrets, Path::new(root), &held, !secrets.is_empty())?);
     if programs.pullers(&case).contains(&Puller::Containerd) {
         dumped(&scratch)?;
     }
@@ -73,8 +89,7 @@ pub fn run(folder: &Path, programs: &Programs) -> Result<()> {
 
     let _containerd =
         if programs.pullers(&case).contains(&Puller::Containerd) { Some(pull::start_containerd(&scratch, 20)?) } else { None };
-    let mut world =
-        World { programs, case: &case, scratch: &scratch, registries: &registries, upstream, mark: Mark::default(), wrong: Vec::new() };
+    let mut world = World { programs, case: &case, scratch: &scratch, registries: &registries, upstream, mark: Mark::default(), wrong };
     world.leaked("while the runtimes start", false);
     // First with nothing in the registries: every attempt is made and answered 404, so the whole chain shows. Then as the case has it.
     world.round(&explained, false)?;
@@ -84,16 +99,18 @@ pub fn run(folder: &Path, programs: &Programs) -> Result<()> {
     world.round(&explained, true)?;
 
     let mut wrong = world.wrong;
-    wrong.extend(verified::verify(&case, programs, &scratch, Path::new(spec))?);
-    nodeprep(["revert".as_ref(), "--root".as_ref(), root])?;
+    wrong.extend(verified::verify(&case, programs, &scratch, Path::new(spec), &secrets)?);
+    wrong.extend(secrets.judge("revert", &loud(["revert".as_ref(), "--root".as_ref(), root])?));
     wrong.extend(tree::differences(&before, &tree::read(Path::new(root))?).into_iter().map(|line| format!("after revert: {line}")));
     if wrong.is_empty() { Ok(()) } else { bail!("{}", wrong.join("\n")) }
 }
 
 /// The registry wants tokens, which this containerd would never get: it is told before anything is written.
-fn refused(apply: &[&OsStr], root: &Path, before: &tree::Tree) -> Result<()> {
+fn refused(apply: &[&OsStr], root: &Path, before: &tree::Tree, secrets: &Secrets) -> Result<()> {
     let output = Command::new(env!("CARGO_BIN_EXE_nodeprep")).args(apply).env("HOME", "/root").output().context("nodeprep")?;
     let said = String::from_utf8_lossy(&output.stdout);
+    let given_away = secrets.judge("apply", &format!("{said}{}", String::from_utf8_lossy(&output.stderr)));
+    ensure!(given_away.is_empty(), "{given_away:?}");
     ensure!(output.status.code() == Some(4) && said.contains("error[token-login]"), "not refused: {}\n{said}", output.status);
     let written = root.join("etc/containerd/certs.d");
     ensure!(!written.exists(), "{} was written", written.display());
@@ -194,10 +211,21 @@ fn start_registries(case: &Case, scratch: &Scratch, known: &Authority, unknown: 
 }
 
 fn nodeprep<'a>(arguments: impl IntoIterator<Item = &'a OsStr>) -> Result<String> {
+    Ok(run_well(arguments)?.0)
+}
+
+/// With all of the log: everything that was said.
+fn loud<'a>(arguments: impl IntoIterator<Item = &'a OsStr>) -> Result<String> {
+    let (said, log) = run_well(std::iter::once("-vv".as_ref()).chain(arguments))?;
+    Ok(said + &log)
+}
+
+/// What it said on standard output and on standard error.
+fn run_well<'a>(arguments: impl IntoIterator<Item = &'a OsStr>) -> Result<(String, String)> {
     let binary = std::env::var_os(OTHER_BINARY).unwrap_or_else(|| env!("CARGO_BIN_EXE_nodeprep").into());
     let arguments: Vec<&OsStr> = arguments.into_iter().collect();
     let output = Command::new(&binary).args(&arguments).env("HOME", "/root").output().with_context(|| binary.display().to_string())?;
-    let said = String::from_utf8_lossy(&output.stderr);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
     ensure!(output.status.success(), "nodeprep {arguments:?}: {}\n{said}", output.status);
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    Ok((String::from_utf8_lossy(&output.stdout).into_owned(), said))
 }
