@@ -79,7 +79,7 @@ pub fn run(folder: &Path, programs: &Programs) -> Result<()> {
     wrong.extend(secrets.judge("apply", &applied));
     wrong.extend(closed::on_node(&secrets, Path::new(root), &held, !secrets.is_empty())?);
     if programs.pullers(&case).contains(&Puller::Containerd) {
-        dumped(&scratch)?;
+        dumped(programs, &scratch)?;
     }
     let mut explain: Vec<&OsStr> = ["explain".as_ref(), "--root".as_ref(), root, "--output".as_ref(), "json".as_ref()].to_vec();
     explain.extend(case.images.iter().map(OsStr::new));
@@ -120,12 +120,15 @@ fn refused(apply: &[&OsStr], root: &Path, before: &tree::Tree, secrets: &Secrets
     Ok(())
 }
 
-/// What config.toml and its drop-ins come to after an apply, in the daemon's own words: one folder, and that is where ours is.
-fn dumped(scratch: &Scratch) -> Result<()> {
+/// What config.toml and its drop-ins come to after an apply, in the daemon's own words: one folder, and that is where ours is. A list stays where it is
+/// honoured (1.x); ours is in its first folder then.
+fn dumped(programs: &Programs, scratch: &Scratch) -> Result<()> {
     let output = scratch.command(20, "containerd")?.args(["config", "dump"]).output().context("containerd config dump")?;
     ensure!(output.status.success(), "config dump: {}", String::from_utf8_lossy(&output.stderr));
     let (config_path, _) = vector::effective(&output.stdout)?;
-    let folders = scratch.root().join(config_path.trim_start_matches('/'));
+    let first = config_path.split(':').next().unwrap_or_default();
+    ensure!(first == config_path || !programs.tokens(Puller::Containerd), "config_path {config_path:?} is a list, which is not read");
+    let folders = scratch.root().join(first.trim_start_matches('/'));
     let mut below = fs::read_dir(&folders).with_context(|| format!("config_path {config_path:?} is no folder"))?.flatten();
     let ours = below.any(|folder| fs::read_to_string(folder.path().join("hosts.toml")).is_ok_and(|text| text.contains("nodeprep")));
     ensure!(ours, "config_path {config_path:?} holds nothing of ours");
