@@ -30,10 +30,19 @@ mod world;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use libtest_mimic::{Arguments, Failed, Trial};
 
 use programs::Programs;
+
+/// As many cases x version there are at least where more than one version of the programs is to be had.
+const LEAST: usize = 100;
+
+/// Cases x version that went as `explain` said, those that did not, and pulls that were held against access logs.
+static HELD: AtomicUsize = AtomicUsize::new(0);
+static DISAGREED: AtomicUsize = AtomicUsize::new(0);
+static PULLS: AtomicUsize = AtomicUsize::new(0);
 
 /// In the environment of this program's own child: the case to run, inside the namespaces made for it.
 const INSIDE: &str = "NODEPREP_REAL_CASE";
@@ -60,6 +69,7 @@ fn main() -> ExitCode {
     for reason in &missing {
         println!("skipped: real programs: {reason}");
     }
+    let mut matrix = 0;
     let required = std::env::var("NODEPREP_REAL").is_ok_and(|value| value == "required");
     for (programs, case) in Programs::all().into_iter().flat_map(|programs| all().into_iter().map(move |case| (programs.clone(), case))) {
         let concerned = match kind(&case) {
@@ -72,6 +82,7 @@ fn main() -> ExitCode {
             continue;
         }
         let name = scratch_name(&case, &programs);
+        matrix += usize::from(matches!(kind(&case), Kind::Case));
         let trial = if missing.is_empty() {
             Trial::test(name, move || enclosed(&case, &programs))
         } else if required {
@@ -82,7 +93,21 @@ fn main() -> ExitCode {
         };
         trials.push(trial);
     }
-    libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
+    if missing.is_empty() && Programs::all().len() > 2 {
+        let enough = move || if matrix >= LEAST { Ok(()) } else { Err(Failed::from(format!("{matrix} cases x version, not {LEAST}"))) };
+        trials.push(Trial::test("the_matrix_is_large_enough", enough));
+    }
+    let conclusion = libtest_mimic::run(&Arguments::from_args(), trials);
+    let count = |number: &AtomicUsize| number.load(Ordering::Relaxed);
+    if count(&HELD) + count(&DISAGREED) > 0 {
+        println!(
+            "explain against access logs: {} of {matrix} cases x version, {} pulls, disagreements in {}\n",
+            count(&HELD) + count(&DISAGREED),
+            count(&PULLS),
+            count(&DISAGREED)
+        );
+    }
+    conclusion.exit_code()
 }
 
 /// Why the real programs cannot run here; empty when they can.
@@ -174,6 +199,12 @@ fn enclosed(case: &Path, programs: &Programs) -> Result<(), Failed> {
         .envs(std::env::var_os(round::OTHER_BINARY).map(|binary| (round::OTHER_BINARY, binary)))
         .output()
         .map_err(|error| format!("setpriv: {error}"))?;
+    if matches!(kind(case), Kind::Case) {
+        let outcome = if output.status.success() { &HELD } else { &DISAGREED };
+        outcome.fetch_add(1, Ordering::Relaxed);
+        let pulls = std::fs::read_to_string(scratch.folder.join(round::PULLS)).unwrap_or_default();
+        PULLS.fetch_add(pulls.parse().unwrap_or_default(), Ordering::Relaxed);
+    }
     if output.status.success() {
         // What was left out is said.
         let said = String::from_utf8_lossy(&output.stdout);

@@ -29,6 +29,9 @@ const TRIES: usize = 6;
 /// nodeprep under test; another build of it can be named instead (a release, a static one).
 pub const OTHER_BINARY: &str = "NODEPREP_REAL_BINARY";
 
+/// How many pulls were held against the access log: a file in the scratch folder.
+pub const PULLS: &str = "pulls";
+
 /// Ends the process when the deadline has passed.
 pub fn end_in_time() {
     std::thread::spawn(|| {
@@ -89,7 +92,8 @@ pub fn run(folder: &Path, programs: &Programs) -> Result<()> {
 
     let _containerd =
         if programs.pullers(&case).contains(&Puller::Containerd) { Some(pull::start_containerd(&scratch, 20)?) } else { None };
-    let mut world = World { programs, case: &case, scratch: &scratch, registries: &registries, upstream, mark: Mark::default(), wrong };
+    let mut world =
+        World { programs, case: &case, scratch: &scratch, registries: &registries, upstream, mark: Mark::default(), pulls: 0, wrong };
     world.leaked("while the runtimes start", false);
     // First with nothing in the registries: every attempt is made and answered 404, so the whole chain shows. Then as the case has it.
     world.round(&explained, false)?;
@@ -98,6 +102,7 @@ pub fn run(folder: &Path, programs: &Programs) -> Result<()> {
     }
     world.round(&explained, true)?;
 
+    fs::write(scratch.folder.join(PULLS), world.pulls.to_string()).context("how many pulls")?;
     let mut wrong = world.wrong;
     wrong.extend(verified::verify(&case, programs, &scratch, Path::new(spec), &secrets)?);
     wrong.extend(secrets.judge("revert", &loud(["revert".as_ref(), "--root".as_ref(), root])?));
@@ -142,6 +147,7 @@ struct World<'a> {
     registries: &'a [Registry],
     upstream: Upstream,
     mark: Mark,
+    pulls: usize,
     /// All that is wrong is reported at once: one wrong URL is easier to read beside the right ones.
     wrong: Vec<String>,
 }
@@ -163,6 +169,7 @@ impl World<'_> {
                 let outcome = puller.pull(self.scratch, image)?;
                 let requests = registry::requests(self.registries, &mut self.mark)?;
                 let said = outcome.as_ref().err().map_or("it succeeded", String::as_str);
+                self.pulls += 1;
                 let expected = promise::expect(attempts, &demands, asker, filled).with_context(|| what.clone())?;
                 match promise::seen(&requests, image, attempts) {
                     Ok(seen) if seen == expected.requests => {}
