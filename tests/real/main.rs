@@ -7,10 +7,12 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "what was skipped, and what went wrong in the child, is said there")]
 
 mod answer;
+mod between;
 mod case;
 mod certificate;
 mod closed;
 mod image;
+mod live;
 mod matrix;
 mod node;
 mod programs;
@@ -55,6 +57,7 @@ fn main() -> ExitCode {
             Kind::Containerd => vector::run(what, &Programs::told()),
             Kind::Containers => vector_containers::run(what, &Programs::told()),
             Kind::Matrix => matrix::run(what, &Programs::told()),
+            Kind::Between => between::run(what, &Programs::told()),
         };
         return match outcome {
             Ok(()) => ExitCode::SUCCESS,
@@ -77,6 +80,7 @@ fn main() -> ExitCode {
             Kind::Containerd => !matches!(programs, Programs::Podman(_)),
             Kind::Containers => !matches!(programs, Programs::Containerd(_)),
             Kind::Matrix => true,
+            Kind::Between => matches!(programs, Programs::Containerd(_)),
         };
         if !concerned {
             continue;
@@ -135,7 +139,7 @@ fn source() -> &'static Path {
 fn scratch_name(case: &Path, programs: &Programs) -> String {
     let name = case.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let kind = match kind(case) {
-        Kind::Case | Kind::Matrix => "",
+        Kind::Case | Kind::Matrix | Kind::Between => "",
         Kind::Containerd | Kind::Containers => "vector-",
     };
     format!("{kind}{name}{}", programs.suffix())
@@ -150,14 +154,20 @@ enum Kind {
     Containers,
     /// Certificates of every kind.
     Matrix,
+    /// One version runs, another is on disk.
+    Between,
 }
 
-/// What stands for the matrix among the folders.
+/// What stands for the matrix among the folders, and for what happens between two versions.
 const MATRIX: &str = "probe-matrix";
+const BETWEEN: &str = "between-versions";
 
 fn kind(folder: &Path) -> Kind {
     if folder.ends_with(MATRIX) {
         return Kind::Matrix;
+    }
+    if folder.ends_with(BETWEEN) {
+        return Kind::Between;
     }
     match folder.parent().and_then(Path::file_name).and_then(|name| name.to_str()) {
         Some("containerd") => Kind::Containerd,
@@ -177,7 +187,7 @@ fn all() -> Vec<PathBuf> {
         found
     };
     let mut all = listed("fixtures/real", "case.toml");
-    all.push(source().join("tests/real").join(MATRIX));
+    all.extend([MATRIX, BETWEEN].map(|name| source().join("tests/real").join(name)));
     all.extend(listed("fixtures/vectors/containerd", "case.toml"));
     all.extend(listed("fixtures/vectors/containers", "expect.txt"));
     all

@@ -100,7 +100,7 @@ impl Programs {
     }
 
     /// The version of containerd, as its package says; `None` beside another Podman.
-    fn containerd(&self) -> Option<Version> {
+    pub fn containerd(&self) -> Option<Version> {
         let folder = match self {
             Programs::Usual => prepared(),
             Programs::Containerd(folder) => folder.clone(),

@@ -205,7 +205,7 @@ impl World<'_> {
 }
 
 /// The spec as a user has it: the document and, beside it, what it names.
-fn write_spec(case: &Case, scratch: &Scratch, known: &Authority) -> Result<PathBuf> {
+pub fn write_spec(case: &Case, scratch: &Scratch, known: &Authority) -> Result<PathBuf> {
     let folder = scratch.folder.join("spec");
     node::copy_folder(&case.folder, &folder)?;
     known.write(&folder.join("ca.pem"))?;
@@ -213,7 +213,7 @@ fn write_spec(case: &Case, scratch: &Scratch, known: &Authority) -> Result<PathB
     Ok(folder.join("spec.toml"))
 }
 
-fn start_registries(case: &Case, scratch: &Scratch, known: &Authority, unknown: &Authority) -> Result<Vec<Registry>> {
+pub fn start_registries(case: &Case, scratch: &Scratch, known: &Authority, unknown: &Authority) -> Result<Vec<Registry>> {
     let folder = |number: usize| scratch.folder.join(format!("registry-{number}"));
     let beside = |number: usize| scratch.folder.join(format!("spec/self-{}.pem", number + 1));
     let start = |(number, demand)| Registry::start(demand, &folder(number), known, unknown, &beside(number));
