@@ -115,7 +115,7 @@ impl Node<'_> {
             ensure!(urls == ["https://127.0.0.2:5443/v2/docker.io/library/hello/manifests/1"], "explain: {resolution}");
         }
         self.live.stop_containerd()?;
-        self.live.start_containerd()?;
+        self.live.start_containerd("")?;
         self.pulls("the one on disk, started")?;
         self.live.stop_containerd()?;
         self.nodeprep("revert", 0).map(drop)
@@ -148,7 +148,7 @@ impl Node<'_> {
     fn start(&mut self, running: &Build, config: &str, disk: &Build) -> Result<()> {
         fs::write(self.root.join("etc/containerd/config.toml"), config).context("config.toml")?;
         self.live.must(&format!("rm -rf /var/lib/containerd/*; cp /srv/{} /usr/local/bin/containerd", running.name))?;
-        self.live.start_containerd()?;
+        self.live.start_containerd("")?;
         self.live.must(&format!(
             "cp /srv/{} /usr/local/bin/containerd.new && mv /usr/local/bin/containerd.new /usr/local/bin/containerd",
             disk.name

@@ -66,9 +66,10 @@ impl<'a> Live<'a> {
         Ok(said)
     }
 
-    /// Starts the containerd that is on disk, as a unit would.
-    pub fn start_containerd(&mut self) -> Result<()> {
-        self.must("/usr/local/bin/containerd >>/srv/containerd.log 2>&1 & echo $! >/srv/containerd.pid")?;
+    /// Starts the containerd that is on disk, as a unit would, with more in its environment.
+    pub fn start_containerd(&mut self, environment: &str) -> Result<()> {
+        let start = format!("{environment} /usr/local/bin/containerd >>/srv/containerd.log 2>&1 & echo $! >/srv/containerd.pid");
+        self.must(&start)?;
         let deadline = Instant::now() + Duration::from_secs(20);
         while let Err(said) = pull::answers(self.scratch)? {
             ensure!(Instant::now() < deadline, "containerd serves no images: {said}\n{}", self.run("tail -n 5 /srv/containerd.log")?.1);

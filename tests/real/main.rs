@@ -11,6 +11,7 @@ mod between;
 mod case;
 mod certificate;
 mod closed;
+mod daemon;
 mod image;
 mod live;
 mod matrix;
@@ -58,6 +59,7 @@ fn main() -> ExitCode {
             Kind::Containers => vector_containers::run(what, &Programs::told()),
             Kind::Matrix => matrix::run(what, &Programs::told()),
             Kind::Between => between::run(what, &Programs::told()),
+            Kind::Daemon => daemon::run(what, &Programs::told()),
         };
         return match outcome {
             Ok(()) => ExitCode::SUCCESS,
@@ -81,6 +83,7 @@ fn main() -> ExitCode {
             Kind::Containers => !matches!(programs, Programs::Containerd(_)),
             Kind::Matrix => true,
             Kind::Between => matches!(programs, Programs::Containerd(_)),
+            Kind::Daemon => !matches!(programs, Programs::Podman(_)),
         };
         if !concerned {
             continue;
@@ -139,7 +142,7 @@ fn source() -> &'static Path {
 fn scratch_name(case: &Path, programs: &Programs) -> String {
     let name = case.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let kind = match kind(case) {
-        Kind::Case | Kind::Matrix | Kind::Between => "",
+        Kind::Case | Kind::Matrix | Kind::Between | Kind::Daemon => "",
         Kind::Containerd | Kind::Containers => "vector-",
     };
     format!("{kind}{name}{}", programs.suffix())
@@ -156,11 +159,14 @@ enum Kind {
     Matrix,
     /// One version runs, another is on disk.
     Between,
+    /// A daemon and a signal, a daemon and the OS trust store.
+    Daemon,
 }
 
-/// What stands for the matrix among the folders, and for what happens between two versions.
+/// What stands among the folders for the matrix, for what happens between two versions, and for what a daemon does.
 const MATRIX: &str = "probe-matrix";
 const BETWEEN: &str = "between-versions";
+const DAEMON: &str = "daemon";
 
 fn kind(folder: &Path) -> Kind {
     if folder.ends_with(MATRIX) {
@@ -168,6 +174,9 @@ fn kind(folder: &Path) -> Kind {
     }
     if folder.ends_with(BETWEEN) {
         return Kind::Between;
+    }
+    if folder.ends_with(DAEMON) {
+        return Kind::Daemon;
     }
     match folder.parent().and_then(Path::file_name).and_then(|name| name.to_str()) {
         Some("containerd") => Kind::Containerd,
@@ -187,7 +196,7 @@ fn all() -> Vec<PathBuf> {
         found
     };
     let mut all = listed("fixtures/real", "case.toml");
-    all.extend([MATRIX, BETWEEN].map(|name| source().join("tests/real").join(name)));
+    all.extend([MATRIX, BETWEEN, DAEMON].map(|name| source().join("tests/real").join(name)));
     all.extend(listed("fixtures/vectors/containerd", "case.toml"));
     all.extend(listed("fixtures/vectors/containers", "expect.txt"));
     all
