@@ -15,7 +15,7 @@ use crate::model::tree::Tree;
 use crate::node::error::{Class, NodeError};
 use crate::node::material::{MaterialError, documents, materials};
 use crate::node::root::Root;
-use crate::node::{Snapshot, blobs, net, probe, read};
+use crate::node::{Snapshot, blobs, net, probe, read, terminal};
 use crate::plan::activation::cut_off;
 use crate::plan::build::{Foreign, overlay_plan};
 use crate::plan::guard::{Allowed, against};
@@ -29,6 +29,7 @@ use crate::runtime::{FoundRuntime, Runtime, Wish, facts, golang};
 use crate::spec::Spec;
 use crate::spec::load::{Closed, Draft};
 use crate::trust::backing;
+use crate::verify::probe::{Seen, Target as Tried};
 use crate::verify::{gate, tokens};
 
 /// Why a subcommand ends before it has begun: problems to show, and the outcome.
@@ -198,12 +199,18 @@ impl Session {
 
     /// The plan that may be carried out: what would change is tried first, and what does not answer is kept back or told.
     pub(super) fn gated(&self, spec: &Spec, choices: &PlanChoices, probe: Option<Probe>) -> (Planned, Vec<Problem>) {
-        let answers = self.answers(spec, probe);
+        let mut answers = self.answers(spec, probe);
         // whether a login is lost is asked once it is known what stays: who does not answer cannot say which one is wanted
         let lenient = Answers { required: false, ..answers.clone() };
         let planned = self.plan(spec, choices, &lenient);
+        // logins that come from others' files are known only now
+        let carried: Vec<_> = planned.parts.iter().filter_map(|part| part.part.spec.clone()).collect();
+        let asked = answers.of.len();
+        for own in carried {
+            self.ask(&own, &mut answers);
+        }
         let (unready, problems) = self.unready(spec, &planned, probe);
-        if unready.is_empty() && !answers.required {
+        if unready.is_empty() && !answers.required && answers.of.len() == asked {
             (planned, problems)
         } else {
             (self.plan_holding(spec, choices, &answers, &unready), problems)
@@ -218,13 +225,20 @@ impl Session {
             _ => None,
         };
         let mut answers = Answers { unasked, required: probe == Some(Probe::Require), ..Answers::default() };
-        if unasked.is_none() && tokens::is_needed(spec, &self.snapshot.tree, &self.found) {
-            let targets = tokens::targets(spec, &self.snapshot.tree, &self.trust_stores(), &self.found);
-            let asked: Vec<_> = targets.values().cloned().collect();
-            let seen = net::probe(&asked, PATIENCE);
-            answers.of = targets.into_keys().zip(seen.iter().map(tokens::answer)).collect();
-        }
+        self.ask(spec, &mut answers);
         answers
+    }
+
+    /// The same of whom this spec gives a login and who was not asked yet.
+    fn ask(&self, spec: &Spec, answers: &mut Answers) {
+        if answers.unasked.is_some() || !tokens::is_needed(spec, &self.snapshot.tree, &self.found) {
+            return;
+        }
+        let mut targets = tokens::targets(spec, &self.snapshot.tree, &self.trust_stores(), &self.found);
+        targets.retain(|host, _| !answers.of.contains_key(host));
+        let asked: Vec<_> = targets.values().cloned().collect();
+        let seen = tried(&asked, PATIENCE);
+        answers.of.extend(targets.into_keys().zip(seen.iter().map(tokens::answer)));
     }
 
     /// What would not work under `planned`, by trying the endpoints of what changes: what is kept back for it, and warnings.
@@ -240,7 +254,7 @@ impl Session {
             Some(Probe::Warn | Probe::Off) => false,
             None => gate::keeps_back(target, &self.found),
         };
-        gate::judge(spec, &endpoints, &net::probe(&ways, PATIENCE), &self.found, keeps)
+        gate::judge(spec, &endpoints, &tried(&ways, PATIENCE), &self.found, keeps)
     }
 
     /// What Go programs with the environments of the runtimes here would trust.
@@ -292,6 +306,15 @@ impl Session {
             )
         })
     }
+}
+
+/// What comes of each target; on a terminal one sees which of them are waited for.
+pub(super) fn tried(targets: &[Tried], patience: std::time::Duration) -> Vec<Seen> {
+    let progress = terminal::progress(targets.iter().map(|target| format!("{}://{}", target.scheme, target.host)).collect());
+    net::probe(targets, patience, |at| match at {
+        net::At::Begun(place) => progress.begin(place),
+        net::At::Ended(place) => progress.end(place),
+    })
 }
 
 /// How long a registry has to say which login it wants.

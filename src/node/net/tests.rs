@@ -112,11 +112,21 @@ fn said(status: u16, headers: &str, body: &str) -> String {
 }
 
 fn target(scheme: Scheme, host: &Host, trust: Trusted) -> Target {
-    Target { scheme, host: host.clone(), trust, client: None, login: None, route: Route::Direct, manifests: Vec::new() }
+    Target {
+        scheme,
+        host: host.clone(),
+        trust,
+        client: None,
+        login: None,
+        header: Vec::new(),
+        more: false,
+        route: Route::Direct,
+        manifests: Vec::new(),
+    }
 }
 
 fn one(target: Target) -> Seen {
-    probe(&[target], LONG).remove(0)
+    probe(&[target], LONG, |_| {}).remove(0)
 }
 
 fn lines(arrived: &Arrived) -> Vec<String> {
@@ -273,7 +283,7 @@ fn what_is_in_the_way_is_told_apart() {
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let host = Host::new(&silent.local_addr().unwrap().to_string()).unwrap();
     for scheme in [Scheme::Http, Scheme::Https] {
-        let seen = probe(&[target(scheme, &host, ca.pool())], Duration::from_millis(200)).remove(0);
+        let seen = probe(&[target(scheme, &host, ca.pool())], Duration::from_millis(200), |_| {}).remove(0);
         assert!(matches!(seen.troubles[..], [(_, Trouble::Silent)]), "{seen:?}");
     }
 }
@@ -324,7 +334,7 @@ fn fifty_at_once() {
         said(200, "", "")
     });
     let targets = vec![target(Scheme::Http, &host, Trusted::Anybody); ALL];
-    let seen = probe(&targets, LONG);
+    let seen = probe(&targets, LONG, |_| {});
     assert_eq!(seen.len(), ALL);
     assert!(seen.iter().all(|seen| seen.troubles.is_empty()), "{seen:?}");
 }
