@@ -160,8 +160,11 @@ impl Past<'_> {
             if same_access(&before, access) {
                 continue;
             }
+            // who took it out of the spec has to know that it is still sent
+            let gone = before.login.is_some() && access.login.is_none();
+            let login = if gone { ", with its login, which the spec gives it no more" } else { "" };
             counts.access.insert(host.clone(), before);
-            let what = format!("{host} is reached as it was: it does not answer in the new way: {why}");
+            let what = format!("{host} is reached as it was{login}: it does not answer in the new way: {why}");
             let problem = Problem::error(KEPT_BACK, what, help.clone());
             told.push(match &access.at {
                 Some(at) => problem.at(at.clone()),
