@@ -166,6 +166,33 @@ fn what_could_not_be_checked_is_a_warning_or_a_refusal() {
     assert!(ended == 4 && said.contains("token-login-unchecked") && said.contains("connection refused"), "{ended} {said}");
 }
 
+/// Kept back is as it is now: a login stays where it stands, nothing is asked of it, and it is no reason to refuse the rest.
+#[test]
+fn what_is_kept_back_has_its_login_where_it_was() {
+    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let ca = registry().ca;
+    for by in ["", "credentials_by = \"config\""] {
+        let node = Node::new(&free, &ca, by);
+        assert_eq!(node.run("apply --probe off").0, 0);
+        let files = || {
+            ["certs.d/docker.io/hosts.toml", "config.toml"].map(|file| std::fs::read(node.path("root/etc/containerd").join(file)).unwrap())
+        };
+        let before = files();
+        let holds = before.iter().map(|bytes| String::from_utf8_lossy(bytes).contains(CODED)).collect::<Vec<_>>();
+        assert_eq!(holds, if by.is_empty() { [true, false] } else { [false, true] });
+        let spec = node.path("spec/spec.toml");
+        let text = std::fs::read_to_string(&spec).unwrap().replace(&format!("[\"{free}\"]"), &format!("[\"{free}/new\"]"));
+        let without = text.replace("credentials = \"pull-secret.json\"", "").replace(by, "");
+        for next in [text, without] {
+            std::fs::write(&spec, &next).unwrap();
+            let (code, said) = node.run("apply --probe require");
+            assert!(code == 8 && said.contains("docker.io is kept back") && !said.contains("error[token-login"), "{by}: {code} {said}");
+            assert_eq!(said.contains("with its login, which the spec gives it no more"), !next.contains("pull-secret"), "{said}");
+            assert_eq!(files(), before, "{by}: {next}\n{said}");
+        }
+    }
+}
+
 #[test]
 fn the_way_that_wants_a_restart() {
     let registry = registry();

@@ -199,18 +199,12 @@ impl Session {
 
     /// The plan that may be carried out: what would change is tried first, and what does not answer is kept back or told.
     pub(super) fn gated(&self, spec: &Spec, choices: &PlanChoices, probe: Option<Probe>) -> (Planned, Vec<Problem>) {
-        let mut answers = self.answers(spec, probe);
+        let answers = self.answers(spec, probe);
         // whether a login is lost is asked once it is known what stays: who does not answer cannot say which one is wanted
         let lenient = Answers { required: false, ..answers.clone() };
         let planned = self.plan(spec, choices, &lenient);
-        // logins that come from others' files are known only now
-        let carried: Vec<_> = planned.parts.iter().filter_map(|part| part.part.spec.clone()).collect();
-        let asked = answers.of.len();
-        for own in carried {
-            self.ask(&own, &mut answers);
-        }
         let (unready, problems) = self.unready(spec, &planned, probe);
-        if unready.is_empty() && !answers.required && answers.of.len() == asked {
+        if unready.is_empty() && !answers.required {
             (planned, problems)
         } else {
             (self.plan_holding(spec, choices, &answers, &unready), problems)
@@ -225,20 +219,13 @@ impl Session {
             _ => None,
         };
         let mut answers = Answers { unasked, required: probe == Some(Probe::Require), ..Answers::default() };
-        self.ask(spec, &mut answers);
-        answers
-    }
-
-    /// The same of whom this spec gives a login and who was not asked yet.
-    fn ask(&self, spec: &Spec, answers: &mut Answers) {
-        if answers.unasked.is_some() || !tokens::is_needed(spec, &self.snapshot.tree, &self.found) {
-            return;
+        if unasked.is_none() && tokens::is_needed(spec, &self.snapshot.tree, &self.found) {
+            let targets = tokens::targets(spec, &self.snapshot.tree, &self.trust_stores(), &self.found);
+            let asked: Vec<_> = targets.values().cloned().collect();
+            let seen = tried(&asked, PATIENCE);
+            answers.of = targets.into_keys().zip(seen.iter().map(tokens::answer)).collect();
         }
-        let mut targets = tokens::targets(spec, &self.snapshot.tree, &self.trust_stores(), &self.found);
-        targets.retain(|host, _| !answers.of.contains_key(host));
-        let asked: Vec<_> = targets.values().cloned().collect();
-        let seen = tried(&asked, PATIENCE);
-        answers.of.extend(targets.into_keys().zip(seen.iter().map(tokens::answer)));
+        answers
     }
 
     /// What would not work under `planned`, by trying the endpoints of what changes: what is kept back for it, and warnings.

@@ -65,7 +65,7 @@ pub fn judge(part: Part, spec: &Spec, found: &FoundRuntime, tree: &Tree, dialect
         let answer = match (answers.of.get(host), answers.unasked) {
             (Some(answer), _) => answer.clone(),
             (None, Some(why)) => Err(why.to_owned()),
-            // the spec gives it no login any more: this one is kept back with its host
+            // it is not the spec's: kept back with its host, or carried over, and where it was
             (None, None) if as_now() => continue,
             (None, None) => Err("it was not asked".to_owned()),
         };
