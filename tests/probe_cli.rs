@@ -282,3 +282,52 @@ fn the_daemon_s_own_trust_store_and_proxy() {
     assert!(head.starts_with("CONNECT registry.nodeprep-test.example:5000 ") && head.contains("Proxy-Authorization: Basic "), "{head}");
     assert!(!head.contains(CODED));
 }
+
+/// Runs nodeprep with a terminal as standard error, or without; the terminal shows what is returned last.
+fn on_a_terminal(node: &Node, words: &str, term: &str, terminal: bool) -> (i32, String, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_nodeprep"));
+    command.args(words.split(' ')).arg("--spec").arg(node.path("spec/spec.toml")).arg("--root").arg(node.path("root")).env("TERM", term);
+    if !terminal {
+        let output = command.output().unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        return (output.status.code().unwrap(), text(&output.stdout), text(&output.stderr));
+    }
+    let pty = nix::pty::openpty(None, None).unwrap();
+    let child = command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::from(pty.slave)).spawn().unwrap();
+    // the command holds the other end
+    drop(command);
+    let mut master = std::fs::File::from(pty.master);
+    let shown = std::thread::spawn(move || {
+        let (mut all, mut part) = (Vec::new(), [0; 4096]);
+        // the end of a terminal is an error
+        while let Ok(count @ 1..) = std::io::Read::read(&mut master, &mut part) {
+            all.extend_from_slice(&part[..count]);
+        }
+        all
+    });
+    let output = child.wait_with_output().unwrap();
+    let shown = String::from_utf8(shown.join().unwrap()).unwrap();
+    (output.status.code().unwrap(), String::from_utf8_lossy(&output.stdout).into_owned(), shown)
+}
+
+/// Who looks on sees what is waited for; pipes and files get nothing of it.
+#[test]
+fn progress_is_for_terminals_only() {
+    let registry = registry();
+    for words in ["verify", "plan --probe require", "apply --probe require"] {
+        let node = Node::new(&registry.host, &registry.ca, "credentials_by = \"config\"");
+        if words == "verify" {
+            assert_eq!(node.run("apply --probe off").0, 0);
+        }
+        let (_, piped, nothing) = on_a_terminal(&node, &words.replace("apply", "plan"), "xterm", false);
+        assert_eq!(nothing, "", "{words}");
+        assert!(!piped.is_empty());
+        let (_, _, dumb) = on_a_terminal(&node, &words.replace("apply", "plan"), "dumb", true);
+        assert_eq!(dumb, "", "{words}");
+        let (code, said, shown) = on_a_terminal(&node, words, "xterm", true);
+        assert_eq!(code, 0, "{words}: {said}");
+        assert!(shown.contains(&format!("trying endpoints: 0 of 1 done, waiting for https://{}", registry.host)), "{words}: {shown:?}");
+        // nothing of it is left, and results are not mixed with it
+        assert!(shown.ends_with("\r\u{1b}[K") && !said.contains("trying"), "{words}: {shown:?} {said}");
+    }
+}
