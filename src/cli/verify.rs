@@ -5,10 +5,9 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::session::{Session, Stopped, spec};
+use super::session::{Session, Stopped, spec, tried};
 use super::{Ended, OutputArgs, PlanChoices, RootArgs, SpecArgs};
 use crate::model::image::ImageRef;
-use crate::node::net;
 use crate::report::exit::Outcome;
 use crate::report::style::Style;
 use crate::report::verify::text;
@@ -79,7 +78,7 @@ impl VerifyArgs {
         let endpoints = endpoints(session, spec, &self.manifest);
         let ways: Vec<_> = endpoints.iter().flat_map(|endpoint| endpoint.ways.iter().cloned()).collect();
         tracing::info!(endpoints = ways.len(), "probe");
-        checks.extend(online::of_endpoints(&endpoints, &net::probe(&ways, Duration::from_secs(self.timeout))));
+        checks.extend(online::of_endpoints(&endpoints, &tried(&ways, Duration::from_secs(self.timeout))));
         checks
     }
 }

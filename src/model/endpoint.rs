@@ -1,6 +1,7 @@
 //! Where a mirror keeps repositories.
 
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize, Serializer};
@@ -34,6 +35,9 @@ impl Scheme {
         }
     }
 }
+
+/// What a `timeout` may be: none at all is no limit to Go, and nobody waits longer, because kubelet gives a pull up earlier.
+pub const TIMEOUTS: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(300);
 
 /// Where repositories live: `harbor.corp/dockerhub` means that `library/nginx` is `harbor.corp/dockerhub/library/nginx`. How
 /// that becomes a URL is each runtime's own matter.

@@ -13,7 +13,7 @@ use crate::model::repo::RepoPath;
 use crate::model::secret::Secret;
 
 /// How long a connection to a mirror may take; versions before 2.0.7 pass over the key.
-const DIAL_TIMEOUT: Duration = Duration::from_secs(5);
+pub const DIAL_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What a registry's file is to say. Certificate files are there before it is written.
 #[derive(Clone, Debug)]

@@ -107,6 +107,13 @@ impl View {
         self.dialect.transfers() || in_config()
     }
 
+    /// Whether `login` for `host` stands in config.toml.
+    #[must_use]
+    pub fn is_in_config(&self, host: &Host, login: &Secret) -> bool {
+        let known = |chain: &Chain| chain.configs.get(host.as_str()).is_some_and(|how| how.basic.as_ref() == Some(login));
+        self.chain.as_ref().is_ok_and(|chain| known(chain))
+    }
+
     /// The same if only `registry.mirrors` counted, whether `config_path` is set or not; `None` without any.
     pub(super) fn resolve_by_mirrors(&self, image: &ImageRef) -> Option<Resolution> {
         let chain = self.chain.as_ref().ok().filter(|chain| !chain.mirrors.is_empty())?;
@@ -215,6 +222,7 @@ impl View {
                 client,
                 auth: auth.clone(),
                 header: header.clone(),
+                timeout: config.dial_timeout,
                 from: from.clone(),
             };
             let (trust, client) = tls;

@@ -176,6 +176,7 @@ impl View {
             client,
             auth: auth.clone(),
             header: Vec::new(),
+            timeout: None,
             from: source.map(|source| source.at.clone()),
         };
         if source.is_some_and(|source| source.insecure) {
