@@ -395,5 +395,5 @@ fn endpoint(source: &Source, image: &ImageRef, attempt: &Attempt, pull: Pull) ->
     let place = written.endpoint().ok_or_else(elsewhere)?;
     let header = attempt.header.iter().map(|(name, value)| Ok((name.clone(), String::from_utf8(value.expose().to_vec())?)));
     let header = header.collect::<Result<Vec<_>, std::string::FromUtf8Error>>().map_err(|_| elsewhere())?;
-    Ok(Endpoint { pull, header, ..place })
+    Ok(Endpoint { pull, guarded: !header.is_empty(), header, ..place })
 }
