@@ -63,6 +63,8 @@ mod tests {
     use crate::model::tree::Entry;
     use crate::spec::load::Draft;
 
+    const BUNDLE: &str = "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem";
+
     fn pem(ca: bool) -> String {
         let mut params = rcgen::CertificateParams::new(vec!["registry.example".to_owned()]).unwrap();
         if ca {
@@ -79,7 +81,7 @@ mod tests {
         let ca = |name: &str, pem: &str, more: &str| format!("[[ca]]\nname = \"{name}\"\n{more}pem = \"\"\"\n{pem}\"\"\"\n");
         let cas = ca("one", &one, "") + &ca("leaf", &flagless, "") + &ca("own", &pem(true), "trust = \"registries\"\n");
         let text = format!("version = 1\nfallback = \"never\"\n{cas}[[mirror]]\nsource = \"quay.io\"\nendpoints = [\"m.example\"]\n");
-        let spec = Draft::open("spec.toml", text.as_bytes()).unwrap().close(&Default::default(), None).spec.unwrap();
+        let spec = Draft::open("spec.toml", text.as_bytes()).unwrap().close(&std::collections::BTreeMap::default(), None).spec.unwrap();
         let said = |id: &str, due, files: &[(&'static str, &str)]| {
             let mut tree = Tree::default();
             tree.insert(NodePath::root(), Entry::Dir { listed: true });
@@ -89,7 +91,6 @@ mod tests {
             }
             anchors(&spec, &tree, due).into_iter().map(|check| (check.subject, check.result)).collect::<Vec<_>>()
         };
-        const BUNDLE: &str = "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem";
         let anchor = ("/etc/pki/ca-trust/source/anchors/nodeprep-one.crt", one.as_str());
         let one_is = |result| vec![(format!("one in {BUNDLE}"), result)];
         // what the distribution leaves out by its own rules is not asked for, and neither is what is for registries only
