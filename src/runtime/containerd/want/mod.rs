@@ -139,11 +139,9 @@ pub fn want_knowing(spec: &Spec, found: &FoundRuntime, tree: &Tree, dialects: &[
         part.wants.insert(root.join(DEFAULT).join("hosts.toml"), default_whole(&root, denied(), &stage, why));
     }
     for (host, folder) in give_way::folders(spec, &root, tree, known, &part.wants) {
+        // word for word what `_default` says: the registry itself is asked as the OS does it
         let mirror = spec.wider(&host);
-        let content = match mirror.filter(|mirror| !mirror.is_blocked()) {
-            Some(_) => render(&written(spec, &host, mirror, &mut pki).borrow()),
-            None => denied(),
-        };
+        let content = mirror.map_or_else(denied, |mirror| default_file(spec, mirror, &mut pki));
         let why = if mirror.is_some() { why(host.as_str(), mirror) } else { format!("{host} is denied: the spec does not name it") };
         let mode = if content.secrets.is_empty() { 0o644 } else { 0o600 };
         let whole = Whole { content, mode, addressed: false, unit: Some(folder.clone()), stage: stage.clone(), why };
