@@ -115,12 +115,17 @@ pub fn prepare(
         }
     }
     let mut planned = plan(spec, desired, found, Now { tree: &snapshot.tree, ledger, blobs, foreign, live: snapshot.probes.live });
-    // where the command may not be run at all, it is due, and nothing is to be written there now
+    try_bundle(&mut planned, snapshot);
+    planned.plan.asked = (foreign != Foreign::Refuse).then_some(Asked { spec: spec_digest, foreign });
+    planned
+}
+
+/// Has the folder of the bundle tried before the first byte where the trust store is to be refreshed. Where the command may not be
+/// run at all, it is due, and nothing is to be written there now.
+pub fn try_bundle(planned: &mut Planned, snapshot: &Snapshot) {
     if snapshot.probes.live && planned.refreshes() {
         planned.plan.written.extend(crate::trust::family(&snapshot.tree).ok().and_then(|family| NodePath::fixed(family.bundle).parent()));
     }
-    planned.plan.asked = (foreign != Foreign::Refuse).then_some(Asked { spec: spec_digest, foreign });
-    planned
 }
 
 #[cfg(test)]

@@ -55,8 +55,10 @@ pub struct Endpoint {
     pub pull: Pull,
     /// How long a connection to it may take; the runtime's own limit where it is not said.
     pub timeout: Option<Duration>,
-    /// Sent with every request, name and value; never a secret.
+    /// Sent with every request, name and value; a spec has no secret there.
     pub header: Vec<(String, String)>,
+    /// `header` was found in somebody's file, and may well be secret.
+    pub guarded: bool,
 }
 
 /// Which references an endpoint is asked for: `pull-from-mirror` of containers-registries.conf(5).
@@ -94,7 +96,7 @@ impl Endpoint {
     /// A place without options.
     #[must_use]
     pub const fn new(scheme: Scheme, host: Host, prefix: RepoPath) -> Self {
-        Self { scheme, host, prefix, verbatim: false, pull: Pull::All, timeout: None, header: Vec::new() }
+        Self { scheme, host, prefix, verbatim: false, pull: Pull::All, timeout: None, header: Vec::new(), guarded: false }
     }
 
     /// What stands in the URL between host and repository.

@@ -403,5 +403,5 @@ fn endpoint(source: &Source, image: &ImageRef, attempt: &Attempt, pull: Pull) ->
     // the usual one goes without saying, and what no spec may say is left to the runtime
     let timeout =
         attempt.timeout.filter(|limit| *limit != DIAL_TIMEOUT && limit.subsec_nanos() % 1_000_000 == 0 && TIMEOUTS.contains(limit));
-    Ok(Endpoint { pull, timeout, header, ..place })
+    Ok(Endpoint { pull, timeout, guarded: !header.is_empty(), header, ..place })
 }

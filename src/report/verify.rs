@@ -13,7 +13,11 @@ use crate::verify::{Check, Outcome};
 pub fn text(checks: &[Check], style: Style) -> String {
     let mut out = String::new();
     for check in checks.iter().filter(|check| check.result != Outcome::Ok) {
-        let sign = if check.result == Outcome::Failed { style.red("failed") } else { style.yellow("could not run") };
+        let sign = match check.result {
+            Outcome::Failed => style.red("failed"),
+            Outcome::Due => style.yellow("due"),
+            Outcome::CouldNotRun | Outcome::Ok => style.yellow("could not run"),
+        };
         let _ = writeln!(out, "{sign} [{}] {}", check.id, escape(&check.subject));
         let _ = writeln!(out, "       {}", escape(&check.found));
         for step in &check.steps {
@@ -35,8 +39,10 @@ pub fn text(checks: &[Check], style: Style) -> String {
     }
     let count = |result| checks.iter().filter(|check| check.result == result).count();
     let mut summary = format!("{} ok, {} failed", plural(count(Outcome::Ok), "check"), count(Outcome::Failed));
-    if count(Outcome::CouldNotRun) > 0 {
-        summary = format!("{summary}, {} could not run", count(Outcome::CouldNotRun));
+    for (result, word) in [(Outcome::CouldNotRun, "could not run"), (Outcome::Due, "due")] {
+        if count(result) > 0 {
+            summary = format!("{summary}, {} {word}", count(result));
+        }
     }
     let _ = writeln!(out, "{summary}");
     out

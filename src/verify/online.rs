@@ -16,8 +16,7 @@ use crate::model::tree::Tree;
 use crate::plan::How;
 use crate::plan::whole::{Planned, problems};
 use crate::runtime::{FoundRuntime, Runtime, View, golang};
-use crate::spec::{Scope, Spec};
-use crate::trust;
+use crate::spec::Spec;
 
 /// An endpoint that is tried.
 #[derive(Clone, Debug)]
@@ -279,30 +278,4 @@ pub fn as_planned(planned: &Planned) -> Vec<Check> {
         checks.push(check(Outcome::Failed, "activation", what, due.because.join("; "), &help));
     }
     checks
-}
-
-/// Whether the anchors of the spec are in the bundle of the trust store, by fingerprint.
-#[must_use]
-pub fn anchors(spec: &Spec, tree: &Tree) -> Vec<Check> {
-    let wanted: Vec<_> = spec.cas.iter().filter(|ca| ca.scope == Scope::System).collect();
-    if wanted.is_empty() {
-        return Vec::new();
-    }
-    let family = match trust::family(tree) {
-        Ok(family) => family,
-        Err(problem) => return vec![check(Outcome::CouldNotRun, "anchor", "OS trust store".into(), problem.what, &problem.help)],
-    };
-    let missing = trust::missing(spec, family, tree);
-    let of = |ca: &&crate::spec::Ca| {
-        let lacking = ca.certs.iter().find(|cert| missing.contains(&cert.fingerprint));
-        let subject = format!("{} in {}", ca.name, family.bundle);
-        match lacking {
-            None => check(Outcome::Ok, "anchor", subject, String::new(), ""),
-            Some(cert) => {
-                let found = format!("{} ({}) is not in it", cert.fingerprint.short(), cert.subject);
-                check(Outcome::Failed, "anchor", subject, found, &format!("run `{}` and read what it says", family.refresh.join(" ")))
-            }
-        }
-    };
-    wanted.iter().map(of).collect()
 }

@@ -145,6 +145,8 @@ fn furnish(what: &Path, programs: &Programs, scratch: &Scratch) -> Result<()> {
         probe: String::new(),
         foreign: String::new(),
         closed: false,
+        versions: String::new(),
+        without: Vec::new(),
     };
     // the first round has written it all; only what is below changes
     if !scratch.root().join("etc/systemd/system/containerd.service").exists() {

@@ -171,6 +171,7 @@ mod tests {
             by_digest_only: false,
             timeout: None,
             header: &[],
+            guarded: false,
         };
         let bare =
             WrittenHost { scheme: Scheme::Http, prefix: &all, ca: None, client: None, skip_verify: true, login: None, ..rich.clone() };

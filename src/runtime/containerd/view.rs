@@ -27,7 +27,7 @@ use crate::runtime::FoundRuntime;
 const NOBODY: &str = "registry.nodeprep-probe.example";
 
 /// The registry that a folder's name is for: `host_port_` is `host:port`.
-fn registry(folder: &str) -> Option<String> {
+pub(super) fn registry(folder: &str) -> Option<String> {
     if folder == "_default" {
         return Some(NOBODY.to_owned());
     }

@@ -7,10 +7,10 @@ mod config;
 mod logins;
 mod pki;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
-use super::{Dialect, adopt, carry};
+use super::{Dialect, adopt, carry, give_way};
 use crate::desired::{Part, Refusal, Target, Want, Whole};
 use crate::format::HEADER;
 use crate::format::hosts_toml::render::{Written, WrittenHost, check, check_default, render, render_open_default};
@@ -64,6 +64,8 @@ pub struct Known<'a> {
     pub adopted: Option<&'a Adopted>,
     /// What is ours, by path.
     pub owned: Option<&'a crate::ledger::Owns>,
+    /// Folders that we made.
+    pub dirs: Option<&'a BTreeSet<NodePath>>,
     /// What is done with what others have written.
     pub foreign: crate::desired::Foreign,
 }
@@ -135,6 +137,15 @@ pub fn want_knowing(spec: &Spec, found: &FoundRuntime, tree: &Tree, dialects: &[
     } else if spec.unlisted == Unlisted::Deny {
         let why = "registries that the spec does not name are denied".to_owned();
         part.wants.insert(root.join(DEFAULT).join("hosts.toml"), default_whole(&root, denied(), &stage, why));
+    }
+    for (host, folder) in give_way::folders(spec, &root, tree, known, &part.wants) {
+        // word for word what `_default` says: the registry itself is asked as the OS does it
+        let mirror = spec.wider(&host);
+        let content = mirror.map_or_else(denied, |mirror| default_file(spec, mirror, &mut pki));
+        let why = if mirror.is_some() { why(host.as_str(), mirror) } else { format!("{host} is denied: the spec does not name it") };
+        let mode = if content.secrets.is_empty() { 0o644 } else { 0o600 };
+        let whole = Whole { content, mode, addressed: false, unit: Some(folder.clone()), stage: stage.clone(), why };
+        part.wants.insert(folder.join("hosts.toml"), Want::Whole(whole));
     }
     part.wants.extend(pki.into_wants());
     part.carries(adopted, &whole);
@@ -257,6 +268,7 @@ impl OwnedHost<'_> {
             by_digest_only: self.endpoint.is_some_and(|endpoint| endpoint.pull == Pull::Digest),
             timeout: self.endpoint.and_then(|endpoint| endpoint.timeout),
             header: self.endpoint.map(|endpoint| endpoint.header.as_slice()).unwrap_or_default(),
+            guarded: self.endpoint.is_some_and(|endpoint| endpoint.guarded),
         }
     }
 }
