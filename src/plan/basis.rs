@@ -32,6 +32,7 @@ pub fn files(tree: &Tree) -> Digest {
     // the package database gives versions, which the basis has; bundles are the OS's own trust, which every attempt has anyway
     let mut left_out: Vec<NodePath> = FAMILIES.iter().map(|family| NodePath::fixed(family.bundle)).collect();
     left_out.push(NodePath::fixed(facts::DPKG_STATUS));
+    let mut head = Vec::new();
     let mut entries = tree.iter().peekable();
     while let Some((path, entry)) = entries.next() {
         if left_out.contains(path) {
@@ -51,7 +52,11 @@ pub fn files(tree: &Tree) -> Digest {
             Entry::Dir { .. } if is_empty() => (b'd', b""),
             Entry::Dir { .. } | Entry::Absent => continue,
         };
-        all.add(&[kind]).add(path.as_str().as_bytes()).add(&[0]).add(&content.len().to_le_bytes()).add(content);
+        head.clear();
+        for piece in [&[kind], path.as_str().as_bytes(), &[0], &content.len().to_le_bytes()] {
+            head.extend_from_slice(piece);
+        }
+        all.add(&head).add(content);
     }
     all.digest()
 }
