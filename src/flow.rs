@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::desired::{Refusal, Target, desired};
+use crate::desired::{Part, Refusal, Target, desired};
 use crate::ledger::{Asked, Ledger};
 use crate::model::digest::Digest;
 use crate::model::path::NodePath;
@@ -94,7 +94,8 @@ pub fn prepare(
         let Some(on) = readers(&part.target, found).into_iter().find(|on| on.runtime == Runtime::Containerd) else { continue };
         let dialects: Vec<_> = on.dialects(&snapshot.tree).into_iter().filter_map(Dialect::containerd).collect();
         let own = part.spec.clone();
-        *part = tokens::judge(part.clone(), own.as_deref().unwrap_or(spec), on, &snapshot.tree, &dialects, answers);
+        let judged = std::mem::replace(part, Part::new(part.target.clone()));
+        *part = tokens::judge(judged, own.as_deref().unwrap_or(spec), on, &snapshot.tree, &dialects, answers);
     }
     for part in desired.parts.iter_mut().filter(|part| part.target == Target::Trust && !orphans.is_empty()) {
         match foreign {

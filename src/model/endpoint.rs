@@ -116,12 +116,13 @@ impl fmt::Display for Endpoint {
         if self.scheme == Scheme::Http {
             f.write_str("http://")?;
         }
-        write!(f, "{}", self.host)?;
+        f.write_str(self.host.as_str())?;
         if self.verbatim {
             return write!(f, "{}/ (without /v2)", self.api_root());
         }
         if !self.prefix.is_all() {
-            write!(f, "/{}", self.prefix)?;
+            f.write_str("/")?;
+            f.write_str(self.prefix.as_str())?;
         }
         Ok(())
     }

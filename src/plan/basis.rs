@@ -33,6 +33,7 @@ pub fn files(tree: &Tree) -> Digest {
     // what a refresh makes beside the anchors
     let mut left_out: Vec<NodePath> = FAMILIES.iter().map(|family| NodePath::fixed(family.bundle)).collect();
     left_out.push(NodePath::fixed(facts::DPKG_STATUS));
+    let mut head = Vec::new();
     let mut entries = tree.iter().peekable();
     while let Some((path, entry)) = entries.next() {
         if left_out.contains(path) || is_rehashed(path) {
@@ -52,7 +53,11 @@ pub fn files(tree: &Tree) -> Digest {
             Entry::Dir { .. } if is_empty() => (b'd', b""),
             Entry::Dir { .. } | Entry::Absent => continue,
         };
-        all.add(&[kind]).add(path.as_str().as_bytes()).add(&[0]).add(&content.len().to_le_bytes()).add(content);
+        head.clear();
+        for piece in [&[kind], path.as_str().as_bytes(), &[0], &content.len().to_le_bytes()] {
+            head.extend_from_slice(piece);
+        }
+        all.add(&head).add(content);
     }
     all.digest()
 }

@@ -4,6 +4,7 @@
 //! spec over them: a source that the spec names replaces the adopted one (its `*` names them all), its hosts are reached as it
 //! says, and its `never` closes adopted sources too.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -220,11 +221,11 @@ impl AdoptedHost {
 
 /// The spec as it counts for the target that `adopted` belongs to. The spec itself when nothing is carried over.
 #[must_use]
-pub fn adopt(spec: &Spec, adopted: &Adopted) -> Spec {
-    let mut whole = Spec { names: Names::default(), ..spec.clone() };
+pub fn adopt<'a>(spec: &'a Spec, adopted: &Adopted) -> Cow<'a, Spec> {
     if adopted.is_empty() {
-        return whole;
+        return Cow::Borrowed(spec);
     }
+    let mut whole = Spec { names: Names::default(), ..spec.clone() };
     let named: BTreeSet<Host> = spec.access.keys().cloned().collect();
     // a registry that the spec denies is asked through its mirrors only
     let denies = spec.unlisted == Unlisted::Deny;
@@ -253,7 +254,7 @@ pub fn adopt(spec: &Spec, adopted: &Adopted) -> Spec {
         rest(&mut whole, adopted, all, spec.fallback, &named);
     }
     whole.names = Names::default();
-    whole
+    Cow::Owned(whole)
 }
 
 /// What is compared before and after something is carried over: hosts that the spec names are reached as it says, and under

@@ -87,7 +87,7 @@ pub fn checks(spec: Option<&Spec>, tree: &Tree, found: &[FoundRuntime], adopted:
         let scoped = spec.map(|spec| spec.for_runtime(reader.runtime));
         let spec = scoped.as_deref();
         let whole = own.zip(spec).map(|(adopted, spec)| adopt(spec, adopted));
-        let spec = whole.as_ref().or(spec);
+        let spec = whole.as_deref().or(spec);
         let dialects = reader.dialects(tree);
         let mut failed: BTreeMap<Failed, Vec<Dialect>> = BTreeMap::new();
         for &dialect in &dialects {

@@ -1,5 +1,6 @@
 //! The keys of config.toml: one folder in `config_path`, and the pause image. Everything that forbids to touch it.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 
 use super::super::{Dialect, adopt};
@@ -19,11 +20,11 @@ use crate::spec::Spec;
 type Problems = Vec<Problem>;
 
 /// What [`prepare`] decides.
-pub(super) struct Prepared {
+pub(super) struct Prepared<'a> {
     /// The folder that holds the registries' folders.
     pub root: NodePath,
     /// The spec with what is carried over.
-    pub whole: Spec,
+    pub whole: Cow<'a, Spec>,
 }
 
 /// Decides where the registry folders go and wants the keys of config.toml that this needs. `None`: this containerd serves no
@@ -31,14 +32,14 @@ pub(super) struct Prepared {
 ///
 /// # Errors
 /// Why the target has to be left untouched.
-pub(super) fn prepare(
-    spec: &Spec,
+pub(super) fn prepare<'a>(
+    spec: &'a Spec,
     found: &FoundRuntime,
     tree: &Tree,
     dialects: &[Dialect],
     known: Known<'_>,
     part: &mut Part,
-) -> Result<Option<Prepared>, Problems> {
+) -> Result<Option<Prepared<'a>>, Problems> {
     // config.toml is read at the next start, by the version on disk
     let on_disk = found.installed.map_or_else(|| dialects.to_vec(), |version| vec![Dialect::of_version(version)]);
     let chains = read_all(tree, &found.config, &on_disk)?;
