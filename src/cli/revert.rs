@@ -8,6 +8,7 @@ use super::preflight::{Asks, refusals};
 use super::session::{Session, Stopped};
 use super::{Ended, OutputArgs, PreflightArgs, RootArgs};
 use crate::apply::tidy;
+use crate::flow::try_bundle;
 use crate::model::path::NodePath;
 use crate::model::problem::Problem;
 use crate::node::lock::Lock;
@@ -56,7 +57,8 @@ impl Revert {
         // what never worked is nothing to go back to
         let mut problems = Vec::new();
         let preflight = refusals(&session, &planned, &self.preflight, Asks::ToDo, &mut problems);
-        let planned = if orphans.is_empty() && preflight.is_empty() { planned } else { plan(&orphans, &preflight) };
+        let mut planned = if orphans.is_empty() && preflight.is_empty() { planned } else { plan(&orphans, &preflight) };
+        try_bundle(&mut planned, &session.snapshot);
         let mut report = Report::new(refused(&planned).unwrap_or(Outcome::Converged));
         report.problems = problems;
         report.runtimes.clone_from(&session.found);
