@@ -165,7 +165,11 @@ fn join(edits: &[crate::format::KeyEdit]) -> String {
 fn read_all(tree: &Tree, config: &NodePath, dialects: &[Dialect]) -> Result<Vec<(Dialect, Chain)>, Problems> {
     let read = |dialect: &Dialect| {
         Chain::read(tree, config, *dialect).map(|chain| (*dialect, chain)).map_err(|broken| {
-            let help = "repair the file; `containerd config dump` shows the same error";
+            let help = if broken.by_build {
+                "write it as TOML 1.0, which every build reads: an inline table in one line, without a comma at its end, and without \\e and \\x"
+            } else {
+                "repair the file; `containerd config dump` shows the same error"
+            };
             vec![Problem::error("config-toml", broken.why, help).at(broken.at)]
         })
     };
