@@ -34,9 +34,8 @@ pub fn text(checks: &[Check], style: Style) -> String {
             let line = format!("{}: {} ({} ms)", step.stage, step.found, step.took_ms);
             let _ = writeln!(out, "       {}", style.dim(&escape(&line)));
         }
-        let rest: Vec<String> = alike.iter().filter(|other| *other != check).map(|other| escape(&other.subject).to_string()).collect();
-        if !rest.is_empty() {
-            let _ = writeln!(out, "       and {} more alike: {}", rest.len(), rest.join("; "));
+        for other in alike.iter().filter(|other| *other != check) {
+            let _ = writeln!(out, "       also {} ({})", escape(&other.subject), escape(&other.found));
         }
         let _ = writeln!(out, "       help: {}", escape(&check.help));
     }
@@ -115,11 +114,12 @@ mod tests {
         let others = [check("endpoint", "crio: https://e", "tcp: refused"), check("planned", "crio: not as the spec says", "x")];
         let checks: Vec<Check> = hosts.iter().chain(&others).cloned().collect();
         let want = "failed [planned] crio: not as the spec says\n       x\n       help: help\nfailed [endpoint] crio: https://a\n       dns: no such host: a\n       \
-                    and 3 more alike: crio: https://b; crio: https://c; crio: https://d\n       help: mend DNS\nfailed [endpoint] crio: https://e\n       \
+                    also crio: https://b (dns: no such host: b)\n       also crio: https://c (dns: no such host: c)\n       \
+                    also crio: https://d (dns: no such host: d)\n       help: mend DNS\nfailed [endpoint] crio: https://e\n       \
                     tcp: refused\n       help: help\n0 checks ok, 6 failed\n";
         assert_eq!(text(&checks, Style { colour: false }), want);
         // three are few enough to be told one by one
-        assert!(!text(&checks[1..], Style { colour: false }).contains("alike"));
+        assert!(!text(&checks[1..], Style { colour: false }).contains("also"));
     }
 
     /// Programs read this: keys and words stay as they are, in this order, and what is empty is there all the same.

@@ -243,7 +243,6 @@ impl Trouble {
     #[must_use]
     pub fn help(&self) -> &'static str {
         match self {
-            Self::Route(_) => "try it with the runtime itself, `crictl pull` or `podman pull`",
             Self::NoName(_) => "correct the name in the spec, or the node's DNS (`getent hosts NAME` must answer)",
             Self::Unreachable(_) | Self::Silent => {
                 "start the mirror, correct its port, or open the way to it; behind a proxy check NO_PROXY of the runtime's unit"
@@ -262,7 +261,7 @@ impl Trouble {
             Self::Status(status) if *status >= 500 => "look at the mirror's own log: it answers, but does not work",
             Self::Status(_) => "look whether a registry answers there; --manifest IMAGE shows whether images are found",
             Self::LoginRefused(_) => "give the right `credentials` for that host",
-            Self::Closed { .. } => "try it with the runtime itself, `crictl pull` or `podman pull`",
+            Self::Route(_) | Self::Closed { .. } => "try it with the runtime itself, `crictl pull` or `podman pull`",
             Self::LoginKept(_) => "try it with the runtime itself; nodeprep sends a login to its own host only, and over TLS only",
             Self::LoginLost(_) => "upgrade to containerd 2.1, or write `credentials_by = \"config\"` in the [[registry]] of that host",
             Self::Manifest { status: 404, .. } => "put the image into the mirror, or correct the endpoint's prefix",

@@ -311,7 +311,7 @@ fn trouble(broken: Broken, noted: Option<&Noted>) -> Trouble {
 }
 
 /// What Go would send: it refuses names that are no tokens and values with control characters.
-fn is_sound((name, value): &&(String, Secret)) -> bool {
+fn is_sound((name, value): &(String, Secret)) -> bool {
     let token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
     !name.is_empty() && name.bytes().all(token) && value.expose().iter().all(|byte| *byte == b'\t' || !byte.is_ascii_control())
 }

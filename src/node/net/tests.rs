@@ -447,10 +447,12 @@ fn a_proxy_gets_its_own_login_only() {
 fn a_page_of_html_is_no_registry() {
     let page = "Content-Type: text/html; charset=utf-8\r\n";
     let asked = |v2: (u16, &'static str, &'static str), manifest: (u16, &'static str)| {
-        let (host, _) = serve(None, move |line, _| match line.contains("/manifests/") {
-            true => said(manifest.0, manifest.1, ""),
-            false => said(v2.0, v2.1, v2.2),
-        });
+        let (host, _) = serve(
+            None,
+            move |line, _| {
+                if line.contains("/manifests/") { said(manifest.0, manifest.1, "") } else { said(v2.0, v2.1, v2.2) }
+            },
+        );
         let manifests = vec![Manifest { image: "a/b:1".into(), path: "/v2/a/b/manifests/1".into(), repo: "a/b".into() }];
         let seen = one(Target { manifests, ..target(Scheme::Http, &host, Trusted::Anybody) });
         assert_eq!(seen.steps.last().unwrap().stage, Stage::Manifest, "{seen:?}");
