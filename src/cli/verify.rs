@@ -60,8 +60,9 @@ impl VerifyArgs {
         }
         let spec = spec.as_ref().map(|(spec, _)| spec);
         let mut checks = checks(spec, &session.snapshot.tree, &session.found, &session.ledger.adopted);
-        // the store of a root that is not the running system's is refreshed by the first run on the node
-        let due = !session.snapshot.probes.live && cut_off(&session.ledger);
+        // the store of a root that is not the running system's is refreshed by the first run on the node; a ledger that cannot be
+        // read does not say otherwise
+        let due = !session.snapshot.probes.live && (cut_off(&session.ledger) || warning.is_some());
         checks.extend(spec.into_iter().flat_map(|spec| anchors(spec, &session.snapshot.tree, due)));
         if !self.offline {
             checks.extend(self.online(&session, spec));

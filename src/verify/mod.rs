@@ -20,7 +20,7 @@ use crate::model::image::ImageRef;
 use crate::model::path::NodePath;
 use crate::model::resolution::{End, Resolution, Verdict};
 use crate::model::tree::Tree;
-use crate::plan::proof::{asked, probe_images};
+use crate::plan::proof::{asked, probe_images, stays_open};
 use crate::runtime::{Dialect, FoundRuntime, Runtime, View, containerd};
 use crate::spec::adopt::{Adopted, adopt};
 use crate::spec::{Fallback, Spec, express, intent::intent};
@@ -220,7 +220,8 @@ fn of_image(spec: Option<&Spec>, dialect: Dialect, image: &ImageRef, got: &Resol
     }
     let meant = intent(spec, image);
     let closed = matches!(meant.end, End::Blocked(_)) && meant.key() == got.key();
-    let as_meant = closed || express::adapt(spec, meant, dialect).key() == got.key();
+    let open = stays_open(&meant, &express::adapt(spec, meant.clone(), dialect), got);
+    let as_meant = closed || open || express::adapt(spec, meant, dialect).key() == got.key();
     found.push((MEANING, (!as_meant).then(asked)));
     found
 }
