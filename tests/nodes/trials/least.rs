@@ -6,6 +6,7 @@ use anyhow::{Result, ensure};
 
 use super::{UNIT, converged, spec};
 use crate::certificate::Authority;
+use crate::node::{Cursor, Start};
 use crate::pulls::Pulls;
 use crate::setting;
 use crate::world::{APPLY, World};
@@ -42,6 +43,21 @@ pub fn mirrors(world: &mut World) -> Result<()> {
     let leaked = world.upstream.take();
     ensure!(leaked.is_empty(), "the upstream was asked: {leaked:?}");
     println!("{changes} mirror changes: {pulled} pulls, 0 lost, 0 restarts");
+    seen(world, &start, &cursor)
+}
+
+/// What was not there would have been seen: a mirror that nobody answers for loses pulls, and a restart shows.
+fn seen(world: &World, start: &Start, cursor: &Cursor) -> Result<()> {
+    let pulls = Pulls::start(world.node.inside()?);
+    world.spec(&spec(&["fleet"]).replace("mirror.example:5000", "mirror.example:5999"), &[])?;
+    let apply: Vec<&str> = APPLY.into_iter().chain(["--allow-shrink", "--probe", "off"]).collect();
+    world.done(&apply)?;
+    pulls.one_more()?;
+    pulls.one_more()?;
+    ensure!(pulls.none_lost().is_err(), "no pull is lost without a mirror");
+    world.node.run(&["systemctl", "restart", UNIT])?;
+    ensure!(world.node.start_of(UNIT)? != *start && untouched(world, start, cursor).is_err(), "a restart is not seen");
+    ensure!(!world.node.journal_of_systemd(cursor, UNIT)?.is_empty(), "a restart is not in the journal");
     Ok(())
 }
 
@@ -119,7 +135,7 @@ fn holds(bundle: &str, authority: &Authority) -> bool {
 }
 
 /// The daemon is the same process, and systemd has had nothing to do with it.
-fn untouched(world: &World, start: &crate::node::Start, cursor: &crate::node::Cursor) -> Result<()> {
+fn untouched(world: &World, start: &Start, cursor: &Cursor) -> Result<()> {
     let now = world.node.start_of(UNIT)?;
     ensure!(now == *start, "containerd was {start:?} and is {now:?}");
     let journal = world.node.journal_of_systemd(cursor, UNIT)?;
