@@ -1,6 +1,7 @@
 //! The trials, and what they have in common.
 
 mod boots;
+mod cut;
 mod facts;
 mod first;
 mod least;
@@ -35,6 +36,8 @@ pub const ALL: &[Test] = &[
     Test { name: "upgrade", versions: Versions::Own, run: facts::upgrade },
     Test { name: "first-boot", versions: Versions::Own, run: boots::first },
     Test { name: "power-cut-while-due", versions: Versions::Own, run: boots::due },
+    Test { name: "killed-apply", versions: Versions::Own, run: cut::killed },
+    Test { name: "power-cut-in-apply", versions: Versions::Own, run: cut::power },
     Test { name: "revert", versions: Versions::Own, run: boots::revert },
     Test { name: "revert-in-use", versions: Versions::Own, run: boots::revert_used },
 ];
