@@ -12,6 +12,7 @@ mod case;
 mod certificate;
 mod closed;
 mod daemon;
+mod grpc;
 mod image;
 mod live;
 mod matrix;
