@@ -12,8 +12,10 @@ pub mod guard;
 pub mod hold;
 mod owned;
 pub mod proof;
+pub mod store;
 #[cfg(test)]
 mod tests;
+pub mod turn;
 pub mod whole;
 
 use std::collections::{BTreeMap, BTreeSet};

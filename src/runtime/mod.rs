@@ -101,6 +101,9 @@ pub struct Running {
     pub started: Time,
     /// Its version, when it could be told; else that of the binary is assumed.
     pub version: Option<Version>,
+    /// The socket that its command line names.
+    #[serde(skip)]
+    pub socket: Option<NodePath>,
 }
 
 /// One way of reading the files: the version classes of a runtime that behave alike.
@@ -177,6 +180,38 @@ impl FoundRuntime {
                 let (how, why) = containers::activation(path, self);
                 (how, why.to_owned())
             }
+        }
+    }
+
+    /// The unit that starts it.
+    #[must_use]
+    pub fn unit_name(&self) -> Option<String> {
+        let usual = match self.runtime {
+            Runtime::Containerd => "containerd.service",
+            Runtime::Crio => "crio.service",
+            Runtime::Podman => return None,
+        };
+        Some(self.unit.clone().unwrap_or_else(|| usual.to_owned()))
+    }
+
+    /// The socket on which it answers to CRI; `None` when it never does.
+    #[must_use]
+    pub fn socket(&self, tree: &Tree) -> Option<NodePath> {
+        let said = self.running.as_ref().and_then(|process| process.socket.clone());
+        match self.runtime {
+            Runtime::Containerd => said.or_else(|| Some(containerd::socket(self, tree))),
+            Runtime::Crio => said.or_else(|| Some(containers::socket(self, tree))),
+            Runtime::Podman => None,
+        }
+    }
+
+    /// The files that it reads when it starts and never again until it is told to, as far as they are what decides where it looks
+    /// for the rest.
+    #[must_use]
+    pub fn start_files(&self, tree: &Tree) -> Vec<NodePath> {
+        match self.runtime {
+            Runtime::Containerd => containerd::start_files(self, tree),
+            Runtime::Crio | Runtime::Podman => Vec::new(),
         }
     }
 

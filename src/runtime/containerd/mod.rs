@@ -9,6 +9,7 @@ mod adopt;
 mod carry;
 mod hosts;
 mod legacy;
+mod service;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
@@ -19,6 +20,7 @@ mod want;
 mod wishes;
 
 pub use activation::activation;
+pub use service::{socket, start_files};
 pub use view::View;
 pub use want::{Known, PKI, folder_name, want, want_knowing};
 pub use wishes::wishes;

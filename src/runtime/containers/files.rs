@@ -196,6 +196,18 @@ pub fn crio_files(tree: &Tree, on: &FoundRuntime) -> Vec<(NodePath, crio_conf::I
     files.into_iter().filter_map(read).collect()
 }
 
+/// Where CRI-O listens: `listen` of `[crio.api]`, the last file wins (crio.conf(5)).
+#[must_use]
+pub fn socket(on: &FoundRuntime, tree: &Tree) -> NodePath {
+    let mut files = vec![on.config.clone()];
+    walk(tree, &crio_conf::drop_in_dir(), &mut files, 0);
+    let said = |file: &NodePath| NodePath::new(&crio_conf::listen(&tree.text(file)?)?).ok();
+    files.iter().rev().find_map(said).unwrap_or_else(|| NodePath::fixed(CRIO_SOCKET))
+}
+
+/// Where it listens when nobody says otherwise.
+const CRIO_SOCKET: &str = "/var/run/crio/crio.sock";
+
 fn walk(tree: &Tree, dir: &NodePath, files: &mut Vec<NodePath>, depth: u8) {
     for name in tree.names(dir) {
         let path = dir.join(&name);
