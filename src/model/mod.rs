@@ -7,6 +7,7 @@
 pub mod cert;
 pub mod challenge;
 pub mod content;
+pub mod cri;
 pub mod digest;
 pub mod endpoint;
 pub mod host;
