@@ -11,6 +11,7 @@ pub mod diff;
 pub mod guard;
 pub mod hold;
 mod owned;
+pub mod pause;
 pub mod proof;
 pub mod store;
 #[cfg(test)]

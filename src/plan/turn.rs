@@ -213,11 +213,14 @@ fn judge(
 fn stops(unit: &str, facts: &UnitFacts, units: &Units, choice: &Choice) -> Result<(), String> {
     if facts.kills_all && facts.shims > 0 && !choice.allows(unit) {
         let many = facts.shims;
-        return Err(format!("it would end {many} running pod sandboxes or containers (KillMode of {unit}); set KillMode=process, or allow it with --allow-restart {unit}"));
+        return Err(format!(
+            "it would end {many} running pod sandboxes or containers (KillMode of {unit}); set KillMode=process, or allow it with --allow-restart {unit}"
+        ));
     }
     let guarded = |other: &&String| {
         let name = other.strip_suffix(".service").unwrap_or(other);
-        let is_guarded = name == "kubelet" || name.ends_with("-kubelet") || name.ends_with(".kubelet") || name == "docker" && !units.docker_keeps;
+        let is_guarded =
+            name == "kubelet" || name.ends_with("-kubelet") || name.ends_with(".kubelet") || name == "docker" && !units.docker_keeps;
         is_guarded && !choice.allows(other)
     };
     match facts.along.iter().find(guarded) {

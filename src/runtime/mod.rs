@@ -162,6 +162,17 @@ impl FoundRuntime {
         !dialects.into_iter().filter_map(Dialect::containerd).any(|dialect| off(&dialect))
     }
 
+    /// The image of which every pod's sandbox is made, as the configuration in `tree` says or the version has it built in; `None`
+    /// where there are no pods.
+    #[must_use]
+    pub fn pause_image(&self, tree: &Tree) -> Option<String> {
+        match self.runtime {
+            Runtime::Containerd => containerd::pause_image(self, tree),
+            Runtime::Crio => containers::pause_image(self, tree),
+            Runtime::Podman => None,
+        }
+    }
+
     /// What has to be in the tree before a [`View`] can be made of it, as far as it is known from what was read already.
     #[must_use]
     pub fn wishes(&self, tree: &Tree) -> Vec<Wish> {

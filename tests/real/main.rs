@@ -9,6 +9,7 @@
 mod answer;
 mod case;
 mod certificate;
+mod cri;
 mod image;
 mod matrix;
 mod node;
@@ -43,6 +44,7 @@ fn main() -> ExitCode {
             Kind::Containerd => vector::run(what, &Programs::told()),
             Kind::Containers => vector_containers::run(what, &Programs::told()),
             Kind::Matrix => matrix::run(what, &Programs::told()),
+            Kind::Cri => cri::run(what, &Programs::told()),
         };
         return match outcome {
             Ok(()) => ExitCode::SUCCESS,
@@ -61,7 +63,7 @@ fn main() -> ExitCode {
     for (programs, case) in Programs::all().into_iter().flat_map(|programs| all().into_iter().map(move |case| (programs.clone(), case))) {
         let concerned = match kind(&case) {
             Kind::Case => case::load(&case).map_or(true, |case| programs.concern(&case)),
-            Kind::Containerd => !matches!(programs, Programs::Podman(_)),
+            Kind::Containerd | Kind::Cri => !matches!(programs, Programs::Podman(_)),
             Kind::Containers => !matches!(programs, Programs::Containerd(_)),
             Kind::Matrix => true,
         };
@@ -107,7 +109,7 @@ fn source() -> &'static Path {
 fn scratch_name(case: &Path, programs: &Programs) -> String {
     let name = case.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let kind = match kind(case) {
-        Kind::Case | Kind::Matrix => "",
+        Kind::Case | Kind::Matrix | Kind::Cri => "",
         Kind::Containerd | Kind::Containers => "vector-",
     };
     format!("{kind}{name}{}", programs.suffix())
@@ -122,14 +124,21 @@ enum Kind {
     Containers,
     /// Certificates of every kind.
     Matrix,
+    /// What the runtimes say of themselves.
+    Cri,
 }
 
 /// What stands for the matrix among the folders.
 const MATRIX: &str = "probe-matrix";
+/// What stands for the questions over the CRI.
+const CRI: &str = "cri-client";
 
 fn kind(folder: &Path) -> Kind {
     if folder.ends_with(MATRIX) {
         return Kind::Matrix;
+    }
+    if folder.ends_with(CRI) {
+        return Kind::Cri;
     }
     match folder.parent().and_then(Path::file_name).and_then(|name| name.to_str()) {
         Some("containerd") => Kind::Containerd,
@@ -149,7 +158,7 @@ fn all() -> Vec<PathBuf> {
         found
     };
     let mut all = listed("fixtures/real", "case.toml");
-    all.push(source().join("tests/real").join(MATRIX));
+    all.extend([MATRIX, CRI].map(|name| source().join("tests/real").join(name)));
     all.extend(listed("fixtures/vectors/containerd", "case.toml"));
     all.extend(listed("fixtures/vectors/containers", "expect.txt"));
     all

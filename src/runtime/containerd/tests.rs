@@ -280,7 +280,8 @@ fn refusals() {
     let drop_in = "version = 2\nimports = [\"d.toml\"]\n";
     assert_eq!(refused(drop_in, &old), [""; 0]);
     let mut with_pause = simple();
-    with_pause.pause = Some(Pause { image: ImageRef::parse("m.corp/pause:3.10").unwrap(), at: Place::file("spec.toml") });
+    with_pause.pause =
+        Some(Pause { image: ImageRef::parse("m.corp/pause:3.10").unwrap(), at: Place::file("spec.toml"), held: BTreeMap::new() });
     let drop = format!("version = 2\n{table}]\nconfig_path = \"/d\"\n");
     let tree = tree(&[(CONFIG, drop_in), ("/etc/containerd/d.toml", &drop)]);
     assert_eq!(codes(&want(&with_pause, &on(), &tree, &old)), ["config-toml-overridden"]);
@@ -305,7 +306,7 @@ fn disabled_cri_is_left_alone() {
 #[test]
 fn pause_image_by_file_version() {
     let mut spec = simple();
-    spec.pause = Some(Pause { image: ImageRef::parse("m.corp/pause:3.10").unwrap(), at: Place::file("spec.toml") });
+    spec.pause = Some(Pause { image: ImageRef::parse("m.corp/pause:3.10").unwrap(), at: Place::file("spec.toml"), held: BTreeMap::new() });
     for (version, dialect, line) in [
         (2, Dialect::V1_6, "[plugins.\"io.containerd.grpc.v1.cri\"]\nsandbox_image = \"m.corp/pause:3.10\"\n"),
         (2, Dialect::V2_3, "[plugins.\"io.containerd.grpc.v1.cri\"]\nsandbox_image = \"m.corp/pause:3.10\"\n"),
