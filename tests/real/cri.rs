@@ -31,7 +31,12 @@ pub fn run(what: &Path, programs: &Programs) -> Result<()> {
     let scratch = Scratch::of(what, programs);
     let layout = scratch.folder.join("image");
     image::write(&layout)?;
-    let demand = Demand { listen: MIRROR.to_owned(), plain: true, holds: vec!["docker.io/library/hello".to_owned()], ..Demand::default() };
+    let demand = Demand {
+        listen: MIRROR.to_owned(),
+        plain: true,
+        holds: ["docker.io/library/hello", "quay.io/team/pause"].map(Into::into).to_vec(),
+        ..Demand::default()
+    };
     let case = Case {
         folder: what.to_owned(),
         images: Vec::new(),
@@ -51,8 +56,13 @@ pub fn run(what: &Path, programs: &Programs) -> Result<()> {
     ensure!(code == 0, "apply: {code}\n{said}");
     let daemon = pull::start_containerd(&scratch, 20)?;
     let root = Root::open(&scratch.view())?;
+    // the daemon's own sockets, where nodeprep can write, too
+    let (from, to) = (scratch.view().join("run"), scratch.root().join("run"));
+    let output = Command::new("mount").arg("--bind").args([&from, &to]).output()?;
+    ensure!(output.status.success(), "mount: {}", String::from_utf8_lossy(&output.stderr));
     asked(&root, programs)?;
     verified(&scratch, &spec)?;
+    new_pause(&scratch, &root)?;
     stop(daemon)?;
     not_loaded(&scratch, &root)
 }
@@ -80,7 +90,7 @@ fn asked(root: &Root, programs: &Programs) -> Result<()> {
         other => bail!("{MISSING}: {other:?}"),
     }
     // a reference that is none, and a time that is too short: the connection outlives both
-    ensure!(matches!(client.image_status("A/b:c:d"), Err(CriError::Said { .. })), "a bad reference");
+    ensure!(matches!(client.pull("A/b:c:d", PATIENCE), Err(CriError::Said { .. })), "a bad reference");
     ensure!(matches!(client.pull(IMAGE, Duration::ZERO), Err(CriError::Late { .. } | CriError::Said { .. })), "no time");
     client.status()?;
     Ok(())
@@ -88,11 +98,11 @@ fn asked(root: &Root, programs: &Programs) -> Result<()> {
 
 /// `verify` says the same.
 fn verified(scratch: &Scratch, spec: &Path) -> Result<()> {
-    let (code, said) = nodeprep(&scratch.view(), &format!("verify --output json --pull {IMAGE}"), spec)?;
+    let (code, said) = nodeprep(&scratch.root(), &format!("verify --output json --pull {IMAGE}"), spec)?;
     let report: Value = serde_json::from_str(&said).with_context(|| said.clone())?;
     ensure!(code == 0, "verify: {code}\n{said}");
     ensure!(result(&report, "runtime") == ["ok"] && result(&report, "pull") == ["ok"], "{said}");
-    let (code, said) = nodeprep(&scratch.view(), &format!("verify --pull {MISSING} --pull {IMAGE}"), spec)?;
+    let (code, said) = nodeprep(&scratch.root(), &format!("verify --pull {MISSING} --pull {IMAGE}"), spec)?;
     let line = format!("failed [pull] containerd: {MISSING}");
     ensure!(code == 8 && said.contains(&line) && said.contains("not found"), "verify --pull: {code}\n{said}");
     Ok(())
@@ -101,6 +111,46 @@ fn verified(scratch: &Scratch, spec: &Path) -> Result<()> {
 fn result<'a>(report: &'a Value, id: &str) -> Vec<&'a str> {
     let checks = report["checks"].as_array().into_iter().flatten().filter(|check| check["id"] == id);
     checks.filter_map(|check| check["result"].as_str()).collect()
+}
+
+/// A new pause image in a registry that the running daemon is not told of yet: it is pulled before the key changes, or the key stays.
+fn new_pause(scratch: &Scratch, view: &Root) -> Result<()> {
+    let config = || fs::read_to_string(scratch.root().join("etc/containerd/config.toml"));
+    let with = |image: &str, source: &str| {
+        let mirror = format!("[[mirror]]\nsource = \"{source}\"\nendpoints = [\"http://{MIRROR}/{source}\"]\n");
+        spec(scratch, &format!("{mirror}[runtime]\npause_image = \"{image}\"\n"))
+    };
+    let apply = |image, source, probe: &str| nodeprep(&scratch.root(), &format!("-vv apply --probe {probe}"), &with(image, source)?);
+    let hosts = |source: &str| scratch.root().join(format!("etc/containerd/certs.d/{source}/hosts.toml")).exists();
+
+    let missing = "quay.io/team/other:1";
+    let (code, said) = nodeprep(&scratch.root(), "plan --probe require", &with(missing, "quay.io")?)?;
+    ensure!(code == 8 && said.contains("error[kept-back]") && said.contains(missing), "plan: {code}\n{said}");
+    let (code, said) = apply(missing, "quay.io", "require")?;
+    ensure!(code == 8 && said.contains("containerd keeps its pause image: quay.io/team/other:1 is not in its store"), "{code}\n{said}");
+    ensure!(!config()?.contains("pause") && hosts("quay.io"), "not kept back, or the rest was:\n{}", config()?);
+
+    let image = "quay.io/team/pause:1";
+    let mut client = Client::connect(view, &socket(), PATIENCE)?;
+    ensure!(client.image_status(image)?.is_none(), "it is there already");
+    // its registry is as unknown as at first
+    let (code, said) = apply(IMAGE, "ghcr.io", "off")?;
+    ensure!(code == 0 && !hosts("quay.io"), "{code}\n{said}");
+    let (code, said) = nodeprep(&scratch.root(), "plan --probe require", &with(image, "quay.io")?)?;
+    ensure!(code == 0 && said.contains("it is pulled before the key changes"), "plan: {code}\n{said}");
+    ensure!(client.image_status(image)?.is_none(), "plan has pulled");
+    let (code, said) = apply(image, "quay.io", "require")?;
+    ensure!(code == 0 && said.contains("quay.io") && said.contains("config.toml") && !said.contains("frame"), "{code}\n{said}");
+    ensure!(client.image_status(image)?.is_some() && config()?.contains(image) && hosts("quay.io"), "{said}\n{}", config()?);
+    // what is in the store needs nobody
+    let (code, said) = apply(IMAGE, "quay.io", "require")?;
+    ensure!(code == 0 && config()?.contains(IMAGE), "{code}\n{said}");
+    // what cannot be had stays away, and what an earlier run has set stays, until somebody insists
+    let (code, said) = apply(missing, "quay.io", "require")?;
+    ensure!(code == 8 && config()?.contains(IMAGE) && !config()?.contains(missing), "{code}\n{said}\n{}", config()?);
+    let (code, said) = apply(missing, "quay.io", "warn")?;
+    ensure!(code == 0 && said.contains("warning[pause-image-missing]") && config()?.contains(missing), "{code}\n{said}");
+    Ok(())
 }
 
 /// `mirrors` beside `config_path` (T58): the daemon is up, and serves no CRI.
@@ -122,7 +172,7 @@ fn not_loaded(scratch: &Scratch, root: &Root) -> Result<()> {
         }
     };
     ensure!(error.to_string().contains("unknown service runtime.v1.RuntimeService"), "{error}");
-    let (code, said) = without_spec(&scratch.view(), "verify --without-spec")?;
+    let (code, said) = without_spec(&scratch.root(), "verify --without-spec")?;
     let line = "failed [runtime] containerd: /run/containerd/containerd.sock";
     ensure!(code == 8 && said.contains(line) && said.contains("failed to load plugin"), "verify: {code}\n{said}");
     stop(daemon)
@@ -152,5 +202,6 @@ fn without_spec(root: &Path, words: &str) -> Result<(i32, String)> {
     let output = command.args(words.split(' ')).arg("--root").arg(root).env("HOME", "/root").output()?;
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     let more = String::from_utf8_lossy(&output.stderr);
-    Ok((output.status.code().unwrap_or(-1), if said.is_empty() { more.into_owned() } else { said }))
+    // what is read as JSON is alone on its stream
+    Ok((output.status.code().unwrap_or(-1), if words.contains("json") { said } else { said + &more }))
 }
