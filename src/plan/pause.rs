@@ -1,7 +1,7 @@
 //! A new pause image: which runtimes would change to it, and what is kept back while it cannot be had. Pure.
 //!
 //! Without its pause image a runtime starts no pod, and what is in the store is all that it has while no registry answers. So the
-//! key changes only when the image is there, or is proved to be had (docs/adr/0014).
+//! key changes only when the image is there, or is proved to be had (docs/adr/0013).
 
 use std::collections::BTreeMap;
 
