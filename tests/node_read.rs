@@ -179,7 +179,7 @@ fn an_image_has_no_processes_and_no_versions() {
     let root = Root::open(dir.path()).unwrap();
     let Probes { now, live, processes, versions, .. } = probe::probe(&root);
     assert!(now.0 > 0 && !live && processes.is_empty() && versions.is_empty());
-    assert!(probe::versions(&root, [path("/bin/sh")]).is_empty());
+    assert!(probe::versions(&root, [path("/bin/sh")], &[]).is_empty());
     let live = Root::open(Path::new("/")).unwrap();
     assert!(probe::probe(&live).live || Path::new("/proc/1/root").exists());
 }

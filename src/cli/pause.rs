@@ -23,6 +23,8 @@ use crate::verify::pause::{endpoints, judge};
 
 /// The code of the note that says that a pause image is to be pulled before its key changes.
 const PULLED_FIRST: &str = "pause-image-pull";
+/// The code of the warning that a pause image changes to one that cannot be had.
+const MISSING: &str = "pause-image-missing";
 /// How long a runtime has to say what is in its store.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -63,7 +65,7 @@ pub(super) fn gated(
         };
         if probe == Some(Probe::Warn) {
             let what = format!("the pause image of {} changes, but {why}", reader.runtime);
-            problems.push(Problem::warning("pause-image-missing", what, help).at(pause.at.clone()));
+            problems.push(Problem::warning(MISSING, what, help).at(pause.at.clone()));
         } else {
             waits.insert(reader.runtime, (why, help));
         }
@@ -144,21 +146,32 @@ pub(super) fn settle(
         }
         done = Some(report);
     }
-    let mut failed = Held::new();
+    let (mut failed, mut warnings) = (Held::new(), Vec::new());
     for reader in missing.iter().filter(|reader| !reads_late(&rest, reader)) {
         let Some(socket) = reader.socket(&session.snapshot.tree) else { continue };
         tracing::info!(runtime = %reader.runtime, image, "pull");
         if let Err(error) = Client::connect(&session.root, &socket, PATIENCE).and_then(|mut client| client.pull(image, PULL)) {
             let why = mask(&format!("{image} could not be pulled: {error}"), &secrets(&spec));
-            failed.insert(reader.runtime, (why, format!("run `nodeprep verify --pull {image}`")));
+            let help = format!("run `nodeprep verify --pull {image}`");
+            if probe == Some(Probe::Warn) {
+                let what = format!("the pause image of {} changes, but {why}", reader.runtime);
+                warnings.push(Problem::warning(MISSING, what, help).at(pause.at.clone()));
+            } else {
+                failed.insert(reader.runtime, (why, help));
+            }
         }
     }
     let Session { root, found, .. } = session;
     let mut session = Session::open(root, &choices.runtimes)?;
     session.found = found;
     let spec = holding(&spec, failed);
-    let (planned, told) = session.gated(&spec, choices, probe);
-    Ok(Ok(Settled { session, spec, planned, told, done }))
+    let (planned, more) = session.gated(&spec, choices, probe);
+    // what was told of the first of both holds for both
+    let mut all = told;
+    all.extend(warnings);
+    all.extend(more.into_iter().filter(|problem| !all.contains(problem)).collect::<Vec<_>>());
+    all.retain(|problem| problem.code != PULLED_FIRST);
+    Ok(Ok(Settled { session, spec, planned, told: all, done }))
 }
 
 impl Settled {

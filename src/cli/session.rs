@@ -142,7 +142,7 @@ impl Session {
             None => Ledger::new(probe::random()?),
         };
         let mut probes = probe::probe(&root);
-        probes.versions = probe::versions(&root, facts::programs());
+        probes.versions = probe::versions(&root, facts::programs(), &probes.processes);
         let limits = read::Limits { bundles: flow::large_files(), ..read::Limits::default() };
         let tree = read::read_within(&root, &limits, |tree| wishes(tree, &probes, &ledger, named));
         let found = facts::with_named(facts::found(&tree, &probes), named);

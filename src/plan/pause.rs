@@ -58,3 +58,72 @@ pub fn reads_late(planned: &Planned, reader: &FoundRuntime) -> bool {
     let told = |one: &Activation| matches!(one.how, How::Reload(_) | How::Restart(_));
     planned.plan.activate.iter().filter(own).any(told)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::path::NodePath;
+    use crate::model::tree::Entry;
+    use crate::plan::Plan;
+    use crate::runtime::Presence;
+    use crate::spec::load::Draft;
+
+    fn on(runtime: Runtime, config: &'static str) -> FoundRuntime {
+        let (presence, because) = (Presence::There, NodePath::fixed("/usr/bin/x"));
+        let config = NodePath::fixed(config);
+        FoundRuntime { runtime, presence, because, installed: None, running: None, config, unit: None, env: Vec::new() }
+    }
+
+    fn spec(image: &str) -> Spec {
+        let text = format!("version = 1\nfallback = \"upstream\"\n[runtime]\npause_image = \"{image}\"\n");
+        Draft::open("spec.toml", text.as_bytes()).unwrap().close(&BTreeMap::new(), None).spec.unwrap()
+    }
+
+    fn tree(image: &str) -> Tree {
+        let mut tree = Tree::default();
+        tree.insert(NodePath::root(), Entry::Dir { listed: true });
+        let text = format!("version = 3\n[plugins.\"io.containerd.cri.v1.images\".pinned_images]\nsandbox = \"{image}\"\n");
+        tree.put(&NodePath::fixed("/c.toml"), text.as_bytes(), 0o644);
+        tree.put(&NodePath::fixed("/etc/crio/crio.conf"), format!("[crio.image]\npause_image = \"{image}\"\n").as_bytes(), 0o644);
+        tree
+    }
+
+    #[test]
+    fn who_changes_and_who_keeps() {
+        let found = [
+            on(Runtime::Containerd, "/c.toml"),
+            on(Runtime::Crio, "/etc/crio/crio.conf"),
+            on(Runtime::Podman, "/etc/containers/registries.conf"),
+        ];
+        let changes = |image: &str, before: &str, after: &str| -> Vec<Runtime> {
+            changing(&spec(image), &tree(before), &tree(after), &found).into_iter().map(|reader| reader.runtime).collect()
+        };
+        assert_eq!(changes("a.example/p:2", "a.example/p:1", "a.example/p:2"), [Runtime::Containerd, Runtime::Crio]);
+        assert_eq!(changes("a.example/p:2", "a.example/p:2", "a.example/p:2"), []);
+        // somebody else's, or one that goes back to what it was, is not ours to prove
+        assert_eq!(changes("a.example/p:2", "a.example/p:1", "a.example/p:3"), []);
+        let why = ("it is not there".to_owned(), "push it".to_owned());
+        let held = holding(&spec("a.example/p:2"), Held::from([(Runtime::Crio, why)]));
+        let pause = held.pause.as_ref().unwrap();
+        assert!(kept_back(pause, Runtime::Containerd).is_none());
+        let problem = kept_back(pause, Runtime::Crio).unwrap();
+        assert_eq!((problem.code, problem.what.as_str()), (KEPT_BACK, "crio keeps its pause image: it is not there"));
+    }
+
+    #[test]
+    fn who_is_told_first_reads_late() {
+        let activation = |who: Target, how: How| Activation { who, how, because: Vec::new() };
+        let containerd = || Target::Containerd(NodePath::fixed("/c.toml"));
+        let restart = || How::Restart("x.service".to_owned());
+        let late = |runtime, one: Activation| {
+            let planned = Planned { plan: Plan { activate: vec![one], ..Plan::default() }, parts: Vec::new() };
+            reads_late(&planned, &on(runtime, "/c.toml"))
+        };
+        assert!(late(Runtime::Containerd, activation(containerd(), restart())));
+        assert!(!late(Runtime::Containerd, activation(Target::Containerd(NodePath::fixed("/d.toml")), restart())));
+        assert!(!late(Runtime::Containerd, activation(containerd(), How::Nothing)));
+        assert!(!late(Runtime::Containerd, activation(Target::Trust, How::Refresh(Vec::new()))));
+        assert!(late(Runtime::Crio, activation(Target::Containers, How::Reload("crio.service".to_owned()))));
+        assert!(!late(Runtime::Crio, activation(containerd(), restart())));
+    }
+}

@@ -8,6 +8,8 @@
 //! ```toml
 //! images = ["docker.io/library/hello:1"]      # pulled in this order by each runtime; {digest} is the image's digest
 //! runtimes = ["containerd"]                   # what is on the node; default: all
+//! containerd = ">=2.0"                        # only these versions of containerd; also "<2.0"
+//! without = ["etc/containerd/config.toml"]    # what a stock node has and this one has not
 //! probe = "require"                           # as for apply; default off. A containerd that would lose a login is refused then
 //! foreign = "carry"                           # as for apply: what is done with files of others that are in the way
 //!
@@ -45,6 +47,10 @@ pub struct Case {
     /// What is on the node.
     pub containerd: bool,
     pub podman: bool,
+    /// The versions of containerd that are concerned; empty: all.
+    pub versions: String,
+    /// Files of the stock node that are not there.
+    pub without: Vec<String>,
     /// What `apply` is told of probing.
     pub probe: String,
     /// What it is told of files of others that are in the way.
@@ -146,6 +152,8 @@ pub fn load(folder: &Path) -> Result<Case> {
     let runtimes = if document.contains_key("runtimes") { Some(strings(&document, "runtimes")?) } else { None };
     let there = |name: &str| runtimes.as_ref().is_none_or(|runtimes| runtimes.iter().any(|runtime| runtime == name));
     let told = |key: &str, usual: &str| document.get(key).map_or_else(|| Ok(usual.to_owned()), text);
+    let versions = told("containerd", "")?;
+    let without = if document.contains_key("without") { strings(&document, "without")? } else { Vec::new() };
     let (probe, foreign) = (told("probe", "off")?, told("foreign", "refuse")?);
     Ok(Case {
         folder: folder.to_owned(),
@@ -153,6 +161,8 @@ pub fn load(folder: &Path) -> Result<Case> {
         registries,
         containerd: there("containerd"),
         podman: there("podman"),
+        versions,
+        without,
         probe,
         foreign,
         closed,

@@ -53,7 +53,7 @@ pub fn start_containerd(scratch: &Scratch, seconds: u64) -> Result<Child> {
     let mut child = spawn_containerd(scratch)?;
     let deadline = Instant::now() + Duration::from_secs(seconds);
     loop {
-        let Err(said) = grpc(scratch, "ListImages", &[])? else { return Ok(child) };
+        let Err(said) = answers(scratch)? else { return Ok(child) };
         if let Some(status) = child.try_wait().context("containerd")? {
             bail!("containerd ended with {status}; see {}", path.display());
         }
@@ -71,6 +71,11 @@ pub fn spawn_containerd(scratch: &Scratch) -> Result<Child> {
 
 fn log(scratch: &Scratch) -> PathBuf {
     scratch.folder.join("containerd.log")
+}
+
+/// Whether containerd serves images; the error inside is why not.
+pub fn answers(scratch: &Scratch) -> Result<Result<(), String>> {
+    grpc(scratch, "ListImages", &[])
 }
 
 /// One call of the CRI's image service, by curl: gRPC is a POST over HTTP/2 whose outcome stands in the trailers.

@@ -1,5 +1,7 @@
 //! What we write is read by every version as the spec means it; what stands in the way is refused.
 
+mod between;
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock};
 
@@ -301,6 +303,23 @@ fn disabled_cri_is_left_alone() {
     let part = want(&simple(), &on(), &tree(&[(CONFIG, "disabled_plugins = [\"cri\"]\n")]), &Dialect::ALL);
     assert!(part.wants.is_empty() && part.refused.is_none());
     assert_eq!(part.notes[0].code, "cri-disabled");
+}
+
+#[test]
+fn a_pause_image_that_is_kept_back_leaves_what_is_there() {
+    let mut spec = simple();
+    let held = BTreeMap::from([(Runtime::Containerd, ("it is not there".to_owned(), "push it".to_owned()))]);
+    spec.pause = Some(Pause { image: ImageRef::parse("m.corp/pause:2").unwrap(), at: Place::file("spec.toml"), held });
+    for there in ["", "sandbox_image = \"m.corp/pause:1\"\n"] {
+        let config = format!("version = 2\n[plugins.\"io.containerd.grpc.v1.cri\"]\n{there}");
+        let part = want(&spec, &on(), &tree(&[(CONFIG, &config)]), &[Dialect::V1_7_32]);
+        let (text, _) = config_after(&part).unwrap();
+        assert!(text.contains("config_path") && text.contains(there) && !text.contains("pause:2"), "{text}");
+        // what an earlier run has set is not undone
+        let Some(Want::Keys(keys)) = part.wants.get(&path(CONFIG)) else { panic!("{part:?}") };
+        assert!(keys.wanted.iter().any(|key| key.last().is_some_and(|last| last == "sandbox_image")), "{:?}", keys.wanted);
+        assert!(part.keeps_back());
+    }
 }
 
 #[test]

@@ -60,7 +60,7 @@ impl View {
     /// Reads the main configuration from the tree.
     #[must_use]
     pub fn new(tree: &Tree, on: &FoundRuntime, dialect: Dialect) -> Self {
-        let chain = Chain::read(tree, &on.config, dialect).map(Box::new);
+        let chain = dialect.reads_config(tree, on).map(Box::new);
         let roots = chain.as_ref().map(|chain| chain.roots(dialect)).unwrap_or_default();
         let (cas, clients, last) = (RefCell::default(), RefCell::default(), RefCell::default());
         Self { tree: tree.clone(), config: on.config.clone(), dialect, chain, roots, cas, clients, last }

@@ -387,6 +387,21 @@ fn a_stronger_pause_image_is_a_conflict() {
 }
 
 #[test]
+fn a_pause_image_that_is_kept_back_leaves_what_is_there() {
+    let mut spec = spec(&[]);
+    let held = BTreeMap::from([(Runtime::Crio, ("it is not there".to_owned(), "push it".to_owned()))]);
+    spec.pause = Some(Pause { image: image("m.local/pause:2"), at: Place::file("spec.toml"), held });
+    let ours = "/etc/crio/crio.conf.d/99-nodeprep.conf";
+    let crio = |files: &[(&str, &str)]| want(&spec, &[&on(Runtime::Crio)], &tree(files)).remove(1);
+    let none = crio(&[]);
+    assert!(none.wants.is_empty() && none.keeps_back(), "{none:?}");
+    let before = "[crio.image]\npause_image = \"m.local/pause:1\"\n";
+    let kept = crio(&[(ours, before)]);
+    let Some(Want::Whole(whole)) = kept.wants.get(&path(ours)) else { panic!("{kept:?}") };
+    assert_eq!((whole.content.bytes.as_slice(), kept.keeps_back()), (before.as_bytes(), true));
+}
+
+#[test]
 fn activation_is_the_least_that_works() {
     let reload = How::Reload("crio.service".to_owned());
     for (file, crio, podman) in [

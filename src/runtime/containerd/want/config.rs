@@ -40,7 +40,9 @@ pub(super) fn prepare(
     known: Known<'_>,
     part: &mut Part,
 ) -> Result<Option<Prepared>, Problems> {
-    let chains = read_all(tree, &found.config, dialects)?;
+    // config.toml is read at the next start, by the version on disk
+    let on_disk = found.installed.map_or_else(|| dialects.to_vec(), |version| vec![Dialect::of_version(version)]);
+    let chains = read_all(tree, &found.config, &on_disk)?;
     if let Some(at) = chains.iter().find_map(|(_, chain)| chain.disabled.clone()) {
         let what = "disabled_plugins names the CRI plugin: no kubelet pulls through this containerd, it is left as it is";
         part.notes
@@ -51,9 +53,12 @@ pub(super) fn prepare(
     let adopted = known.adopted.cloned().unwrap_or_default().with(legacy.adopted.clone());
     let mut whole = crate::spec::adopt::adopt(spec, &adopted);
     let starting: Vec<Dialect> = chains.iter().map(|(dialect, _)| *dialect).collect();
-    let logins = super::logins::wanted(&mut whole, &starting);
+    // hosts.toml is read at every pull, by the running one
+    let pulling = if found.installed.is_some() { dialects } else { &starting };
+    let logins = super::logins::wanted(&mut whole, pulling);
     adopt::prove(spec, &whole, &legacy, tree, found, &starting)?;
     part.notes.extend(legacy.notes.iter().cloned());
+    part.notes.extend(dialects.iter().filter_map(|dialect| not_for_running(*dialect, tree, found)));
     part.adopted = adopted;
     let root = root(&chains);
     if let Found::File(..) = tree.find(&root) {
@@ -124,7 +129,7 @@ pub(super) fn prepare(
     let settings: Vec<Setting<'_>> = settings.iter().map(super::logins::Login::setting).collect();
     let (after, more) = set(&after, &settings).map_err(unusable)?;
     edits.extend(more.into_iter().map(|edit| crate::format::KeyEdit { secret: true, ..edit }));
-    prove(tree, found, dialects, &after, &root, pause)?;
+    prove(tree, found, &on_disk, &after, &root, pause)?;
     if let Found::File(_, meta) = tree.find(&found.config)
         && !logins.is_empty()
         && edits.is_empty()
@@ -174,6 +179,20 @@ fn read_all(tree: &Tree, config: &NodePath, dialects: &[Dialect]) -> Result<Vec<
         Some(problems) if known.is_empty() || dialects.len() < Dialect::ALL.len() => Err(problems),
         _ => Ok(known),
     }
+}
+
+/// The running version would not start with a file that is for the one on disk.
+fn not_for_running(running: Dialect, tree: &Tree, found: &FoundRuntime) -> Option<Problem> {
+    let on_disk = found.installed.map(Dialect::of_version).filter(|next| *next != running && !running.suits(tree, &found.config))?;
+    let why = Chain::read(tree, &found.config, running).err().map_or_else(String::new, |broken| format!(" ({})", broken.why));
+    let what = format!(
+        "{} is for {}, which is on disk, not for {}, which is running{why}: it takes effect when containerd is started again",
+        found.config,
+        on_disk.name(),
+        running.name()
+    );
+    let help = "start containerd again when it suits, so that what runs is what is on disk";
+    Some(Problem::warning("config-toml-not-for-running", what, help).at(Place::file(found.config.as_str())))
 }
 
 /// 8.4, rule 13.
