@@ -191,7 +191,8 @@ fn verify_without_permission_could_not_run() {
     }
     // root may do everything: somebody else asks then, with a copy that he can reach
     let program = node.path("nodeprep");
-    std::fs::copy(env!("CARGO_BIN_EXE_nodeprep"), &program).unwrap();
+    // by another process: what this one has open for writing, children of other tests inherit, and it could not be started
+    assert!(Command::new("cp").args([env!("CARGO_BIN_EXE_nodeprep").as_ref(), program.as_os_str()]).status().unwrap().success());
     std::fs::set_permissions(node.folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
     let mut command = if root { Command::new("setpriv") } else { Command::new("env") };
     if root {
