@@ -37,16 +37,7 @@ pub fn run(what: &Path, programs: &Programs) -> Result<()> {
         holds: ["docker.io/library/hello", "quay.io/team/pause"].map(Into::into).to_vec(),
         ..Demand::default()
     };
-    let case = Case {
-        folder: what.to_owned(),
-        images: Vec::new(),
-        registries: vec![demand.clone()],
-        containerd: true,
-        podman: false,
-        probe: String::new(),
-        foreign: String::new(),
-        closed: true,
-    };
+    let case = Case { folder: what.to_owned(), registries: vec![demand.clone()], containerd: true, closed: true, ..Case::default() };
     scratch.furnish(&case, programs)?;
     let (known, unknown) = (Authority::new("real test CA")?, Authority::new("some other CA")?);
     let registry = Registry::start(&demand, &scratch.folder.join("registry"), &known, &unknown, &scratch.folder.join("self.pem"))?;

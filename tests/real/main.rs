@@ -81,11 +81,10 @@ fn main() -> ExitCode {
     for (programs, case) in Programs::all().into_iter().flat_map(|programs| all().into_iter().map(move |case| (programs.clone(), case))) {
         let concerned = match kind(&case) {
             Kind::Case => case::load(&case).map_or(true, |case| programs.concern(&case)),
-            Kind::Containerd | Kind::Cri => !matches!(programs, Programs::Podman(_)),
+            Kind::Containerd | Kind::Daemon | Kind::Cri => !matches!(programs, Programs::Podman(_)),
             Kind::Containers => !matches!(programs, Programs::Containerd(_)),
             Kind::Matrix => true,
             Kind::Between => matches!(programs, Programs::Containerd(_)),
-            Kind::Daemon => !matches!(programs, Programs::Podman(_)),
         };
         if !concerned {
             continue;
