@@ -5,13 +5,12 @@ use std::time::Duration;
 use super::apply::carry_out;
 use super::plan::report;
 use super::runtimes::{PULL, Runs, runs};
-use super::session::{Session, Stopped, secrets};
+use super::session::{Session, Stopped, secrets, tried};
 use super::{PlanChoices, Probe};
 use crate::model::cri::CriError;
 use crate::model::problem::Problem;
 use crate::model::secret::mask;
 use crate::node::cri::Client;
-use crate::node::net;
 use crate::plan::build::overlay_plan;
 use crate::plan::pause::{Held, changing, holding, reads_late};
 use crate::plan::whole::Planned;
@@ -52,7 +51,7 @@ pub(super) fn gated(
             Stored::No => {
                 let of = endpoints(spec, &pause.image, &after, &session.trust_stores(), reader);
                 let ways: Vec<_> = of.iter().flat_map(|endpoint| endpoint.ways.iter().cloned()).collect();
-                match judge(&of, &net::probe(&ways, PATIENCE)) {
+                match judge(&of, &tried(&ways, PATIENCE)) {
                     Ok(()) => {
                         let waiting = |reason: &str| Held::from([(reader.runtime, (reason.to_owned(), String::new()))]);
                         let late = reads_late(&again(&holding(spec, waiting("it is not in its store"))), reader);

@@ -7,6 +7,7 @@ use super::plan::refused;
 use super::session::{Session, Stopped};
 use super::{Ended, OutputArgs, RootArgs};
 use crate::apply::tidy;
+use crate::flow::try_bundle;
 use crate::model::path::NodePath;
 use crate::model::problem::Problem;
 use crate::node::lock::Lock;
@@ -50,7 +51,8 @@ impl Revert {
         let plan = |orphans: &[Problem]| back::plan(now, &session.found, refresh.as_ref(), orphans);
         let planned = plan(&[]);
         let orphans = session.orphans(&planned, None);
-        let planned = if orphans.is_empty() { planned } else { plan(&orphans) };
+        let mut planned = if orphans.is_empty() { planned } else { plan(&orphans) };
+        try_bundle(&mut planned, &session.snapshot);
         let mut report = Report::new(refused(&planned).unwrap_or(Outcome::Converged));
         report.runtimes.clone_from(&session.found);
         report.parts = session.awake(parts(None, &planned, &session.snapshot.tree, &[]));

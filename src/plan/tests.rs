@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::activation::take_over;
 use super::back;
-use super::build::{Foreign, Now, way_back};
+use super::build::{Foreign, Now, in_order, way_back};
 use super::owned::left_alone;
 use super::{Act, Activation, How, Plan};
 use crate::desired::Target;
@@ -171,4 +171,15 @@ fn what_a_cut_off_run_never_came_to_write_is_not_ours() {
     };
     assert_eq!((entry("absent"), entry("foreign")), (None, None));
     assert_eq!(entry("kept").map(|entry| entry.now.clone()), Some(ledger.stamp(b"old", 0o644)));
+}
+
+#[test]
+fn things_are_found_side_by_side() {
+    let there = ["/a", "/c", "/c/d", "/e"].map(path);
+    for asked in [vec!["/a", "/c", "/e"], vec!["/", "/b", "/c", "/c/d", "/c/e", "/f"], vec!["/a/b", "/e", "/e/f"], vec!["/z"]] {
+        let mut find = in_order(there.iter().map(|path| (path, path)));
+        for one in asked.into_iter().map(path) {
+            assert_eq!(find(&one), there.iter().find(|path| **path == one), "{one}");
+        }
+    }
 }

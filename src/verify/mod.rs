@@ -1,9 +1,11 @@
 //! Checks of a node, made from Resolutions. Pure.
 //!
-//! What lives here: what is looked at ([`images`]) and what each finding is called ([`checks`]); which endpoints are tried and
-//! what came of it ([`online`]), whether a server is believed ([`believe`]), what runtimes say of themselves ([`cri`]). What must not: effects, knowledge of a runtime or a
-//! file format: the views answer.
+//! What lives here: what is looked at ([`images`]) and what each finding is called ([`checks`]); whether CAs arrived
+//! ([`anchors`](fn@anchors::anchors)); which endpoints are tried and what came of it ([`online`]), whether a server is believed
+//! ([`believe`]), what runtimes say of themselves ([`cri`]). What must not: effects, knowledge of a runtime or a file format: the
+//! views answer.
 
+pub mod anchors;
 pub mod believe;
 pub mod cri;
 pub mod gate;
@@ -32,8 +34,8 @@ use crate::spec::{Fallback, Spec, express, intent::intent};
 pub struct Check {
     /// How it came out; failures first.
     pub result: Outcome,
-    /// Which kind of check: `leak`, `meaning`, `file-broken`, `file-ignored`, `file-shadowed`, `registry`; online also `planned`,
-    /// `activation`, `anchor`, `endpoint`, `manifest`, `runtime`, `pull`.
+    /// Which kind of check: `leak`, `meaning`, `file-broken`, `file-ignored`, `file-shadowed`, `registry`, `anchor`; online also
+    /// `planned`, `activation`, `endpoint`, `manifest`, `runtime`, `pull`.
     pub id: &'static str,
     /// What was looked at, in words.
     pub subject: String,
@@ -54,6 +56,8 @@ pub enum Outcome {
     Failed,
     /// It could not be looked at.
     CouldNotRun,
+    /// It is not yet as it should be: only the node itself can do the rest, and it is recorded as due.
+    Due,
     /// It is as it should be.
     Ok,
 }
@@ -87,7 +91,7 @@ pub fn checks(spec: Option<&Spec>, tree: &Tree, found: &[FoundRuntime], adopted:
         let scoped = spec.map(|spec| spec.for_runtime(reader.runtime));
         let spec = scoped.as_deref();
         let whole = own.zip(spec).map(|(adopted, spec)| adopt(spec, adopted));
-        let spec = whole.as_ref().or(spec);
+        let spec = whole.as_deref().or(spec);
         let dialects = reader.dialects(tree);
         let mut failed: BTreeMap<Failed, Vec<Dialect>> = BTreeMap::new();
         for &dialect in &dialects {

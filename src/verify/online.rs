@@ -7,15 +7,16 @@ use super::believe::Pool;
 use super::probe::{Identity, Manifest, Seen, Stage, Target, Trouble, Trusted};
 use super::{Check, Outcome, check, images};
 use crate::model::digest::Fingerprint;
+use crate::model::endpoint::Scheme;
 use crate::model::image::ImageRef;
 use crate::model::keyring::Keyring;
 use crate::model::resolution::{Attempt, Auth, Resolution, Trust};
+use crate::model::secret::Secret;
 use crate::model::tree::Tree;
 use crate::plan::How;
 use crate::plan::whole::{Planned, problems};
 use crate::runtime::{FoundRuntime, Runtime, View, golang};
-use crate::spec::{Scope, Spec};
-use crate::trust;
+use crate::spec::Spec;
 
 /// An endpoint that is tried.
 #[derive(Clone, Debug)]
@@ -34,10 +35,10 @@ type Env = [(String, String)];
 
 /// What decides that two attempts are one endpoint.
 type Key = (
-    Vec<(crate::model::endpoint::Scheme, Trust)>,
+    Vec<(Scheme, Trust)>,
     crate::model::host::Host,
     Option<Fingerprint>,
-    Auth,
+    (Auth, Vec<(String, Secret)>),
     Vec<golang::Route>,
     Vec<String>,
     bool,
@@ -82,7 +83,7 @@ pub fn endpoints_of(
                     ways.iter().map(|way| (way.scheme, way.trust.clone())).collect(),
                     first.host.clone(),
                     first.client,
-                    first.auth.clone(),
+                    (first.auth.clone(), first.header.clone()),
                     routes,
                     store(&reader.env),
                     lost,
@@ -150,6 +151,8 @@ impl<'a> Material<'a> {
             trust,
             client: way.client.and_then(|leaf| self.keyring.identity(leaf)).map(|(chain, key)| Arc::new(Identity { chain, key })),
             login,
+            header: if way.scheme == Scheme::Https { way.header.clone() } else { Vec::new() },
+            more: matches!(way.auth, Auth::Other(_)) || (way.scheme == Scheme::Http && !way.header.is_empty()),
             route: golang::route(env, way.scheme, &way.host),
             manifests: Vec::new(),
         }
@@ -189,18 +192,25 @@ pub fn of_endpoints(endpoints: &[Endpoint], seen: &[Seen]) -> Vec<Check> {
                 check(endpoint.outcome(&trouble), "endpoint", subject.clone(), format!("{stage}: {}", trouble.what()), trouble.help())
             }
         };
-        made.steps.clone_from(&seen.steps);
+        made.steps = seen.steps.iter().filter(|step| step.stage != Stage::Manifest).cloned().collect();
         let reached = made.result == Outcome::Ok;
         checks.push(made);
         for manifest in target.manifests.iter().filter(|_| reached) {
             let missing =
-                seen.troubles.iter().find(|(_, trouble)| matches!(trouble, Trouble::Manifest { image, .. } if *image == manifest.image));
-            let other =
-                seen.troubles.iter().find(|(stage, trouble)| *stage == Stage::Manifest && !matches!(trouble, Trouble::Manifest { .. }));
-            checks.push(match missing.or(other) {
-                None => check(Outcome::Ok, "manifest", format!("{subject}: {}", manifest.image), String::new(), ""),
-                Some((_, trouble)) => check(trouble.outcome(), "manifest", subject.clone(), trouble.what(), trouble.help()),
+                seen.troubles.iter().find(|(_, trouble)| matches!(trouble, Trouble::Manifest { image, .. } | Trouble::Closed { image, .. } if *image == manifest.image));
+            let other = seen.troubles.iter().find(|(stage, trouble)| {
+                *stage == Stage::Manifest && !matches!(trouble, Trouble::Manifest { .. } | Trouble::Closed { .. })
             });
+            let subject = format!("{subject}: {}", manifest.image);
+            let mut made = match missing.or(other) {
+                None => check(Outcome::Ok, "manifest", subject, String::new(), ""),
+                Some((_, trouble)) => check(trouble.outcome(), "manifest", subject, trouble.what(), trouble.help()),
+            };
+            let of_image = |step: &&super::probe::Step| {
+                step.stage == Stage::Manifest && step.found.strip_prefix(&manifest.image).is_some_and(|rest| rest.starts_with(": "))
+            };
+            made.steps = seen.steps.iter().filter(of_image).cloned().collect();
+            checks.push(made);
         }
     }
     checks
@@ -268,30 +278,4 @@ pub fn as_planned(planned: &Planned) -> Vec<Check> {
         checks.push(check(Outcome::Failed, "activation", what, due.because.join("; "), &help));
     }
     checks
-}
-
-/// Whether the anchors of the spec are in the bundle of the trust store, by fingerprint.
-#[must_use]
-pub fn anchors(spec: &Spec, tree: &Tree) -> Vec<Check> {
-    let wanted: Vec<_> = spec.cas.iter().filter(|ca| ca.scope == Scope::System).collect();
-    if wanted.is_empty() {
-        return Vec::new();
-    }
-    let family = match trust::family(tree) {
-        Ok(family) => family,
-        Err(problem) => return vec![check(Outcome::CouldNotRun, "anchor", "OS trust store".into(), problem.what, &problem.help)],
-    };
-    let missing = trust::missing(spec, family, tree);
-    let of = |ca: &&crate::spec::Ca| {
-        let lacking = ca.certs.iter().find(|cert| missing.contains(&cert.fingerprint));
-        let subject = format!("{} in {}", ca.name, family.bundle);
-        match lacking {
-            None => check(Outcome::Ok, "anchor", subject, String::new(), ""),
-            Some(cert) => {
-                let found = format!("{} ({}) is not in it", cert.fingerprint.short(), cert.subject);
-                check(Outcome::Failed, "anchor", subject, found, &format!("run `{}` and read what it says", family.refresh.join(" ")))
-            }
-        }
-    };
-    wanted.iter().map(of).collect()
 }

@@ -25,6 +25,10 @@ pub struct Target {
     pub client: Option<Arc<Identity>>,
     /// `user:password`.
     pub login: Option<Secret>,
+    /// Sent with every request to it, over TLS.
+    pub header: Vec<(String, Secret)>,
+    /// More goes along than nodeprep looks into or sends: a token, a credential helper, headers over plain HTTP.
+    pub more: bool,
     /// The way to it.
     pub route: Route,
     /// Manifests that are asked for.
@@ -94,7 +98,7 @@ impl std::fmt::Display for Stage {
     }
 }
 
-/// One stage that was reached.
+/// One stage that was reached, the one that failed included.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Step {
     /// Which.
@@ -147,6 +151,13 @@ pub enum Trouble {
     LoginRefused(u16),
     /// The login would have to go elsewhere, or over plain HTTP, and is not sent there.
     LoginKept(String),
+    /// Who pulls with more than nodeprep sends may be let in: this status does not tell.
+    Closed {
+        /// The image.
+        image: String,
+        /// The status.
+        status: u16,
+    },
     /// Tokens are wanted and the runtime does not send its login to where they are issued.
     LoginLost(String),
     /// A manifest is answered with this status.
@@ -163,12 +174,24 @@ impl Trouble {
     #[must_use]
     pub const fn outcome(&self) -> Outcome {
         match self {
-            Self::Route(_) | Self::Unknown(_) | Self::LoginKept(_) | Self::Status(429) | Self::Manifest { status: 429, .. } => {
-                Outcome::CouldNotRun
-            }
+            Self::Route(_)
+            | Self::Unknown(_)
+            | Self::LoginKept(_)
+            | Self::Closed { .. }
+            | Self::Status(429)
+            | Self::Manifest { status: 429, .. } => Outcome::CouldNotRun,
             // containerd never asks for /v2/: what is missing there may be there below it
             Self::Status(status) if *status < 500 => Outcome::CouldNotRun,
             _ => Outcome::Failed,
+        }
+    }
+
+    /// The stage where it came up, in a word: what is amiss is told elsewhere.
+    #[must_use]
+    pub const fn at_once(&self) -> &'static str {
+        match self {
+            Self::Route(_) | Self::LoginKept(_) => "not tried",
+            _ => "failed",
         }
     }
 
@@ -188,6 +211,9 @@ impl Trouble {
             Self::Status(status) => format!("/v2/ is answered with {status}"),
             Self::LoginRefused(status) => format!("the login is refused ({status} unauthorized)"),
             Self::LoginKept(why) => format!("the login was not tried: {why}"),
+            Self::Closed { image, status } => {
+                format!("{image}: {status} without what the runtime sends along: a token, a credential helper's answer or headers")
+            }
             Self::Manifest { image, status: 404 } => format!("{image}: manifest unknown (404)"),
             Self::Manifest { image, status: status @ (401 | 403) } => format!("{image}: pull access denied ({status})"),
             Self::Manifest { image, status } => format!("{image}: unexpected status {status}"),
@@ -214,6 +240,7 @@ impl Trouble {
             Self::Status(status) if *status >= 500 => "look at the mirror's own log: it answers, but does not work",
             Self::Status(_) => "look whether a registry answers there; --manifest IMAGE shows whether images are found",
             Self::LoginRefused(_) => "give the right `credentials` for that host",
+            Self::Closed { .. } => "try it with the runtime itself, `crictl pull` or `podman pull`",
             Self::LoginKept(_) => "try it with the runtime itself; nodeprep sends a login to its own host only, and over TLS only",
             Self::LoginLost(_) => "upgrade to containerd 2.1, or write `credentials_by = \"config\"` in the [[registry]] of that host",
             Self::Manifest { status: 404, .. } => "put the image into the mirror, or correct the endpoint's prefix",

@@ -19,6 +19,7 @@ mod matrix;
 mod node;
 mod programs;
 mod promise;
+mod proxy;
 mod pull;
 mod registry;
 mod responder;
@@ -61,6 +62,7 @@ fn main() -> ExitCode {
             Kind::Matrix => matrix::run(what, &Programs::told()),
             Kind::Between => between::run(what, &Programs::told()),
             Kind::Daemon => daemon::run(what, &Programs::told()),
+            Kind::Proxy => proxy::run(what, &Programs::told()),
             Kind::Cri => cri::run(what, &Programs::told()),
         };
         return match outcome {
@@ -81,7 +83,7 @@ fn main() -> ExitCode {
     for (programs, case) in Programs::all().into_iter().flat_map(|programs| all().into_iter().map(move |case| (programs.clone(), case))) {
         let concerned = match kind(&case) {
             Kind::Case => case::load(&case).map_or(true, |case| programs.concern(&case)),
-            Kind::Containerd | Kind::Daemon | Kind::Cri => !matches!(programs, Programs::Podman(_)),
+            Kind::Containerd | Kind::Daemon | Kind::Proxy | Kind::Cri => !matches!(programs, Programs::Podman(_)),
             Kind::Containers => !matches!(programs, Programs::Containerd(_)),
             Kind::Matrix => true,
             Kind::Between => matches!(programs, Programs::Containerd(_)),
@@ -143,13 +145,14 @@ fn source() -> &'static Path {
 fn scratch_name(case: &Path, programs: &Programs) -> String {
     let name = case.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let kind = match kind(case) {
-        Kind::Case | Kind::Matrix | Kind::Between | Kind::Daemon | Kind::Cri => "",
+        Kind::Case | Kind::Matrix | Kind::Between | Kind::Daemon | Kind::Proxy | Kind::Cri => "",
         Kind::Containerd | Kind::Containers => "vector-",
     };
     format!("{kind}{name}{}", programs.suffix())
 }
 
 /// What a folder is.
+#[derive(Clone, Copy)]
 enum Kind {
     Case,
     /// A vector of containerd.
@@ -162,29 +165,24 @@ enum Kind {
     Between,
     /// A daemon and a signal, a daemon and the OS trust store.
     Daemon,
+    /// Ways through proxies of every kind.
+    Proxy,
     /// What the runtimes say of themselves.
     Cri,
 }
 
-/// What stands among the folders for the matrix, for what happens between two versions, for what a daemon does, and for questions
-/// over the CRI.
-const MATRIX: &str = "probe-matrix";
-const BETWEEN: &str = "between-versions";
-const DAEMON: &str = "daemon";
-const CRI: &str = "cri-client";
+/// What stands among the folders of cases, below `tests/real`, and is none.
+const OTHERS: [(&str, Kind); 5] = [
+    ("probe-matrix", Kind::Matrix),
+    ("between-versions", Kind::Between),
+    ("daemon", Kind::Daemon),
+    ("probe-proxy", Kind::Proxy),
+    ("cri-client", Kind::Cri),
+];
 
 fn kind(folder: &Path) -> Kind {
-    if folder.ends_with(MATRIX) {
-        return Kind::Matrix;
-    }
-    if folder.ends_with(CRI) {
-        return Kind::Cri;
-    }
-    if folder.ends_with(BETWEEN) {
-        return Kind::Between;
-    }
-    if folder.ends_with(DAEMON) {
-        return Kind::Daemon;
+    if let Some((_, kind)) = OTHERS.iter().find(|(name, _)| folder.ends_with(name)) {
+        return *kind;
     }
     match folder.parent().and_then(Path::file_name).and_then(|name| name.to_str()) {
         Some("containerd") => Kind::Containerd,
@@ -204,7 +202,7 @@ fn all() -> Vec<PathBuf> {
         found
     };
     let mut all = listed("fixtures/real", "case.toml");
-    all.extend([MATRIX, BETWEEN, DAEMON, CRI].map(|name| source().join("tests/real").join(name)));
+    all.extend(OTHERS.map(|(name, _)| source().join("tests/real").join(name)));
     all.extend(listed("fixtures/vectors/containerd", "case.toml"));
     all.extend(listed("fixtures/vectors/containers", "expect.txt"));
     all

@@ -26,11 +26,17 @@ pub(super) fn probe(target: &Target, patience: Duration) -> Seen {
     if let Err(trouble) = probe.reach() {
         troubles.push(trouble);
     } else {
+        let begun = Instant::now();
         if let Err(trouble) = probe.login() {
+            probe.steps.push(step(Stage::Login, begun, trouble.at_once().to_owned()));
             troubles.push((Stage::Login, trouble));
         }
         for manifest in &target.manifests {
+            let (begun, known) = (Instant::now(), probe.steps.len());
             if let Err(trouble) = probe.manifest(manifest) {
+                if probe.steps.len() == known {
+                    probe.steps.push(step(Stage::Manifest, begun, format!("{}: {}", manifest.image, trouble.at_once())));
+                }
                 troubles.push((Stage::Manifest, trouble));
             }
         }
@@ -77,12 +83,17 @@ impl Probe<'_> {
 
     /// Every stage up to `/v2/`, without a login.
     fn reach(&mut self) -> Result<(), (Stage, Trouble)> {
-        let mut steps = Vec::new();
-        let line = self.line(&self.own(), &mut |stage, since, found| steps.push(step(stage, since, found)));
+        let (mut steps, mut begun) = (Vec::new(), Instant::now());
+        let line = self.line(&self.own(), &mut |stage, since, found| {
+            steps.push(step(stage, since, found));
+            begun = Instant::now();
+        });
         self.steps.append(&mut steps);
-        let begun = Instant::now();
-        let answer = line.and_then(|line| {
-            self.send(line, &self.own(), "GET", "/v2/", Vec::new(), false).map_err(|trouble| at_tls(trouble, Stage::Api))
+        let answer = line
+            .and_then(|line| self.send(line, &self.own(), "GET", "/v2/", Vec::new(), false).map_err(|trouble| at_tls(trouble, Stage::Api)));
+        let answer = answer.map_err(|(stage, trouble)| {
+            self.steps.push(step(stage, begun, trouble.at_once().to_owned()));
+            (stage, trouble)
         })?;
         let challenge = if answer.status == 401 { Challenge::of(answer.header("www-authenticate")) } else { Challenge::None };
         self.steps.push(step(Stage::Api, begun, format!("{}, {challenge}", answer.status)));
@@ -126,6 +137,7 @@ impl Probe<'_> {
         self.steps.push(step(Stage::Manifest, begun, format!("{}: {}", manifest.image, answer.status)));
         match answer.status {
             200 => Ok(()),
+            status @ (401 | 403) if self.target.more => Err(Trouble::Closed { image: manifest.image.clone(), status }),
             status => Err(Trouble::Manifest { image: manifest.image.clone(), status }),
         }
     }
@@ -181,23 +193,28 @@ impl Probe<'_> {
         place: &Place<'_>,
         method: &'static str,
         target: &str,
-        headers: Vec<(&'static str, Vec<u8>)>,
+        headers: Vec<(&str, Vec<u8>)>,
         body: bool,
     ) -> Result<Answer, Trouble> {
         let line = self.line(place, &mut |_, _, _| {}).map_err(|(_, trouble)| trouble)?;
         self.send(line, place, method, target, headers, body)
     }
 
-    fn send(
-        &self,
+    fn send<'b>(
+        &'b self,
         line: Line,
         place: &Place<'_>,
         method: &'static str,
         target: &str,
-        mut headers: Vec<(&'static str, Vec<u8>)>,
+        mut headers: Vec<(&'b str, Vec<u8>)>,
         body: bool,
     ) -> Result<Answer, Trouble> {
         headers.push(("Connection", b"close".to_vec()));
+        if place.own && place.scheme == Scheme::Https {
+            headers.extend(
+                self.target.header.iter().filter(|header| is_sound(header)).map(|(name, value)| (&**name, value.expose().to_vec())),
+            );
+        }
         let mut absolute = String::new();
         if let (Scheme::Http, Route::Proxy { login, .. }) = (place.scheme, self.route(place)) {
             absolute = format!("http://{}{target}", place.host);
@@ -272,6 +289,12 @@ fn trouble(broken: Broken, noted: Option<&Noted>) -> Trouble {
         (Broken::Io(error), None) if super::dial::is_late(&error) => Trouble::Silent,
         (Broken::Io(error), None) => Trouble::Unreachable(super::dial::reason(&error)),
     }
+}
+
+/// What Go would send: it refuses names that are no tokens and values with control characters.
+fn is_sound((name, value): &&(String, Secret)) -> bool {
+    let token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    !name.is_empty() && name.bytes().all(token) && value.expose().iter().all(|byte| *byte == b'\t' || !byte.is_ascii_control())
 }
 
 fn basic(login: &Secret) -> Vec<u8> {

@@ -40,7 +40,7 @@ pub(super) struct Request<'a> {
     pub method: &'static str,
     pub target: &'a str,
     pub host: &'a str,
-    pub headers: Vec<(&'static str, Vec<u8>)>,
+    pub headers: Vec<(&'a str, Vec<u8>)>,
 }
 
 /// Sends `request`, whose answer's body is of use if `body`.

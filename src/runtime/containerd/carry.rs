@@ -1,5 +1,5 @@
-//! What of somebody else's registry folders is carried over beside the spec (`--foreign=carry`): CAs, client certificates and
-//! logins of hosts about which the spec says nothing of the kind. Where images come from is said by the spec for every
+//! What of somebody else's registry folders is carried over beside the spec (`--foreign=carry`): CAs, client certificates, logins
+//! and headers of hosts about which the spec says nothing of the kind. Where images come from is said by the spec for every
 //! registry whose folder is in the way.
 
 use super::want::{Known, registries};
@@ -16,8 +16,8 @@ use crate::model::resolution::Verdict;
 use crate::model::secret::Secret;
 use crate::model::tree::{Found, Tree};
 use crate::runtime::FoundRuntime;
-use crate::spec::adopt::{Adopted, AdoptedHost, From};
-use crate::spec::{Spec, Unlisted};
+use crate::spec::adopt::{Adopted, AdoptedHeader, AdoptedHeaders, AdoptedHost, From};
+use crate::spec::{Fallback, Mirror, Spec, Unlisted};
 
 /// What is carried over, with what earlier runs did.
 #[derive(Debug, Default)]
@@ -64,6 +64,23 @@ pub(super) fn carried(
             }
             if !spec.access.contains_key(&host) && host != registry.api() {
                 continue;
+            }
+            match headers(config, &host, file) {
+                Err(why) => problems.push(lost(file, &format!("{host}: {why}"))),
+                Ok(headers) if headers.all.is_empty() => {}
+                Ok(headers) if wanted => {
+                    if said(mirror, &host, &headers) {
+                        let what = format!("{file} has another header for {host} than the spec, which counts");
+                        carried.notes.push(warning(what, "add what is still needed to the spec", file));
+                    }
+                    found.headers.entry(registry.to_string()).or_default().insert(host.to_string(), headers);
+                }
+                // the registry itself is still asked, and only an endpoint of the spec can have headers
+                Ok(headers) if host == registry.api() && mirror.is_none_or(|mirror| mirror.fallback == Fallback::Upstream) => {
+                    let names: Vec<&str> = headers.all.iter().map(|header| header.name.as_str()).collect();
+                    problems.push(lost(file, &format!("{host}: the header {} has no counterpart", names.join(", "))));
+                }
+                Ok(_) => {}
             }
             match reached(config, &host, file, tree) {
                 Ok(how) if how == (AdoptedHost { from: how.from.clone(), ..AdoptedHost::default() }) => {}
@@ -160,11 +177,40 @@ fn reached(config: &HostConfig, host: &Host, file: &NodePath, tree: &Tree) -> Re
         how.client = pem(&certs.certs);
         how.key = Some(key.clone());
     }
-    for (name, values) in &config.header {
-        let coded = values.first().filter(|_| name.eq_ignore_ascii_case("authorization") && values.len() == 1);
+    for (name, values) in config.header.iter().filter(|(name, _)| is_login(name)) {
+        let coded = values.first().filter(|_| values.len() == 1);
         let basic = coded.and_then(|value| value.strip_prefix("Basic ").or_else(|| value.strip_prefix("basic ")));
         let plain = basic.and_then(|coded| base64_decode(coded.trim()));
         how.login = Some(Secret::new(plain.ok_or_else(|| format!("the header {name} has no counterpart"))?));
     }
     Ok(how)
+}
+
+fn is_login(name: &str) -> bool {
+    name.eq_ignore_ascii_case("authorization")
+}
+
+/// What else is sent along: `header` of an endpoint.
+fn headers(config: &HostConfig, host: &Host, file: &NodePath) -> Result<AdoptedHeaders, String> {
+    let from = From { key: format!("the header of {host}"), file: file.to_string(), line: config.at.line };
+    let one = |(name, values): &(String, Vec<String>)| match values.as_slice() {
+        [value] => Ok(AdoptedHeader { name: name.clone(), value: Some(Secret::new(value.as_str())) }),
+        _ => Err(format!("the header {name} has {} values, for which the spec has no word", values.len())),
+    };
+    let mut all: Vec<AdoptedHeader> = config.header.iter().filter(|(name, _)| !is_login(name)).map(one).collect::<Result<_, _>>()?;
+    all.sort();
+    Ok(AdoptedHeaders { all, from })
+}
+
+/// Whether the spec gives an endpoint other headers.
+fn said(mirror: Option<&Mirror>, host: &Host, theirs: &AdoptedHeaders) -> bool {
+    let endpoints = mirror.into_iter().flat_map(|mirror| &mirror.endpoints).filter(|endpoint| endpoint.host == *host);
+    let same = |header: &[(String, String)]| {
+        let known = |theirs: &AdoptedHeader| {
+            let value = theirs.value.as_ref().map(Secret::expose);
+            header.iter().any(|(name, ours)| name.eq_ignore_ascii_case(&theirs.name) && Some(ours.as_bytes()) == value)
+        };
+        theirs.all.iter().all(known)
+    };
+    endpoints.map(|endpoint| endpoint.header.as_slice()).any(|header| !header.is_empty() && !same(header))
 }

@@ -7,6 +7,7 @@
 mod activation;
 mod adopt;
 mod carry;
+mod give_way;
 mod hosts;
 mod legacy;
 mod service;

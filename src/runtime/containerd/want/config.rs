@@ -1,5 +1,6 @@
 //! The keys of config.toml: one folder in `config_path`, and the pause image. Everything that forbids to touch it.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 
 use super::super::{Dialect, adopt};
@@ -20,11 +21,11 @@ use crate::spec::Spec;
 type Problems = Vec<Problem>;
 
 /// What [`prepare`] decides.
-pub(super) struct Prepared {
+pub(super) struct Prepared<'a> {
     /// The folder that holds the registries' folders.
     pub root: NodePath,
     /// The spec with what is carried over.
-    pub whole: Spec,
+    pub whole: Cow<'a, Spec>,
 }
 
 /// Decides where the registry folders go and wants the keys of config.toml that this needs. `None`: this containerd serves no
@@ -32,14 +33,14 @@ pub(super) struct Prepared {
 ///
 /// # Errors
 /// Why the target has to be left untouched.
-pub(super) fn prepare(
-    spec: &Spec,
+pub(super) fn prepare<'a>(
+    spec: &'a Spec,
     found: &FoundRuntime,
     tree: &Tree,
     dialects: &[Dialect],
     known: Known<'_>,
     part: &mut Part,
-) -> Result<Option<Prepared>, Problems> {
+) -> Result<Option<Prepared<'a>>, Problems> {
     // config.toml is read at the next start, by the version on disk
     let on_disk = found.installed.map_or_else(|| dialects.to_vec(), |version| vec![Dialect::of_version(version)]);
     let chains = read_all(tree, &found.config, &on_disk)?;
@@ -168,7 +169,11 @@ fn join(edits: &[crate::format::KeyEdit]) -> String {
 fn read_all(tree: &Tree, config: &NodePath, dialects: &[Dialect]) -> Result<Vec<(Dialect, Chain)>, Problems> {
     let read = |dialect: &Dialect| {
         Chain::read(tree, config, *dialect).map(|chain| (*dialect, chain)).map_err(|broken| {
-            let help = "repair the file; `containerd config dump` shows the same error";
+            let help = if broken.by_build {
+                "write it as TOML 1.0, which every build reads: an inline table in one line, without a comma at its end, and without \\e and \\x"
+            } else {
+                "repair the file; `containerd config dump` shows the same error"
+            };
             vec![Problem::error("config-toml", broken.why, help).at(broken.at)]
         })
     };
