@@ -49,6 +49,8 @@ fn effects_only_in_node() {
         "std::env",
         "std::net::Tcp",
         "std::os::unix::fs",
+        "std::os::unix::net",
+        "tokio::",
         "std::io::std",
         "SystemTime",
         "Instant",
@@ -79,6 +81,17 @@ fn one_user_of_the_pem_and_x509_crates() {
             for banned in ["rustls_pemfile", "x509_parser"] {
                 assert!(!code(text).contains(banned), "src/{name} uses {banned}: certificates are read in src/model/cert only");
             }
+        }
+    });
+}
+
+/// What the CRI says is known to the rest of the program by the types of `model/cri.rs` alone.
+#[test]
+fn one_user_of_grpc() {
+    each_source(|name, text| {
+        for banned in ["prost::", "h2::", "http::", "tokio::"].iter().filter(|_| !name.starts_with("node/cri/")) {
+            let used = code(text).lines().any(|line| line.trim_start().trim_start_matches("use ").starts_with(banned));
+            assert!(!used, "src/{name} uses {banned}: runtimes are asked in src/node/cri only");
         }
     });
 }

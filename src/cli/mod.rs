@@ -3,9 +3,11 @@
 mod apply;
 mod check;
 mod explain;
+mod pause;
 mod plan;
 mod render;
 mod revert;
+mod runtimes;
 mod session;
 mod verify;
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::{ForeignChoice, PlanChoices, Probe, RootArgs, SpecArgs};
+use super::{ForeignChoice, PlanChoices, Probe, RootArgs, SpecArgs, pause};
 use crate::desired::Target;
 use crate::flow::{self, Findings, STATE, wishes};
 use crate::ledger::Ledger;
@@ -204,11 +204,9 @@ impl Session {
         let lenient = Answers { required: false, ..answers.clone() };
         let planned = self.plan(spec, choices, &lenient);
         let (unready, problems) = self.unready(spec, &planned, probe);
-        if unready.is_empty() && !answers.required {
-            (planned, problems)
-        } else {
-            (self.plan_holding(spec, choices, &answers, &unready), problems)
-        }
+        let planned = if unready.is_empty() && !answers.required { planned } else { self.plan_holding(spec, choices, &answers, &unready) };
+        let (planned, more) = pause::gated(self, spec, planned, probe, |spec| self.plan_holding(spec, choices, &answers, &unready));
+        (planned, problems.into_iter().chain(more).collect())
     }
 
     /// Which logins registries want, where this decides whether a login is lost.

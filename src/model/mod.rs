@@ -7,6 +7,7 @@
 pub mod cert;
 pub mod challenge;
 pub mod content;
+pub mod cri;
 pub mod digest;
 pub mod endpoint;
 pub mod host;
@@ -22,4 +23,5 @@ pub mod snapshot;
 pub mod suffix;
 pub mod time;
 pub mod tree;
+pub mod unit;
 pub mod version;

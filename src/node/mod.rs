@@ -10,6 +10,7 @@ pub use crate::model::snapshot::{Probes, Process, Snapshot};
 pub mod blobs;
 pub mod checkpoint;
 pub mod command;
+pub mod cri;
 pub mod error;
 mod files;
 mod foreign;

@@ -122,7 +122,7 @@ mod tests {
     use crate::spec::load::Draft;
 
     fn found(runtime: Runtime, runs: bool) -> FoundRuntime {
-        let running = runs.then(|| Running { pid: 1, started: Time::from_secs(1), version: None });
+        let running = runs.then(|| Running { pid: 1, started: Time::from_secs(1), version: None, socket: None });
         let config = NodePath::fixed("/etc/containerd/config.toml");
         let because = NodePath::fixed("/usr/bin/x");
         FoundRuntime { runtime, presence: Presence::There, because, installed: None, running, config, unit: None, env: Vec::new() }

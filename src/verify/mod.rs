@@ -2,12 +2,16 @@
 //!
 //! What lives here: what is looked at ([`images`]) and what each finding is called ([`checks`]); whether CAs arrived
 //! ([`anchors`](fn@anchors::anchors)); which endpoints are tried and what came of it ([`online`]), whether a server is believed
-//! ([`believe`]). What must not: effects, knowledge of a runtime or a file format: the views answer.
+//! ([`believe`]), what runtimes say of themselves ([`cri`]). What must not: effects, knowledge of a runtime or a file format: the
+//! views answer.
 
 pub mod anchors;
 pub mod believe;
+pub mod cri;
 pub mod gate;
+pub mod in_use;
 pub mod online;
+pub mod pause;
 pub mod probe;
 pub mod tokens;
 
@@ -31,7 +35,7 @@ pub struct Check {
     /// How it came out; failures first.
     pub result: Outcome,
     /// Which kind of check: `leak`, `meaning`, `file-broken`, `file-ignored`, `file-shadowed`, `registry`, `anchor`; online also
-    /// `planned`, `activation`, `endpoint`, `manifest`.
+    /// `planned`, `activation`, `endpoint`, `manifest`, `runtime`, `pull`.
     pub id: &'static str,
     /// What was looked at, in words.
     pub subject: String,

@@ -1,6 +1,7 @@
 //! The runtimes: how each pulls an image on the scratch node.
 
 use std::fs::File;
+use std::path::PathBuf;
 use std::process::Child;
 use std::time::{Duration, Instant};
 
@@ -48,10 +49,8 @@ impl Puller {
 
 /// containerd on the scratch node, started as its unit does: the configuration is where nodeprep finds it.
 pub fn start_containerd(scratch: &Scratch, seconds: u64) -> Result<Child> {
-    let path = scratch.folder.join("containerd.log");
-    let log = File::create(&path).with_context(|| path.display().to_string())?;
-    let mut command = scratch.command(300, "containerd")?;
-    let mut child = command.stdout(log.try_clone().context("the log")?).stderr(log).spawn().context("containerd")?;
+    let path = log(scratch);
+    let mut child = spawn_containerd(scratch)?;
     let deadline = Instant::now() + Duration::from_secs(seconds);
     loop {
         let Err(said) = answers(scratch)? else { return Ok(child) };
@@ -61,6 +60,17 @@ pub fn start_containerd(scratch: &Scratch, seconds: u64) -> Result<Child> {
         ensure!(Instant::now() < deadline, "containerd serves no images: {said}; see {}", path.display());
         std::thread::sleep(Duration::from_millis(50));
     }
+}
+
+/// The same, without waiting for it to serve anything.
+pub fn spawn_containerd(scratch: &Scratch) -> Result<Child> {
+    let path = log(scratch);
+    let log = File::create(&path).with_context(|| path.display().to_string())?;
+    scratch.command(300, "containerd")?.stdout(log.try_clone().context("the log")?).stderr(log).spawn().context("containerd")
+}
+
+fn log(scratch: &Scratch) -> PathBuf {
+    scratch.folder.join("containerd.log")
 }
 
 /// Whether containerd serves images; the error inside is why not.
