@@ -16,13 +16,18 @@ use std::process::Command;
 
 /// Answers everything with 200.
 fn answers(listener: TcpListener) -> String {
+    answers_with(listener, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+}
+
+/// Answers everything with this.
+fn answers_with(listener: TcpListener, answer: &'static str) -> String {
     let host = listener.local_addr().unwrap().to_string();
     std::thread::spawn(move || {
         for mut stream in listener.incoming().flatten() {
             let mut head = String::new();
             let mut reader = BufReader::new(stream.try_clone().unwrap());
             while !head.ends_with("\r\n\r\n") && reader.read_line(&mut head).is_ok_and(|length| length > 0) {}
-            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+            let _ = stream.write_all(answer.as_bytes());
         }
     });
     host
@@ -339,4 +344,34 @@ fn no_endpoint_waits_for_another() {
     assert!(code == 0 && !said.contains("endpoint-unready"), "{code} {said}");
     let (code, said) = node.run("verify", "", &mirrors);
     assert!(code == 0 && said.matches("ok [endpoint]").count() == ALL, "{code} {said}");
+}
+
+/// What our library cannot tell is no reason to keep anything back, and is not passed over in silence either.
+#[test]
+fn what_cannot_be_told_is_a_warning() {
+    let page = "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 13\r\n\r\n<html></html>";
+    let portal = answers_with(TcpListener::bind("127.0.0.1:0").unwrap(), page);
+    let (node, only) = (Node::new(), "runtimes = [\"containerd\"]");
+    let (code, said) = node.run("apply --probe require", "", &[("docker.io", &portal, only)]);
+    let wanted = ["warning[endpoint-untold]", &*format!("whether {portal} can be used could not be told"), "a page of HTML"];
+    assert!(code == 0 && wanted.iter().all(|wanted| said.contains(wanted)), "{code} {said}");
+    assert!(node.asked("docker.io/library/nginx").contains(&portal));
+    let (code, said) = node.run("verify", "", &[("docker.io", &portal, only)]);
+    assert!(code == 0 && said.contains("could not run [endpoint] containerd") && said.contains("a page of HTML"), "{code} {said}");
+}
+
+/// containerd never asks for /v2/, containers/image does so first: what is kept back for the one is written for the other.
+#[test]
+fn what_one_runtime_minds_is_not_held_against_another() {
+    let bare = answers_with(TcpListener::bind("127.0.0.1:0").unwrap(), "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n");
+    let node = Node::new();
+    let mirrors = [("docker.io", &*bare, "")];
+    let (code, said) = node.run("apply --probe require", "", &mirrors);
+    assert!(code == 8 && said.contains("warning[endpoint-untold]") && said.matches("error[kept-back]").count() == 1, "{code} {said}");
+    assert!(node.folder("docker.io").is_some());
+    let asked = node.asked("docker.io/library/nginx");
+    assert!(asked.contains(&bare) && asked.contains("https://registry-1.docker.io"), "{asked}");
+    let (code, said) = node.run("verify", "", &mirrors);
+    let wanted = [format!("could not run [endpoint] containerd: http://{bare}"), "failed [endpoint] podman: ".into()];
+    assert!(code == 8 && wanted.iter().all(|wanted| said.contains(wanted)), "{code} {said}");
 }

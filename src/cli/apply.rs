@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
 
+use super::pause::{self, Settled};
 use super::plan::{refused, report};
 use super::preflight::Asks;
 use super::session::{Session, Stopped, outcome, spec};
@@ -61,14 +62,20 @@ impl Apply {
         session.sweep()?;
         session.guard(&spec, &self.choices)?;
         session.configure(&spec, &self.choices);
-        let (planned, unready) = session.gated(&spec, &self.choices, &self.probe, Asks::ToDo);
-        let problems = problems.into_iter().chain(unready).collect();
+        let gated = session.gated(&spec, &self.choices, &self.probe, Asks::ToDo);
+        let settled = match pause::settle(session, spec, gated, &self.choices, &self.probe)? {
+            Ok(settled) => settled,
+            Err(report) => return Ok(*report),
+        };
+        let Settled { session, spec, planned, told, done: earlier } = settled;
+        let problems = problems.into_iter().chain(told).collect();
         let kept = if planned.keeps_back() { Outcome::VerifyFailed } else { Outcome::Converged };
         let mut report = report(&session, &spec, &planned, problems, refused(&planned).unwrap_or(kept));
         let done = carry_out(&session, &planned.plan, &mut report);
         if done && planned.refreshes() && !report.due.iter().any(|due| matches!(due.how, How::Refresh(_))) {
             arrived(&session, &spec, &mut report);
         }
+        Settled::tell(earlier, &mut report);
         // the process ends here: taking thousands of small things apart one by one would be a tenth of its time
         std::mem::forget((session.snapshot, session.ledger, spec, planned));
         Ok(report)

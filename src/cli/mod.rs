@@ -3,10 +3,12 @@
 mod apply;
 mod check;
 mod explain;
+mod pause;
 mod plan;
 mod preflight;
 mod render;
 mod revert;
+mod runtimes;
 mod session;
 mod verify;
 

@@ -4,7 +4,7 @@ use clap::Args;
 
 use super::preflight::Asks;
 use super::session::{Session, Stopped, secrets, spec};
-use super::{Ended, OutputArgs, PlanChoices, ProbeArgs, RootArgs, SpecArgs};
+use super::{Ended, OutputArgs, PlanChoices, ProbeArgs, RootArgs, SpecArgs, runtimes};
 use crate::desired::Refusal;
 use crate::model::problem::Problem;
 use crate::plan::whole::Planned;
@@ -50,7 +50,7 @@ impl PlanArgs {
             None if self.exit_code && !planned.is_empty() => Outcome::Pending,
             None => Outcome::Converged,
         };
-        let problems = problems.into_iter().chain(unready).collect();
+        let problems = problems.into_iter().chain(unready).chain(runtimes::in_use(&session, &planned)).collect();
         Ok(report(&session, &spec, &planned, problems, outcome))
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::preflight::{self, Asks};
-use super::{ForeignChoice, PlanChoices, Probe, ProbeArgs, RootArgs, SpecArgs};
+use super::{ForeignChoice, PlanChoices, Probe, ProbeArgs, RootArgs, SpecArgs, pause};
 use crate::desired::Target;
 use crate::flow::{self, Findings, STATE, wishes};
 use crate::ledger::Ledger;
@@ -208,17 +208,30 @@ impl Session {
     /// The plan that may be carried out: what would change is tried first. What does not answer is kept back or told, and where a
     /// daemon would not come up, its files stay as they are.
     pub(super) fn gated(&self, spec: &Spec, choices: &PlanChoices, args: &ProbeArgs, asks: Asks) -> (Planned, Vec<Problem>) {
-        let probe = args.probe;
+        let (planned, mut problems) = self.gated_without(spec, choices, args.probe, &[]);
+        let refused = preflight::refusals(self, &planned, &args.preflight, asks, &mut problems);
+        // seldom enough for asking all endpoints once more
+        if refused.is_empty() { (planned, problems) } else { self.gated_without(spec, choices, args.probe, &refused) }
+    }
+
+    /// The same, with these targets refused.
+    fn gated_without(
+        &self,
+        spec: &Spec,
+        choices: &PlanChoices,
+        probe: Option<Probe>,
+        refused: &[(Target, Problem)],
+    ) -> (Planned, Vec<Problem>) {
         let answers = self.answers(spec, probe);
         // whether a login is lost is asked once it is known what stays: who does not answer cannot say which one is wanted
         let lenient = Answers { required: false, ..answers.clone() };
-        let planned = self.plan(spec, choices, &lenient);
-        let (unready, mut problems) = self.unready(spec, &planned, probe);
+        let planned = self.plan_holding(spec, choices, &lenient, &Unready::new(), refused);
+        let (unready, problems) = self.unready(spec, &planned, probe);
         let planned =
-            if unready.is_empty() && !answers.required { planned } else { self.plan_holding(spec, choices, &answers, &unready, &[]) };
-        let refused = preflight::refusals(self, &planned, &args.preflight, asks, &mut problems);
-        let planned = if refused.is_empty() { planned } else { self.plan_holding(spec, choices, &answers, &unready, &refused) };
-        (planned, problems)
+            if unready.is_empty() && !answers.required { planned } else { self.plan_holding(spec, choices, &answers, &unready, refused) };
+        let (planned, more) =
+            pause::gated(self, spec, planned, probe, |spec| self.plan_holding(spec, choices, &answers, &unready, refused));
+        (planned, problems.into_iter().chain(more).collect())
     }
 
     /// Which logins registries want, where this decides whether a login is lost.

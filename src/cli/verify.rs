@@ -1,12 +1,12 @@
 //! `nodeprep verify`: what is on the node, ours and others', as each runtime and version reads it, and whether its endpoints
-//! answer as each daemon asks them.
+//! answer as each daemon asks them; whether the runtimes are healthy.
 
 use std::time::Duration;
 
 use clap::Args;
 
 use super::session::{Session, Stopped, spec, tried};
-use super::{Ended, OutputArgs, PlanChoices, RootArgs, SpecArgs};
+use super::{Ended, OutputArgs, PlanChoices, RootArgs, SpecArgs, runtimes};
 use crate::model::image::ImageRef;
 use crate::plan::activation::cut_off;
 use crate::report::exit::Outcome;
@@ -36,7 +36,10 @@ pub(super) struct VerifyArgs {
     /// Ask for this image's manifest at each endpoint where it may be (may be repeated).
     #[arg(long, value_name = "IMAGE", conflicts_with = "offline", value_parser = image)]
     manifest: Vec<ImageRef>,
-    /// How long each endpoint has to answer, in seconds.
+    /// Let each running runtime pull this image, as kubelet would (may be repeated). It stays in the runtime's store.
+    #[arg(long, value_name = "IMAGE", conflicts_with = "offline", value_parser = image)]
+    pull: Vec<ImageRef>,
+    /// How long each endpoint and each runtime has to answer, in seconds; a pull has five minutes.
     #[arg(long, default_value_t = 10, env = "NODEPREP_TIMEOUT", value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=600))]
     timeout: u64,
     #[command(flatten)]
@@ -60,8 +63,9 @@ impl VerifyArgs {
         }
         let spec = spec.as_ref().map(|(spec, _)| spec);
         let mut checks = checks(spec, &session.snapshot.tree, &session.found, &session.ledger.adopted);
-        // the store of a root that is not the running system's is refreshed by the first run on the node
-        let due = !session.snapshot.probes.live && cut_off(&session.ledger);
+        // the store of a root that is not the running system's is refreshed by the first run on the node; a ledger that cannot be
+        // read does not say otherwise
+        let due = !session.snapshot.probes.live && (cut_off(&session.ledger) || warning.is_some());
         checks.extend(spec.into_iter().flat_map(|spec| anchors(spec, &session.snapshot.tree, due)));
         if !self.offline {
             checks.extend(self.online(&session, spec));
@@ -83,6 +87,7 @@ impl VerifyArgs {
         let ways: Vec<_> = endpoints.iter().flat_map(|endpoint| endpoint.ways.iter().cloned()).collect();
         tracing::info!(endpoints = ways.len(), "probe");
         checks.extend(online::of_endpoints(&endpoints, &tried(&ways, Duration::from_secs(self.timeout))));
+        checks.extend(runtimes::checks(session, spec, &self.pull, Duration::from_secs(self.timeout)));
         checks
     }
 }

@@ -44,6 +44,13 @@ pub fn parse(text: &str) -> Result<Image, String> {
     })
 }
 
+/// `listen` of `[crio.api]`, if this file says it.
+#[must_use]
+pub fn listen(text: &str) -> Option<String> {
+    let document = Document::parse(text).ok()?;
+    Some(document.get("crio")?.get("api")?.get("listen")?.as_str()?.to_owned())
+}
+
 impl Image {
     /// Lays a later file over this one, key by key.
     pub fn merge(&mut self, later: Self) {
@@ -71,6 +78,8 @@ mod tests {
         image.merge(parse(&render(&pause)).unwrap());
         assert_eq!(image.pause_image, Some(pause.to_string()));
         assert_eq!(image.global_auth_file.as_deref(), Some("/a.json"));
+        assert_eq!(listen("[crio.api]\nlisten = \"/run/c.sock\"\n").as_deref(), Some("/run/c.sock"));
+        assert_eq!((listen(&render(&pause)), listen("[crio")), (None, None));
         assert!(parse("[crio.image]\npause_image = 3\n").is_err() && parse("[crio").is_err());
     }
 }

@@ -23,4 +23,5 @@ pub mod snapshot;
 pub mod suffix;
 pub mod time;
 pub mod tree;
+pub mod unit;
 pub mod version;

@@ -12,9 +12,12 @@ pub mod guard;
 pub mod hold;
 mod losses;
 mod owned;
+pub mod pause;
 pub mod proof;
+pub mod store;
 #[cfg(test)]
 mod tests;
+pub mod turn;
 pub mod whole;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -126,7 +126,7 @@ pub fn prove(spec: &Spec, part: &Part, after: &Tree, ledger: &Ledger, readers: &
                 let want = adapted(spec, meant, dialect);
                 // what stays open for want of a name may be closed where somebody's entry gives it one
                 let closed = matches!(meant.end, End::Blocked(_)) && got.same(meant);
-                if closed || got.same(&want) {
+                if closed || got.same(&want) || stays_open(meant, &want, &got) {
                     continue;
                 }
                 if conflicts.len() + others.len() >= MOST_TOLD {
@@ -155,6 +155,14 @@ pub fn prove(spec: &Spec, part: &Part, after: &Tree, ledger: &Ledger, readers: &
         }
         (true, false) => Err(Refusal::Cannot(others)),
     }
+}
+
+/// Whether a registry that cannot be closed (`want`) is asked itself, as others have it: no entry of theirs speaks of it, but
+/// certificates or a login may.
+#[must_use]
+pub fn stays_open(meant: &Resolution, want: &Resolution, got: &Resolution) -> bool {
+    let itself = |attempt: &Attempt| attempt.upstream && attempt.from.is_none() && want.attempts.iter().any(|own| own.host == attempt.host);
+    matches!(meant.end, End::Blocked(_)) && !got.attempts.is_empty() && got.attempts.iter().all(itself)
 }
 
 /// The file behind a resolution that is neither wanted by this part nor marked as ours.

@@ -32,7 +32,7 @@ fn daemon(started: Option<i64>) -> FoundRuntime {
         presence: Presence::There,
         because: path("/usr/bin/containerd"),
         installed: None,
-        running: started.map(|at| Running { pid: 7, started: Time(at), version: None }),
+        running: started.map(|at| Running { pid: 7, started: Time(at), version: None, socket: None }),
         config: path(CONFIG),
         unit: Some("containerd.service".to_owned()),
         env: Vec::new(),

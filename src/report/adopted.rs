@@ -37,7 +37,7 @@ pub fn lines(spec: &Spec, adopted: &Adopted) -> String {
         }
     }
     for (registry, hosts) in &adopted.headers {
-        let mirror = spec.mirrors.iter().find(|mirror| mirror.source.whole().is_some_and(|host| host.as_str() == registry));
+        let mirror = spec.mirrors.iter().find(|mirror| mirror.source.to_string() == *registry);
         for endpoint in mirror.into_iter().flat_map(|mirror| &mirror.endpoints).filter(|endpoint| endpoint.header.is_empty()) {
             let Some(headers) = hosts.get(endpoint.host.as_str()) else { continue };
             let named = headers.all.iter().map(|header| format!("{} = \"…\"", quoted(&header.name)));

@@ -5,14 +5,28 @@ use std::fmt::Write as _;
 use super::explain::plural;
 use super::problems::escape;
 use super::style::Style;
+use crate::verify::probe::Stage;
 use crate::verify::{Check, Outcome};
+
+/// More endpoints than these with the same trouble are told together.
+const ALIKE: usize = 3;
 
 /// Failures one by one, with what to do; endpoints that are fine in a line each, with the time that each stage took; all the rest
 /// that is fine is counted.
 #[must_use]
 pub fn text(checks: &[Check], style: Style) -> String {
     let mut out = String::new();
-    for check in checks.iter().filter(|check| check.result != Outcome::Ok) {
+    let mut amiss: Vec<&Check> = checks.iter().filter(|check| check.result != Outcome::Ok).collect();
+    // what is written comes before what is tried with it
+    amiss.sort_by_key(|check| (check.result, matches!(check.id, "endpoint" | "manifest"), check.id));
+    let mut told: Vec<&Check> = Vec::new();
+    for check in &amiss {
+        if told.contains(check) {
+            continue;
+        }
+        let alike: Vec<&Check> = amiss.iter().copied().filter(|other| is_alike(check, other)).collect();
+        let alike = if alike.len() > ALIKE { alike } else { vec![*check] };
+        told.extend(&alike);
         let sign = match check.result {
             Outcome::Failed => style.red("failed"),
             Outcome::Due => style.yellow("due"),
@@ -24,10 +38,14 @@ pub fn text(checks: &[Check], style: Style) -> String {
             let line = format!("{}: {} ({} ms)", step.stage, step.found, step.took_ms);
             let _ = writeln!(out, "       {}", style.dim(&escape(&line)));
         }
+        for other in alike.iter().filter(|other| *other != check) {
+            let _ = writeln!(out, "       also {} ({})", escape(&other.subject), escape(&other.found));
+        }
         let _ = writeln!(out, "       help: {}", escape(&check.help));
     }
     for check in checks.iter().filter(|check| check.result == Outcome::Ok && !check.steps.is_empty()) {
-        let stages: Vec<String> = check.steps.iter().map(|step| format!("{} {} ms", step.stage, step.took_ms)).collect();
+        let shown = check.steps.iter().filter(|step| (step.stage, &*step.found) != (Stage::Proxy, "none"));
+        let stages: Vec<String> = shown.map(|step| format!("{} {} ms", step.stage, step.took_ms)).collect();
         let _ = writeln!(
             out,
             "{} [{}] {} {}",
@@ -48,10 +66,16 @@ pub fn text(checks: &[Check], style: Style) -> String {
     out
 }
 
+/// Endpoints that fail at the same stage, with the same remedy.
+fn is_alike(one: &Check, other: &Check) -> bool {
+    let at = |check: &Check| check.steps.last().map(|step| step.stage);
+    one.id == "endpoint" && (one.result, one.id, &one.help, at(one)) == (other.result, other.id, &other.help, at(other))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::verify::probe::{Stage, Step};
+    use crate::verify::probe::Step;
 
     fn checks() -> Vec<Check> {
         let step = |stage, took_ms, found: &str| Step { stage, took_ms, found: found.into() };
@@ -78,6 +102,30 @@ mod tests {
                     help: start it\ncould not run [endpoint] containerd: https://r:5000\n       api: /v2/ is answered with 429\n       help: wait\n\
                     ok [endpoint] containerd: https://r:5000 (tls 7 ms, api 12 ms)\n2 checks ok, 1 failed, 1 could not run\n";
         assert_eq!(text(&checks(), Style { colour: false }), want);
+    }
+
+    /// A name server that is down is one trouble, and what is written comes first.
+    #[test]
+    fn what_is_alike_is_told_together() {
+        let check = |id, subject: &str, found: &str| Check {
+            result: Outcome::Failed,
+            id,
+            subject: subject.into(),
+            found: found.into(),
+            help: if found.starts_with("dns") { "mend DNS" } else { "help" }.into(),
+            steps: Vec::new(),
+        };
+        let hosts =
+            ["a", "b", "c", "d"].map(|host| check("endpoint", &format!("crio: https://{host}"), &format!("dns: no such host: {host}")));
+        let others = [check("endpoint", "crio: https://e", "tcp: refused"), check("planned", "crio: not as the spec says", "x")];
+        let checks: Vec<Check> = hosts.iter().chain(&others).cloned().collect();
+        let want = "failed [planned] crio: not as the spec says\n       x\n       help: help\nfailed [endpoint] crio: https://a\n       dns: no such host: a\n       \
+                    also crio: https://b (dns: no such host: b)\n       also crio: https://c (dns: no such host: c)\n       \
+                    also crio: https://d (dns: no such host: d)\n       help: mend DNS\nfailed [endpoint] crio: https://e\n       \
+                    tcp: refused\n       help: help\n0 checks ok, 6 failed\n";
+        assert_eq!(text(&checks, Style { colour: false }), want);
+        // three are few enough to be told one by one
+        assert!(!text(&checks[1..], Style { colour: false }).contains("also"));
     }
 
     /// Programs read this: keys and words stay as they are, in this order, and what is empty is there all the same.

@@ -17,6 +17,8 @@ struct Signs {
     config: &'static str,
     /// Flags of the daemon that name another configuration file.
     flags: &'static [&'static str],
+    /// Flags of the daemon that name another socket.
+    sockets: &'static [&'static str],
     /// Debian's and the vendor's names of the package.
     packages: &'static [&'static str],
 }
@@ -29,6 +31,7 @@ const SIGNS: [Signs; 3] = [
         folder: "/etc/containerd",
         config: "/etc/containerd/config.toml",
         flags: &["--config", "-config", "-c"],
+        sockets: &["--address", "-address", "-a"],
         packages: &["containerd", "containerd.io"],
     },
     Signs {
@@ -38,6 +41,7 @@ const SIGNS: [Signs; 3] = [
         folder: "/etc/crio",
         config: "/etc/crio/crio.conf",
         flags: &["--config", "-c"],
+        sockets: &["--listen"],
         packages: &["cri-o"],
     },
     Signs {
@@ -47,6 +51,7 @@ const SIGNS: [Signs; 3] = [
         folder: "/etc/containers",
         config: "/etc/containers/registries.conf",
         flags: &[],
+        sockets: &[],
         packages: &["podman"],
     },
 ];
@@ -140,7 +145,7 @@ pub fn found(tree: &Tree, probes: &Probes) -> Vec<FoundRuntime> {
             }
             let at_its_place = probes.versions.get(&process.exe).filter(|_| !process.replaced);
             let version = at_its_place.or_else(|| probes.versions.get(&process.image())).and_then(|text| Version::find(text));
-            let running = Running { pid: process.pid, started: process.started, version };
+            let running = Running { pid: process.pid, started: process.started, version, socket: flag(&process.args, signs.sockets) };
             of_processes.push(FoundRuntime { running: Some(running), config, env: kept(&process.env), ..base.clone() });
         }
         if of_processes.is_empty() && !is_generated(&base.config) {

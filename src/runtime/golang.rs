@@ -49,6 +49,12 @@ pub fn root_wishes(env: &Env) -> Vec<Wish> {
     files(env).into_iter().map(Wish::path).chain(folders(env).into_iter().map(|folder| Wish::folder(folder, 1))).collect()
 }
 
+/// Whether a Go program with this environment reads the OS trust store of which `bundle` is the bundle file.
+#[must_use]
+pub fn reads_store(env: &Env, bundle: &NodePath) -> bool {
+    files(env).contains(bundle) || folders(env).iter().any(|folder| bundle.is_below(folder))
+}
+
 /// The files that may be larger than configuration is.
 #[must_use]
 pub fn root_files(env: &Env) -> Vec<NodePath> {

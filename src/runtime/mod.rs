@@ -101,6 +101,9 @@ pub struct Running {
     pub started: Time,
     /// Its version, when it could be told; else that of the binary is assumed.
     pub version: Option<Version>,
+    /// The socket that its command line names.
+    #[serde(skip)]
+    pub socket: Option<NodePath>,
 }
 
 /// One way of reading the files: the version classes of a runtime that behave alike.
@@ -159,6 +162,17 @@ impl FoundRuntime {
         !dialects.into_iter().filter_map(Dialect::containerd).any(|dialect| off(&dialect))
     }
 
+    /// The image of which every pod's sandbox is made, as the configuration in `tree` says or the version has it built in; `None`
+    /// where there are no pods.
+    #[must_use]
+    pub fn pause_image(&self, tree: &Tree) -> Option<String> {
+        match self.runtime {
+            Runtime::Containerd => containerd::pause_image(self, tree),
+            Runtime::Crio => containers::pause_image(self, tree),
+            Runtime::Podman => None,
+        }
+    }
+
     /// What has to be in the tree before a [`View`] can be made of it, as far as it is known from what was read already.
     #[must_use]
     pub fn wishes(&self, tree: &Tree) -> Vec<Wish> {
@@ -177,6 +191,38 @@ impl FoundRuntime {
                 let (how, why) = containers::activation(path, self);
                 (how, why.to_owned())
             }
+        }
+    }
+
+    /// The unit that starts it.
+    #[must_use]
+    pub fn unit_name(&self) -> Option<String> {
+        let usual = match self.runtime {
+            Runtime::Containerd => "containerd.service",
+            Runtime::Crio => "crio.service",
+            Runtime::Podman => return None,
+        };
+        Some(self.unit.clone().unwrap_or_else(|| usual.to_owned()))
+    }
+
+    /// The socket on which it answers to CRI; `None` when it never does.
+    #[must_use]
+    pub fn socket(&self, tree: &Tree) -> Option<NodePath> {
+        let said = self.running.as_ref().and_then(|process| process.socket.clone());
+        match self.runtime {
+            Runtime::Containerd => said.or_else(|| Some(containerd::socket(self, tree))),
+            Runtime::Crio => said.or_else(|| Some(containers::socket(self, tree))),
+            Runtime::Podman => None,
+        }
+    }
+
+    /// The files that it reads when it starts and never again until it is told to, as far as they are what decides where it looks
+    /// for the rest.
+    #[must_use]
+    pub fn start_files(&self, tree: &Tree) -> Vec<NodePath> {
+        match self.runtime {
+            Runtime::Containerd => containerd::start_files(self, tree),
+            Runtime::Crio | Runtime::Podman => Vec::new(),
         }
     }
 

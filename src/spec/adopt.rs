@@ -32,7 +32,7 @@ pub struct Adopted {
     /// Host → how it is reached.
     #[serde(default)]
     pub hosts: BTreeMap<String, AdoptedHost>,
-    /// Registry → endpoint's host → what is sent along there.
+    /// Registry, or [`ALL`] → endpoint's host → what is sent along there.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub headers: BTreeMap<String, BTreeMap<String, AdoptedHeaders>>,
 }
@@ -299,8 +299,11 @@ fn parts(whole: &mut Spec, adopted: &Adopted, spec: &Spec) {
 
 /// Headers for endpoints of the spec's own mirrors, where the spec says none.
 fn sent_along(whole: &mut Spec, adopted: &Adopted) {
+    if adopted.headers.is_empty() {
+        return;
+    }
     for mirror in &mut whole.mirrors {
-        let Some(hosts) = mirror.source.whole().and_then(|host| adopted.headers.get(host.as_str())) else { continue };
+        let Some(hosts) = adopted.headers.get(&mirror.source.to_string()) else { continue };
         for endpoint in mirror.endpoints.iter_mut().filter(|endpoint| endpoint.header.is_empty()) {
             if let Some(headers) = hosts.get(endpoint.host.as_str()) {
                 (endpoint.header, endpoint.guarded) = (headers.said(), true);

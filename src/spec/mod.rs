@@ -334,6 +334,8 @@ pub struct Pause {
     pub image: ImageRef,
     /// Where it is written.
     pub at: Place,
+    /// Runtimes that keep the one that they have until this one can be had: why, and what to do.
+    pub held: BTreeMap<Runtime, (String, String)>,
 }
 
 impl Spec {

@@ -2,12 +2,16 @@
 //!
 //! What lives here: what is looked at ([`images`]) and what each finding is called ([`checks`]); whether CAs arrived
 //! ([`anchors`](fn@anchors::anchors)); which endpoints are tried and what came of it ([`online`]), whether a server is believed
-//! ([`believe`]). What must not: effects, knowledge of a runtime or a file format: the views answer.
+//! ([`believe`]), what runtimes say of themselves ([`cri`]). What must not: effects, knowledge of a runtime or a file format: the
+//! views answer.
 
 pub mod anchors;
 pub mod believe;
+pub mod cri;
 pub mod gate;
+pub mod in_use;
 pub mod online;
+pub mod pause;
 pub mod probe;
 pub mod tokens;
 
@@ -20,7 +24,7 @@ use crate::model::image::ImageRef;
 use crate::model::path::NodePath;
 use crate::model::resolution::{End, Resolution, Verdict};
 use crate::model::tree::Tree;
-use crate::plan::proof::{asked, probe_images};
+use crate::plan::proof::{asked, probe_images, stays_open};
 use crate::runtime::{Dialect, FoundRuntime, Runtime, View, containerd};
 use crate::spec::adopt::{Adopted, adopt};
 use crate::spec::{Fallback, Spec, express, intent::intent};
@@ -31,7 +35,7 @@ pub struct Check {
     /// How it came out; failures first.
     pub result: Outcome,
     /// Which kind of check: `leak`, `meaning`, `file-broken`, `file-ignored`, `file-shadowed`, `registry`, `anchor`; online also
-    /// `planned`, `activation`, `endpoint`, `manifest`.
+    /// `planned`, `activation`, `endpoint`, `manifest`, `runtime`, `pull`.
     pub id: &'static str,
     /// What was looked at, in words.
     pub subject: String,
@@ -220,7 +224,8 @@ fn of_image(spec: Option<&Spec>, dialect: Dialect, image: &ImageRef, got: &Resol
     }
     let meant = intent(spec, image);
     let closed = matches!(meant.end, End::Blocked(_)) && meant.key() == got.key();
-    let as_meant = closed || express::adapt(spec, meant, dialect).key() == got.key();
+    let open = stays_open(&meant, &express::adapt(spec, meant.clone(), dialect), got);
+    let as_meant = closed || open || express::adapt(spec, meant, dialect).key() == got.key();
     found.push((MEANING, (!as_meant).then(asked)));
     found
 }

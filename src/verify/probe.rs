@@ -147,6 +147,13 @@ pub enum Trouble {
     NoHttp(String),
     /// `/v2/` is answered with this status.
     Status(u16),
+    /// `/v2/` is a page for people.
+    Page,
+    /// A page for people stands where a manifest should.
+    NoManifest {
+        /// The image.
+        image: String,
+    },
     /// The login is not accepted.
     LoginRefused(u16),
     /// The login would have to go elsewhere, or over plain HTTP, and is not sent there.
@@ -177,12 +184,22 @@ impl Trouble {
             Self::Route(_)
             | Self::Unknown(_)
             | Self::LoginKept(_)
+            | Self::Page
             | Self::Closed { .. }
             | Self::Status(429)
             | Self::Manifest { status: 429, .. } => Outcome::CouldNotRun,
             // containerd never asks for /v2/: what is missing there may be there below it
             Self::Status(status) if *status < 500 => Outcome::CouldNotRun,
             _ => Outcome::Failed,
+        }
+    }
+
+    /// The image whose manifest it is about.
+    #[must_use]
+    pub const fn image(&self) -> Option<&String> {
+        match self {
+            Self::Manifest { image, .. } | Self::NoManifest { image } | Self::Closed { image, .. } => Some(image),
+            _ => None,
         }
     }
 
@@ -209,10 +226,12 @@ impl Trouble {
             Self::ClientRefused(why) => format!("remote error: tls: the client certificate is refused: {why}"),
             Self::NoHttp(why) => format!("the answer is not HTTP: {why}"),
             Self::Status(status) => format!("/v2/ is answered with {status}"),
+            Self::Page => "/v2/ is answered with a page of HTML: a login page, or another web server".into(),
+            Self::NoManifest { image } => format!("{image}: answered with HTML where the manifest should be"),
             Self::LoginRefused(status) => format!("the login is refused ({status} unauthorized)"),
             Self::LoginKept(why) => format!("the login was not tried: {why}"),
             Self::Closed { image, status } => {
-                format!("{image}: {status} without what the runtime sends along: a token, a credential helper's answer or headers")
+                format!("{image}: {status} without what the runtime may send along: a token, a credential helper's answer, headers")
             }
             Self::Manifest { image, status: 404 } => format!("{image}: manifest unknown (404)"),
             Self::Manifest { image, status: status @ (401 | 403) } => format!("{image}: pull access denied ({status})"),
@@ -224,7 +243,6 @@ impl Trouble {
     #[must_use]
     pub fn help(&self) -> &'static str {
         match self {
-            Self::Route(_) => "try it with the runtime itself, `crictl pull` or `podman pull`",
             Self::NoName(_) => "correct the name in the spec, or the node's DNS (`getent hosts NAME` must answer)",
             Self::Unreachable(_) | Self::Silent => {
                 "start the mirror, correct its port, or open the way to it; behind a proxy check NO_PROXY of the runtime's unit"
@@ -235,12 +253,15 @@ impl Trouble {
             Self::NoTls => "write the endpoint with http://, or let the mirror speak TLS",
             Self::ClientWanted => "give `client_cert` and `client_key` in the [[registry]] of that host",
             Self::ClientRefused(_) => "give a client certificate that was issued by a CA that the server accepts, and has not expired",
+            Self::Page | Self::NoManifest { .. } => {
+                "open it in a browser to see who answers; correct the endpoint's host or path, or take the portal out of the way"
+            }
             Self::NoHttp(_) => "look at what listens there: it is no registry",
             Self::Status(429) | Self::Manifest { status: 429, .. } => "wait until the registry takes requests again",
             Self::Status(status) if *status >= 500 => "look at the mirror's own log: it answers, but does not work",
             Self::Status(_) => "look whether a registry answers there; --manifest IMAGE shows whether images are found",
             Self::LoginRefused(_) => "give the right `credentials` for that host",
-            Self::Closed { .. } => "try it with the runtime itself, `crictl pull` or `podman pull`",
+            Self::Route(_) | Self::Closed { .. } => "try it with the runtime itself, `crictl pull` or `podman pull`",
             Self::LoginKept(_) => "try it with the runtime itself; nodeprep sends a login to its own host only, and over TLS only",
             Self::LoginLost(_) => "upgrade to containerd 2.1, or write `credentials_by = \"config\"` in the [[registry]] of that host",
             Self::Manifest { status: 404, .. } => "put the image into the mirror, or correct the endpoint's prefix",

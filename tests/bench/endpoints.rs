@@ -28,13 +28,13 @@ pub fn measure(binary: &Path) -> Result<()> {
     put("node/usr/bin/containerd", "")?;
     put("node/var/lib/dpkg/status", "Package: containerd\nStatus: install ok installed\nVersion: 2.1.9-1\n\n")?;
     put("node/etc/containerd/config.toml", "version = 3\n")?;
-    let mut deaf = Vec::new();
+    let mut queues = Vec::new();
     let mut spec = String::from("version = 1\nfallback = \"never\"\n");
     for number in 0..ENDPOINTS {
         let host = match number {
             _ if number < DEAD / 2 => {
                 let (host, kept) = deaf_one()?;
-                deaf.push(kept);
+                queues.push(kept);
                 host
             }
             _ => listening(number >= DEAD)?,

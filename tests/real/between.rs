@@ -101,7 +101,7 @@ impl Node<'_> {
             fs::write(self.root.join("etc/containerd/config.toml"), OF_3).context("config.toml")?;
         }
         let report = self.nodeprep("apply --activate never --probe off --spec /srv/spec.toml", 0)?;
-        self.versions(&report, old, new)?;
+        versions(&report, old, new)?;
         let told = report.to_string().contains("config-toml-not-for-running");
         ensure!(told == only_new, "what is told of the running version: {report}");
         self.pulls("the running one")?;
@@ -129,7 +129,7 @@ impl Node<'_> {
         if only_new {
             let before = tree::read(&self.root.join("etc/containerd"))?;
             let report = self.nodeprep(apply, 4)?;
-            self.versions(&report, new, old)?;
+            versions(&report, new, old)?;
             // 1.6 starts with it, and finds nothing of its own in it
             let why = if old.version < Version(1, 7, 0) { "config-toml-overridden" } else { "is too new for containerd 1.7" };
             ensure!(report.to_string().contains(why), "{report}");
@@ -137,7 +137,7 @@ impl Node<'_> {
             ensure!(differences.is_empty(), "refused, and written: {differences:?}");
         } else {
             let report = self.nodeprep(apply, 0)?;
-            self.versions(&report, new, old)?;
+            versions(&report, new, old)?;
             self.pulls("the running one")?;
         }
         self.live.stop_containerd()?;
@@ -163,15 +163,6 @@ impl Node<'_> {
         serde_json::from_str(&said).with_context(|| format!("nodeprep {words}: {said}"))
     }
 
-    /// What nodeprep takes the two versions for.
-    fn versions(&self, report: &Value, running: &Build, installed: &Build) -> Result<()> {
-        let found = report["runtimes"].as_array().into_iter().flatten().find(|found| found["runtime"] == "containerd");
-        let found = found.with_context(|| format!("no containerd: {report}"))?;
-        let is = |value: &Value, build: &Build| value.as_str() == Some(build.name.as_str());
-        ensure!(is(&found["running"]["version"], running) && is(&found["installed"], installed), "which versions: {found}");
-        Ok(())
-    }
-
     /// From the mirror, and nowhere else.
     fn pulls(&mut self, who: &str) -> Result<()> {
         registry::requests(self.registries, &mut self.mark)?;
@@ -183,4 +174,13 @@ impl Node<'_> {
         ensure!(contacts.is_empty(), "{who}: upstream was asked: {contacts:?}");
         Ok(())
     }
+}
+
+/// What nodeprep takes the two versions for.
+fn versions(report: &Value, running: &Build, installed: &Build) -> Result<()> {
+    let found = report["runtimes"].as_array().into_iter().flatten().find(|found| found["runtime"] == "containerd");
+    let found = found.with_context(|| format!("no containerd: {report}"))?;
+    let is = |value: &Value, build: &Build| value.as_str() == Some(build.name.as_str());
+    ensure!(is(&found["running"]["version"], running) && is(&found["installed"], installed), "which versions: {found}");
+    Ok(())
 }

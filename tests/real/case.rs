@@ -29,6 +29,7 @@
 //!                                             #   "no blobs"  the manifest, but none of its blobs
 //!                                             #   "no digest" that the manifest is there, but not its digest; then 500
 //!                                             #   "token"     the image, for a token that it issues itself
+//!                                             #   "header"    the image, to whoever sends X-Team: a; 403 to others
 //! login = "user:password"                     # with "token": what the token costs; default nothing
 //! ```
 //!
@@ -100,6 +101,7 @@ pub enum Answer {
     NoBlobs,
     NoDigest,
     Token,
+    Header,
 }
 
 impl Demand {
@@ -210,6 +212,7 @@ fn answer(text: &str) -> Result<Answer> {
         "no blobs" => Answer::NoBlobs,
         "no digest" => Answer::NoDigest,
         "token" => Answer::Token,
+        "header" => Answer::Header,
         status => Answer::Status(status.parse().with_context(|| format!("answer = {status:?}"))?),
     })
 }

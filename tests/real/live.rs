@@ -68,7 +68,10 @@ impl<'a> Live<'a> {
 
     /// Starts the containerd that is on disk, as a unit would, with more in its environment.
     pub fn start_containerd(&mut self, environment: &str) -> Result<()> {
-        let start = format!("{environment} /usr/local/bin/containerd >>/srv/containerd.log 2>&1 & echo $! >/srv/containerd.pid");
+        // whoever started this test may ignore the signal
+        let start = format!(
+            "env --default-signal=HUP {environment} /usr/local/bin/containerd >>/srv/containerd.log 2>&1 & echo $! >/srv/containerd.pid"
+        );
         self.must(&start)?;
         let deadline = Instant::now() + Duration::from_secs(20);
         while let Err(said) = pull::answers(self.scratch)? {

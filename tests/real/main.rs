@@ -11,7 +11,9 @@ mod between;
 mod case;
 mod certificate;
 mod closed;
+mod cri;
 mod daemon;
+mod grpc;
 mod image;
 mod live;
 mod matrix;
@@ -62,6 +64,7 @@ fn main() -> ExitCode {
             Kind::Between => between::run(what, &Programs::told()),
             Kind::Daemon => daemon::run(what, &Programs::told()),
             Kind::Proxy => proxy::run(what, &Programs::told()),
+            Kind::Cri => cri::run(what, &Programs::told()),
         };
         return match outcome {
             Ok(()) => ExitCode::SUCCESS,
@@ -81,11 +84,10 @@ fn main() -> ExitCode {
     for (programs, case) in Programs::all().into_iter().flat_map(|programs| all().into_iter().map(move |case| (programs.clone(), case))) {
         let concerned = match kind(&case) {
             Kind::Case => case::load(&case).map_or(true, |case| programs.concern(&case)),
-            Kind::Containerd | Kind::Proxy => !matches!(programs, Programs::Podman(_)),
+            Kind::Containerd | Kind::Daemon | Kind::Proxy | Kind::Cri => !matches!(programs, Programs::Podman(_)),
             Kind::Containers => !matches!(programs, Programs::Containerd(_)),
             Kind::Matrix => true,
             Kind::Between => matches!(programs, Programs::Containerd(_)),
-            Kind::Daemon => !matches!(programs, Programs::Podman(_)),
         };
         if !concerned {
             continue;
@@ -144,7 +146,7 @@ fn source() -> &'static Path {
 fn scratch_name(case: &Path, programs: &Programs) -> String {
     let name = case.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let kind = match kind(case) {
-        Kind::Case | Kind::Matrix | Kind::Between | Kind::Daemon | Kind::Proxy => "",
+        Kind::Case | Kind::Matrix | Kind::Between | Kind::Daemon | Kind::Proxy | Kind::Cri => "",
         Kind::Containerd | Kind::Containers => "vector-",
     };
     format!("{kind}{name}{}", programs.suffix())
@@ -166,11 +168,18 @@ enum Kind {
     Daemon,
     /// Ways through proxies of every kind.
     Proxy,
+    /// What the runtimes say of themselves.
+    Cri,
 }
 
 /// What stands among the folders of cases, below `tests/real`, and is none.
-const OTHERS: [(&str, Kind); 4] =
-    [("probe-matrix", Kind::Matrix), ("between-versions", Kind::Between), ("daemon", Kind::Daemon), ("probe-proxy", Kind::Proxy)];
+const OTHERS: [(&str, Kind); 5] = [
+    ("probe-matrix", Kind::Matrix),
+    ("between-versions", Kind::Between),
+    ("daemon", Kind::Daemon),
+    ("probe-proxy", Kind::Proxy),
+    ("cri-client", Kind::Cri),
+];
 
 fn kind(folder: &Path) -> Kind {
     if let Some((_, kind)) = OTHERS.iter().find(|(name, _)| folder.ends_with(name)) {

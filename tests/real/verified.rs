@@ -70,6 +70,7 @@ fn expected(registry: &Demand, scheme: &str, containerd: bool, programs: &Progra
     let tokens = !containerd || new || registry.by_config;
     match registry.answer {
         Some(Answer::Token) if registry.login.is_some() => Some(tokens),
+        Some(Answer::Html) => Some(false),
         // whether the login in the spec is the right one is not known here
         _ if registry.htpasswd.is_some() => None,
         _ => Some(true),

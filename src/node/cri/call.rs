@@ -16,7 +16,8 @@ use crate::model::cri::CriError;
 use crate::model::path::NodePath;
 use crate::node::root::Root;
 
-/// A connection. It is worked on only while a call waits: nothing runs beside the program.
+/// A connection. It is worked on only while a call waits: nothing runs beside the program. Not to be used from async code: it
+/// waits by itself.
 pub struct Line {
     waits: Runtime,
     send: SendRequest<Bytes>,
@@ -39,22 +40,24 @@ impl Line {
         let found = socket::find(root, path)?;
         let waits = Builder::new_current_thread().enable_io().enable_time().build().map_err(unreachable)?;
         let deadline = Instant::now() + patience;
-        let send = waits.block_on(async {
-            let opened = async {
-                let stream = socket::connect(&found, path).await?;
-                let (send, connection) = client::Builder::new()
-                    .enable_push(false)
-                    .initial_window_size(WINDOW)
-                    .initial_connection_window_size(WINDOW)
-                    .max_header_list_size(HEADERS)
-                    .handshake(stream)
-                    .await
-                    .map_err(|error| garbled(path, "connect", &error))?;
-                // what goes wrong in it is told by the call that it goes wrong for
-                drop(tokio::spawn(connection));
-                Ok(send)
-            };
-            in_time(deadline, opened, || late(path, "connect", patience)).await
+        let send = in_silence(|| {
+            waits.block_on(async {
+                let opened = async {
+                    let stream = socket::connect(&found, path).await?;
+                    let (send, connection) = client::Builder::new()
+                        .enable_push(false)
+                        .initial_window_size(WINDOW)
+                        .initial_connection_window_size(WINDOW)
+                        .max_header_list_size(HEADERS)
+                        .handshake(stream)
+                        .await
+                        .map_err(|error| garbled(path, "connect", &error))?;
+                    // what goes wrong in it is told by the call that it goes wrong for
+                    drop(tokio::spawn(connection));
+                    Ok(send)
+                };
+                in_time(deadline, opened, || late(path, "connect", patience)).await
+            })
         })?;
         Ok(Self { waits, send, path: path.clone(), patience, first: Some(deadline) })
     }
@@ -74,15 +77,22 @@ impl Line {
         let body = Bytes::from(grpc::framed(request));
         let exchange = exchange(self.send.clone(), uri, patience, body);
         let path = &self.path;
-        let answer = self.waits.block_on(async {
-            let told = async { exchange.await.map_err(|why| CriError::Garbled { path: path.clone(), call, why }) };
-            in_time(deadline, told, || late(path, call, patience)).await
+        let answer = in_silence(|| {
+            self.waits.block_on(async {
+                let told = async { exchange.await.map_err(|why| CriError::Garbled { path: path.clone(), call, why }) };
+                in_time(deadline, told, || late(path, call, patience)).await
+            })
         })?;
         match answer {
             Ok(body) => grpc::unframed(&body).map_err(|why| CriError::Garbled { path: path.clone(), call, why }),
             Err(grpc::Status { code, message }) => Err(CriError::Said { call, code, message }),
         }
     }
+}
+
+/// What the protocol has to tell of its own work is no part of our log.
+fn in_silence<T>(work: impl FnOnce() -> T) -> T {
+    tracing::subscriber::with_default(tracing::subscriber::NoSubscriber::default(), work)
 }
 
 /// As much as may arrive before it is looked at.

@@ -87,7 +87,7 @@ fn decoded(message: &[u8]) -> String {
 
 /// A runtime's words without what opens doors: a login in front of a host, and the parameters of an address (a registry sends
 /// to storage with a signature in them) save those that say which registry or repository is meant.
-fn scrubbed(message: &str) -> String {
+pub fn scrubbed(message: &str) -> String {
     let mut out = String::with_capacity(message.len());
     let mut rest = message;
     while let Some((before, after)) = rest.split_once("://") {

@@ -72,8 +72,8 @@ impl Client {
         let condition = |found: said::RuntimeCondition| Condition {
             name: found.kind,
             holds: found.status,
-            reason: found.reason,
-            message: found.message,
+            reason: grpc::scrubbed(&found.reason),
+            message: grpc::scrubbed(&found.message),
         };
         Ok(Health(conditions.into_iter().map(condition).collect()))
     }

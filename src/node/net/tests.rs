@@ -441,3 +441,35 @@ fn a_proxy_gets_its_own_login_only() {
     assert!(heads.len() >= 4 && heads.iter().all(|(_, head)| !head.contains(&coded) && !head.contains("X-Tenant")), "{heads:?}");
     assert!(heads.iter().any(|(_, head)| head.contains(&base64(b"proxy:its-own"))));
 }
+
+/// A page for people is no registry; but what calls itself HTML without writing any may be one, and so may what has no /v2/.
+#[test]
+fn a_page_of_html_is_no_registry() {
+    let page = "Content-Type: text/html; charset=utf-8\r\n";
+    let asked = |v2: (u16, &'static str, &'static str), manifest: (u16, &'static str)| {
+        let (host, _) = serve(
+            None,
+            move |line, _| {
+                if line.contains("/manifests/") { said(manifest.0, manifest.1, "") } else { said(v2.0, v2.1, v2.2) }
+            },
+        );
+        let manifests = vec![Manifest { image: "a/b:1".into(), path: "/v2/a/b/manifests/1".into(), repo: "a/b".into() }];
+        let seen = one(Target { manifests, ..target(Scheme::Http, &host, Trusted::Anybody) });
+        assert_eq!(seen.steps.last().unwrap().stage, Stage::Manifest, "{seen:?}");
+        seen.troubles.into_iter().map(|(_, trouble)| trouble).collect::<Vec<_>>()
+    };
+    let (good, image) = ((200, "Content-Type: application/json\r\n"), || "a/b:1".to_owned());
+    assert_eq!(
+        asked((200, page, "\n <!DOCTYPE html><title>Sign in</title>"), (200, page)),
+        [Trouble::Page, Trouble::NoManifest { image: image() }]
+    );
+    assert_eq!(asked((200, page, "<html>"), good), [Trouble::Page]);
+    assert_eq!(asked((200, page, "true"), good), []);
+    assert_eq!(asked((200, "Content-Type: text/html\r\nDocker-Distribution-Api-Version: registry/2.0\r\n", "<x>"), good), []);
+    assert_eq!(asked((404, page, "<html>"), good), [Trouble::Status(404)]);
+    assert_eq!(asked((404, "", ""), (401, "")), [Trouble::Status(404), Trouble::Closed { image: image(), status: 401 }]);
+    for trouble in [Trouble::Page, Trouble::Status(404), Trouble::Closed { image: image(), status: 401 }] {
+        assert_eq!(trouble.outcome(), Outcome::CouldNotRun);
+    }
+    assert_eq!(Trouble::NoManifest { image: image() }.outcome(), Outcome::Failed);
+}

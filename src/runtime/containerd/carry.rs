@@ -2,6 +2,7 @@
 //! and headers of hosts about which the spec says nothing of the kind. Where images come from is said by the spec for every
 //! registry whose folder is in the way.
 
+use super::view::NOBODY;
 use super::want::{Known, registries};
 use super::{Dialect, View};
 use crate::desired::Foreign;
@@ -16,7 +17,7 @@ use crate::model::resolution::Verdict;
 use crate::model::secret::Secret;
 use crate::model::tree::{Found, Tree};
 use crate::runtime::FoundRuntime;
-use crate::spec::adopt::{Adopted, AdoptedHeader, AdoptedHeaders, AdoptedHost, From};
+use crate::spec::adopt::{ALL, Adopted, AdoptedHeader, AdoptedHeaders, AdoptedHost, From};
 use crate::spec::{Fallback, Mirror, Spec, Unlisted};
 
 /// What is carried over, with what earlier runs did.
@@ -46,7 +47,10 @@ pub(super) fn carried(
         known.owns(path).is_some() || tree.text(path).is_some_and(|text| text.lines().next().is_some_and(|line| line.contains(HEADER)))
     };
     let (mut found, mut problems) = (Adopted::default(), Vec::new());
-    for (registry, mirror) in registries(spec) {
+    // `_default`, where the spec speaks of all
+    let rest = spec.all().and_then(|all| Some((Host::from_reference(NOBODY).ok()?, Some(all))));
+    for (registry, mirror) in registries(spec).into_iter().chain(rest) {
+        let is_rest = registry.as_str() == NOBODY;
         let Some(located) = view.found_for(&registry) else { break };
         let Ok(Some(located)) = &*located else { continue };
         let files = || located.files.iter().filter(|file| file.verdict == Verdict::Used).map(|file| &file.path);
@@ -58,6 +62,13 @@ pub(super) fn carried(
                 None => Some(registry.api()),
             };
             let Some(host) = host else { continue };
+            if is_rest && host == registry.api() {
+                let says = config.has_tls() || !config.header.is_empty();
+                if says && mirror.is_some_and(|mirror| mirror.fallback == Fallback::Upstream) {
+                    problems.push(lost(file, "what it says of each registry itself has no counterpart"));
+                }
+                continue;
+            }
             let wanted = mirror.is_some_and(|mirror| mirror.endpoints.iter().any(|endpoint| endpoint.host == host));
             if !wanted && host != registry.api() {
                 replaced.push(host.to_string());
@@ -73,12 +84,19 @@ pub(super) fn carried(
                         let what = format!("{file} has another header for {host} than the spec, which counts");
                         carried.notes.push(warning(what, "add what is still needed to the spec", file));
                     }
-                    found.headers.entry(registry.to_string()).or_default().insert(host.to_string(), headers);
+                    let source = if is_rest { ALL.to_owned() } else { registry.to_string() };
+                    found.headers.entry(source).or_default().insert(host.to_string(), headers);
                 }
                 // the registry itself is still asked, and only an endpoint of the spec can have headers
                 Ok(headers) if host == registry.api() && mirror.is_none_or(|mirror| mirror.fallback == Fallback::Upstream) => {
                     let names: Vec<&str> = headers.all.iter().map(|header| header.name.as_str()).collect();
-                    problems.push(lost(file, &format!("{host}: the header {} has no counterpart", names.join(", "))));
+                    // what is said of everything was hardly meant for the endpoint as a registry of its own
+                    if spec.all().is_some() && file.parent().is_some_and(|folder| folder.name() == "_default") {
+                        let what = format!("{file} sends the header {} to {host} for its own images, too; no longer", names.join(", "));
+                        carried.notes.push(warning(what, "let the registry do without it", file));
+                    } else {
+                        problems.push(lost(file, &format!("{host}: the header {} has no counterpart", names.join(", "))));
+                    }
                 }
                 Ok(_) => {}
             }
@@ -95,6 +113,7 @@ pub(super) fn carried(
             }
         }
         if !replaced.is_empty() {
+            let registry = if is_rest { "all other registries" } else { registry.as_str() };
             let what = format!("{file} sends pulls of {registry} to {}; the spec says where they go now", replaced.join(", "));
             carried.notes.push(warning(what, "name them as endpoints in the spec if they are still needed", file));
         }
@@ -109,7 +128,7 @@ pub(super) fn carried(
 
 /// `unlisted = "deny"` needs the place of a catch-all, and has no room for its mirrors.
 fn catch_all(spec: &Spec, view: &View, ours: &impl Fn(&NodePath) -> bool) -> Option<Problem> {
-    let nobody = Host::from_reference("registry.nodeprep-probe.example").ok().filter(|_| spec.unlisted == Unlisted::Deny)?;
+    let nobody = Host::from_reference(NOBODY).ok().filter(|_| spec.unlisted == Unlisted::Deny)?;
     let located = view.found_for(&nobody)?;
     let located = located.as_ref().as_ref().ok()?.as_ref()?;
     let file = located.files.iter().filter(|file| file.verdict == Verdict::Used).map(|file| &file.path).find(|path| !ours(path))?;

@@ -27,15 +27,18 @@ pub(super) fn folders(
     }
     let is_folder = |name: &String| matches!(tree.find(&root.join(name)), Found::Dir);
     let of_registry = |name: String| {
-        let host = Host::from_reference(&registry(&name).filter(|_| name != "_default" && is_folder(&name))?).ok()?;
         let folder = root.join(&name);
+        // nearly all of them
+        if name == "_default" || wants.contains_key(&folder.join("hosts.toml")) || !is_folder(&name) {
+            return None;
+        }
+        let host = Host::from_reference(&registry(&name)?).ok()?;
         // only the first of a registry's names counts
         let names = candidates(host.as_str());
         let first = names.iter().find(|name| is_folder(name) || wants.contains_key(&root.join(name).join("hosts.toml")))?;
         let made = known.dirs.is_some_and(|dirs| tree.real(&folder).is_some_and(|real| dirs.contains(&real)));
         let replaced = known.owns(&folder.join("hosts.toml")).is_some() && !made;
-        let counts = *first == name && !wants.contains_key(&folder.join("hosts.toml"));
-        (counts && !made && (known.foreign == Foreign::Replace || replaced)).then_some((host, folder))
+        (*first == name && !made && (known.foreign == Foreign::Replace || replaced)).then_some((host, folder))
     };
     tree.names(root).into_iter().filter_map(of_registry).collect()
 }

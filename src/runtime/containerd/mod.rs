@@ -11,6 +11,7 @@ mod give_way;
 mod hosts;
 mod legacy;
 pub mod log;
+mod service;
 pub mod shadow;
 #[cfg(test)]
 mod tests;
@@ -24,6 +25,7 @@ mod want;
 mod wishes;
 
 pub use activation::activation;
+pub use service::{pause_image, socket, start_files};
 pub use view::View;
 pub use want::{Known, PKI, folder_name, want, want_knowing};
 pub use wishes::wishes;
@@ -150,6 +152,18 @@ impl Dialect {
     #[must_use]
     pub fn default_config_path(self) -> &'static str {
         if self >= Self::V2_2 { "/etc/containerd/certs.d:/etc/docker/certs.d" } else { "" }
+    }
+
+    /// The pause image when no file sets it (1.8).
+    #[must_use]
+    pub fn default_pause_image(self) -> &'static str {
+        match self {
+            Self::V1_6 | Self::V1_6_32 => "registry.k8s.io/pause:3.6",
+            Self::V1_7_0 | Self::V1_7_16 | Self::V1_7_32 => "registry.k8s.io/pause:3.8",
+            Self::V2_0 | Self::V2_0_7 | Self::V2_1 => "registry.k8s.io/pause:3.10",
+            Self::V2_2 => "registry.k8s.io/pause:3.10.1",
+            Self::V2_3 => "registry.k8s.io/pause:3.10.2",
+        }
     }
 
     /// Its versions, as shown to users.

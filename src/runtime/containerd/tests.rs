@@ -282,7 +282,8 @@ fn refusals() {
     let drop_in = "version = 2\nimports = [\"d.toml\"]\n";
     assert_eq!(refused(drop_in, &old), [""; 0]);
     let mut with_pause = simple();
-    with_pause.pause = Some(Pause { image: ImageRef::parse("m.corp/pause:3.10").unwrap(), at: Place::file("spec.toml") });
+    with_pause.pause =
+        Some(Pause { image: ImageRef::parse("m.corp/pause:3.10").unwrap(), at: Place::file("spec.toml"), held: BTreeMap::new() });
     let drop = format!("version = 2\n{table}]\nconfig_path = \"/d\"\n");
     let tree = tree(&[(CONFIG, drop_in), ("/etc/containerd/d.toml", &drop)]);
     assert_eq!(codes(&want(&with_pause, &on(), &tree, &old)), ["config-toml-overridden"]);
@@ -305,9 +306,26 @@ fn disabled_cri_is_left_alone() {
 }
 
 #[test]
+fn a_pause_image_that_is_kept_back_leaves_what_is_there() {
+    let mut spec = simple();
+    let held = BTreeMap::from([(Runtime::Containerd, ("it is not there".to_owned(), "push it".to_owned()))]);
+    spec.pause = Some(Pause { image: ImageRef::parse("m.corp/pause:2").unwrap(), at: Place::file("spec.toml"), held });
+    for there in ["", "sandbox_image = \"m.corp/pause:1\"\n"] {
+        let config = format!("version = 2\n[plugins.\"io.containerd.grpc.v1.cri\"]\n{there}");
+        let part = want(&spec, &on(), &tree(&[(CONFIG, &config)]), &[Dialect::V1_7_32]);
+        let (text, _) = config_after(&part).unwrap();
+        assert!(text.contains("config_path") && text.contains(there) && !text.contains("pause:2"), "{text}");
+        // what an earlier run has set is not undone
+        let Some(Want::Keys(keys)) = part.wants.get(&path(CONFIG)) else { panic!("{part:?}") };
+        assert!(keys.wanted.iter().any(|key| key.last().is_some_and(|last| last == "sandbox_image")), "{:?}", keys.wanted);
+        assert!(part.keeps_back());
+    }
+}
+
+#[test]
 fn pause_image_by_file_version() {
     let mut spec = simple();
-    spec.pause = Some(Pause { image: ImageRef::parse("m.corp/pause:3.10").unwrap(), at: Place::file("spec.toml") });
+    spec.pause = Some(Pause { image: ImageRef::parse("m.corp/pause:3.10").unwrap(), at: Place::file("spec.toml"), held: BTreeMap::new() });
     for (version, dialect, line) in [
         (2, Dialect::V1_6, "[plugins.\"io.containerd.grpc.v1.cri\"]\nsandbox_image = \"m.corp/pause:3.10\"\n"),
         (2, Dialect::V2_3, "[plugins.\"io.containerd.grpc.v1.cri\"]\nsandbox_image = \"m.corp/pause:3.10\"\n"),

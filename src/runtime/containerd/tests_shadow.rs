@@ -39,7 +39,7 @@ fn on(installed: Option<Version>) -> FoundRuntime {
         presence: Presence::There,
         because: NodePath::fixed("/usr/bin/containerd"),
         installed,
-        running: Some(Running { pid: 1, started: Time(0), version: None }),
+        running: Some(Running { pid: 1, started: Time(0), version: None, socket: None }),
         config: NodePath::fixed(CONFIG),
         unit: None,
         env: Vec::new(),

@@ -24,7 +24,7 @@ use crate::model::tree::{Found, Tree};
 use crate::runtime::FoundRuntime;
 
 /// A registry that has no folder of its own anywhere.
-const NOBODY: &str = "registry.nodeprep-probe.example";
+pub(super) const NOBODY: &str = "registry.nodeprep-probe.example";
 
 /// The registry that a folder's name is for: `host_port_` is `host:port`.
 pub(super) fn registry(folder: &str) -> Option<String> {

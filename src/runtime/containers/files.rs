@@ -187,6 +187,17 @@ pub fn crio_image(tree: &Tree, on: &FoundRuntime) -> crio_conf::Image {
     image
 }
 
+/// CRI-O's pause image, as its files say or its version has it built in (`runtime-semantics.md` 2.8).
+#[must_use]
+pub fn pause_image(on: &FoundRuntime, tree: &Tree) -> Option<String> {
+    let built_in = match on.running.as_ref().and_then(|running| running.version).or(on.installed) {
+        Some(version) if version < Version(1, 32, 0) => "registry.k8s.io/pause:3.9",
+        Some(version) if version < Version(1, 34, 0) => "registry.k8s.io/pause:3.10",
+        Some(_) | None => "registry.k8s.io/pause:3.10.1",
+    };
+    Some(crio_image(tree, on).pause_image.unwrap_or_else(|| built_in.to_owned()))
+}
+
 /// The same file by file.
 #[must_use]
 pub fn crio_files(tree: &Tree, on: &FoundRuntime) -> Vec<(NodePath, crio_conf::Image)> {
@@ -195,6 +206,18 @@ pub fn crio_files(tree: &Tree, on: &FoundRuntime) -> Vec<(NodePath, crio_conf::I
     let read = |file: NodePath| Some((file.clone(), crio_conf::parse(&tree.text(&file)?).ok()?));
     files.into_iter().filter_map(read).collect()
 }
+
+/// Where CRI-O listens: `listen` of `[crio.api]`, the last file wins (crio.conf(5)).
+#[must_use]
+pub fn socket(on: &FoundRuntime, tree: &Tree) -> NodePath {
+    let mut files = vec![on.config.clone()];
+    walk(tree, &crio_conf::drop_in_dir(), &mut files, 0);
+    let said = |file: &NodePath| NodePath::new(&crio_conf::listen(&tree.text(file)?)?).ok();
+    files.iter().rev().find_map(said).unwrap_or_else(|| NodePath::fixed(CRIO_SOCKET))
+}
+
+/// Where it listens when nobody says otherwise.
+const CRIO_SOCKET: &str = "/var/run/crio/crio.sock";
 
 fn walk(tree: &Tree, dir: &NodePath, files: &mut Vec<NodePath>, depth: u8) {
     for name in tree.names(dir) {

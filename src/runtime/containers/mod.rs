@@ -18,7 +18,7 @@ mod view;
 pub mod want;
 
 pub use activation::activation;
-pub use files::wishes;
+pub use files::{pause_image, socket, wishes};
 pub use view::View;
 pub use want::{Known, want, want_knowing};
 

@@ -244,7 +244,7 @@ fn rule_18_a_prefix_is_part_of_the_location() {
 fn rule_20_temporary_files_stand_elsewhere() {
     let mut spec = spec(&[("quay.io", &["m.local"], Fallback::Upstream)]);
     spec.access.get_mut(&Host::fixed("m.local")).unwrap().login = login("user:hunter2");
-    spec.pause = Some(Pause { image: image("m.local/pause:3.10"), at: Place::file("spec.toml") });
+    spec.pause = Some(Pause { image: image("m.local/pause:3.10"), at: Place::file("spec.toml"), held: BTreeMap::new() });
     let parts = want(&spec, &[&on(Runtime::Crio), &on(Runtime::Podman)], &tree(&[]));
     assert_eq!(parts.iter().map(|part| part.target.clone()).collect::<Vec<_>>(), [Target::Containers, Target::Crio]);
     let mut seen = BTreeSet::new();
@@ -378,12 +378,27 @@ fn environment_names_other_files() {
 #[test]
 fn a_stronger_pause_image_is_a_conflict() {
     let mut spec = spec(&[]);
-    spec.pause = Some(Pause { image: image("m.local/pause:3.10"), at: Place::file("spec.toml") });
+    spec.pause = Some(Pause { image: image("m.local/pause:3.10"), at: Place::file("spec.toml"), held: BTreeMap::new() });
     let pause = "[crio.image]\npause_image = \"x.local/pause:1\"\n";
     let kind = |file: &str| problems(&want(&spec, &[&on(Runtime::Crio)], &tree(&[(file, pause)]))[1]).0;
     assert_eq!(kind("/etc/crio/crio.conf"), "none");
     assert_eq!(kind("/etc/crio/crio.conf.d/10-a"), "none");
     assert_eq!(kind("/etc/crio/crio.conf.d/99-z.bak"), "conflict");
+}
+
+#[test]
+fn a_pause_image_that_is_kept_back_leaves_what_is_there() {
+    let mut spec = spec(&[]);
+    let held = BTreeMap::from([(Runtime::Crio, ("it is not there".to_owned(), "push it".to_owned()))]);
+    spec.pause = Some(Pause { image: image("m.local/pause:2"), at: Place::file("spec.toml"), held });
+    let ours = "/etc/crio/crio.conf.d/99-nodeprep.conf";
+    let crio = |files: &[(&str, &str)]| want(&spec, &[&on(Runtime::Crio)], &tree(files)).remove(1);
+    let none = crio(&[]);
+    assert!(none.wants.is_empty() && none.keeps_back(), "{none:?}");
+    let before = "[crio.image]\npause_image = \"m.local/pause:1\"\n";
+    let kept = crio(&[(ours, before)]);
+    let Some(Want::Whole(whole)) = kept.wants.get(&path(ours)) else { panic!("{kept:?}") };
+    assert_eq!((whole.content.bytes.as_slice(), kept.keeps_back()), (before.as_bytes(), true));
 }
 
 #[test]

@@ -15,6 +15,7 @@ use crate::model::path::NodePath;
 use crate::model::place::Place;
 use crate::model::problem::Problem;
 use crate::model::tree::{Found, Tree};
+use crate::plan::pause::kept_back;
 use crate::runtime::{FoundRuntime, Runtime};
 use crate::spec::adopt::Adopted;
 use crate::spec::{Pause, Spec};
@@ -355,6 +356,16 @@ fn shadowed(found: &[&FoundRuntime], tree: &Tree, logins: &BTreeMap<&Host, &crat
 fn crio(pause: &Pause, on: &FoundRuntime, tree: &Tree) -> Part {
     let mut part = Part::new(Target::Crio);
     let ours = crio_conf::drop_in_dir().join(crio_conf::DROP_IN);
+    if let Some(problem) = kept_back(pause, Runtime::Crio) {
+        part.notes.push(problem);
+        // what an earlier run has written stays
+        if let Found::File(bytes, _) = tree.find(&ours) {
+            let content = Content::public(bytes.to_vec());
+            let stage = NodePath::fixed("/etc/crio/.nodeprep-stage");
+            part.wants.insert(ours, whole(content, 0o644, None, stage, "the pause image from before".to_owned()));
+        }
+        return part;
+    }
     let later = files::crio_files(tree, on).into_iter().skip_while(|(file, _)| *file <= ours || *file == on.config);
     let stronger: Vec<Problem> = later
         .filter(|(file, image)| *file != ours && image.pause_image.as_ref().is_some_and(|there| *there != pause.image.to_string()))

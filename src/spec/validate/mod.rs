@@ -200,7 +200,7 @@ fn pause(raw: &Raw, problems: &mut Problems<'_>) -> Option<Pause> {
         let what = format!("pause image {:?} has neither tag nor digest: it is whatever :latest is", written.value);
         problems.warning("pause-image-floats", &written.span, what, "add the tag that your Kubernetes release uses");
     }
-    Some(Pause { image, at: problems.text().place(written.span.start) })
+    Some(Pause { image, at: problems.text().place(written.span.start), held: BTreeMap::new() })
 }
 
 /// Told once for each document.

@@ -14,7 +14,8 @@ use crate::model::path::NodePath;
 use crate::model::place::Place;
 use crate::model::problem::Problem;
 use crate::model::tree::{Found, Tree};
-use crate::runtime::FoundRuntime;
+use crate::plan::pause::kept_back;
+use crate::runtime::{FoundRuntime, Runtime};
 use crate::spec::Spec;
 
 type Problems = Vec<Problem>;
@@ -69,7 +70,9 @@ pub(super) fn prepare<'a>(
     if edit_path {
         part.notes.extend(dropped_roots(&chains, tree, &root));
     }
-    let pause = spec.pause.as_ref().map(|pause| pause.image.written.as_str());
+    let waits = spec.pause.as_ref().and_then(|pause| kept_back(pause, Runtime::Containerd));
+    let pause = spec.pause.as_ref().filter(|_| waits.is_none()).map(|pause| pause.image.written.as_str());
+    part.notes.extend(waits);
     let pause_ok = |chain: &Chain| pause.is_none_or(|image| chain.sandbox.as_ref().is_some_and(|said| said.value == image));
     let edit_pause = chains.iter().any(|(_, chain)| !pause_ok(chain));
     let edit_logins = chains.iter().any(|(_, chain)| !super::logins::are_in(&logins, chain));
@@ -140,7 +143,8 @@ pub(super) fn prepare<'a>(
     let why = if edits.is_empty() { "as it should be".to_owned() } else { join(&edits) };
     let stage = found.config.parent().unwrap_or_else(NodePath::root).join(STAGE);
     let mut wanted = vec![words(&["version"]), words(&config_path_key(version))];
-    wanted.extend(pause.map(|_| words(&sandbox_key(version))));
+    // also where it is kept back: what an earlier run has set stays
+    wanted.extend(spec.pause.as_ref().map(|_| words(&sandbox_key(version))));
     // what is carried over stays out
     let taken = known.owns(&found.config).into_iter().flat_map(|owned| &owned.keys).chain(&edits).filter(|edit| edit.to.is_none());
     wanted.extend(taken.map(|edit| edit.key.clone()).collect::<Vec<_>>());
@@ -165,7 +169,11 @@ fn join(edits: &[crate::format::KeyEdit]) -> String {
 fn read_all(tree: &Tree, config: &NodePath, dialects: &[Dialect]) -> Result<Vec<(Dialect, Chain)>, Problems> {
     let read = |dialect: &Dialect| {
         Chain::read(tree, config, *dialect).map(|chain| (*dialect, chain)).map_err(|broken| {
-            let help = "repair the file; `containerd config dump` shows the same error";
+            let help = if broken.by_build {
+                "write it as TOML 1.0, which every build reads: an inline table in one line, without a comma at its end, and without \\e and \\x"
+            } else {
+                "repair the file; `containerd config dump` shows the same error"
+            };
             vec![Problem::error("config-toml", broken.why, help).at(broken.at)]
         })
     };

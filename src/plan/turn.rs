@@ -1,0 +1,346 @@
+//! What is done with units: from what changes need (`activation`) to at most one reload or restart of each, or the reason why
+//! it is left. Pure; what systemd says about units comes from outside.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::Serialize;
+
+use super::{Activation, Expect, How};
+use crate::model::path::NodePath;
+use crate::model::tree::Tree;
+use crate::model::unit::{Init, UnitFacts, Units};
+use crate::runtime::FoundRuntime;
+
+/// What may be done so that running programs see a change.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mode {
+    /// Reloads and restarts.
+    Auto,
+    /// Reloads.
+    ReloadOnly,
+    /// Nothing.
+    #[default]
+    Never,
+}
+
+/// What was asked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Choice {
+    /// What may be done.
+    pub mode: Mode,
+    /// Units that may be stopped although others depend on it that they run.
+    pub allowed: BTreeSet<String>,
+}
+
+impl Choice {
+    fn allows(&self, unit: &str) -> bool {
+        self.allowed.iter().any(|name| name == unit || unit.strip_suffix(".service") == Some(name))
+    }
+}
+
+/// What is done with a unit; later ones are stronger and win.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Turning {
+    /// Nothing: an earlier run has, and did not come to see whether it is well.
+    Prove,
+    /// It is told to reload.
+    Reload,
+    /// It is restarted.
+    Restart,
+}
+
+impl Turning {
+    /// The word for it.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Prove => "prove",
+            Self::Reload => "reload",
+            Self::Restart => "restart",
+        }
+    }
+}
+
+/// One unit that is turned, for all that needs it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Turn {
+    /// The unit.
+    pub unit: String,
+    /// What is done with it.
+    pub turning: Turning,
+    /// What it is done for.
+    pub serves: Vec<Activation>,
+    /// Other units that stop and start with it.
+    pub along: Vec<String>,
+    /// How it is seen that it is well afterwards.
+    pub proof: Proof,
+}
+
+/// How it is seen that a daemon is well.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Proof {
+    /// Its name in messages.
+    pub runtime: String,
+    /// Where it answers to CRI; `None` where it does not.
+    pub socket: Option<NodePath>,
+    /// The configuration file that it has to be started with.
+    pub config: Option<NodePath>,
+    /// What has to stand in the files that it reads at its start.
+    pub files: Vec<(NodePath, Expect)>,
+}
+
+/// A unit that is left as it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Left {
+    /// The unit.
+    pub unit: String,
+    /// What it needs.
+    pub turning: Turning,
+    /// Why it is left.
+    pub why: String,
+    /// What is due for it.
+    pub due: Vec<Activation>,
+    /// Other units that would stop and start with it.
+    pub along: Vec<String>,
+}
+
+/// What is done with the units of a plan, and what is left.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Turns {
+    /// In this order.
+    pub turns: Vec<Turn>,
+    /// Left as they are.
+    pub left: Vec<Left>,
+    /// Needs nothing after all: the unit does not run, and reads everything when it starts.
+    pub settled: Vec<Activation>,
+}
+
+/// The units that `activations` concern.
+#[must_use]
+pub fn concerned(activations: &[Activation]) -> BTreeSet<String> {
+    activations.iter().filter_map(|one| unit(&one.how)).map(|(unit, _)| unit.to_owned()).collect()
+}
+
+fn unit(how: &How) -> Option<(&str, Turning)> {
+    match how {
+        How::Nothing | How::Refresh(_) => None,
+        How::Reload(unit) => Some((unit, Turning::Reload)),
+        How::Restart(unit) => Some((unit, Turning::Restart)),
+    }
+}
+
+/// Decides for each unit. `proofs` are activations that an earlier run carried out without coming to see whether the unit is
+/// well; `after` is the tree as it will be.
+#[must_use]
+pub fn turns(
+    activations: &[Activation],
+    proofs: &[Activation],
+    found: &[FoundRuntime],
+    after: &Tree,
+    units: &Units,
+    choice: &Choice,
+) -> Turns {
+    let mut wanted: BTreeMap<&str, (Turning, Vec<Activation>)> = BTreeMap::new();
+    let proofs = proofs.iter().filter_map(|one| Some((unit(&one.how)?.0, Turning::Prove, one)));
+    let needed = activations.iter().filter_map(|one| unit(&one.how).map(|(unit, turning)| (unit, turning, one)));
+    for (unit, turning, one) in needed.chain(proofs) {
+        let entry = wanted.entry(unit).or_insert((turning, Vec::new()));
+        entry.0 = entry.0.max(turning);
+        entry.1.push(one.clone());
+    }
+    let mut decided = Turns::default();
+    for (unit, (turning, serves)) in wanted {
+        let reader = found.iter().find(|reader| reader.unit_name().as_deref() == Some(unit) && reader.running.is_some());
+        let unknown = UnitFacts::default();
+        let facts = units.facts.get(unit).unwrap_or(&unknown);
+        match judge(unit, turning, reader, facts, units, choice) {
+            Ok(true) => {
+                let proof = reader.map(|reader| proof(reader, after)).unwrap_or_default();
+                let along = if turning == Turning::Restart { facts.along.clone() } else { Vec::new() };
+                decided.turns.push(Turn { unit: unit.to_owned(), turning, serves, along, proof });
+            }
+            Ok(false) => decided.settled.extend(serves),
+            Err(_) if turning == Turning::Prove => {}
+            Err(why) => {
+                let along = if turning == Turning::Restart { facts.along.clone() } else { Vec::new() };
+                decided.left.push(Left { unit: unit.to_owned(), turning, why, due: serves, along });
+            }
+        }
+    }
+    decided
+}
+
+/// Whether it is turned, or needs it not; else why it is left.
+fn judge(
+    unit: &str,
+    turning: Turning,
+    reader: Option<&FoundRuntime>,
+    facts: &UnitFacts,
+    units: &Units,
+    choice: &Choice,
+) -> Result<bool, String> {
+    let running = reader.and_then(|reader| reader.running.as_ref());
+    if units.init != Init::None && facts.loaded && !facts.active.is_up() && running.is_none() {
+        return Ok(false);
+    }
+    match (choice.mode, turning) {
+        (_, Turning::Prove) | (Mode::Auto, _) | (Mode::ReloadOnly, Turning::Reload) => {}
+        (Mode::ReloadOnly, Turning::Restart) => return Err("--activate reload-only does not restart".to_owned()),
+        (Mode::Never, _) => return Err("nothing is activated with --activate never".to_owned()),
+    }
+    if units.init == Init::None {
+        return Err("no service manager that nodeprep knows runs here".to_owned());
+    }
+    if !facts.loaded {
+        return Err(format!("there is no unit {unit}"));
+    }
+    if let Some(process) = running
+        && (!facts.active.is_up() || units.init == Init::Systemd && facts.main_pid != Some(process.pid))
+    {
+        return Err(format!("process {} was not started by {unit}; start it anew as it was started", process.pid));
+    }
+    match turning {
+        Turning::Prove => {}
+        Turning::Reload if !facts.reloads => return Err(format!("{unit} cannot be told to reload")),
+        Turning::Reload => {}
+        Turning::Restart => stops(unit, facts, units, choice)?,
+    }
+    Ok(true)
+}
+
+/// Whether a restart would stop what must go on.
+fn stops(unit: &str, facts: &UnitFacts, units: &Units, choice: &Choice) -> Result<(), String> {
+    if facts.kills_all && facts.shims > 0 && !choice.allows(unit) {
+        let many = facts.shims;
+        return Err(format!(
+            "it would end {many} running pod sandboxes or containers (KillMode of {unit}); set KillMode=process, or allow it with --allow-restart {unit}"
+        ));
+    }
+    let guarded = |other: &&String| {
+        let name = other.strip_suffix(".service").unwrap_or(other);
+        let is_guarded =
+            name == "kubelet" || name.ends_with("-kubelet") || name.ends_with(".kubelet") || name == "docker" && !units.docker_keeps;
+        is_guarded && !choice.allows(other)
+    };
+    match facts.along.iter().find(guarded) {
+        Some(other) => Err(format!("it would stop {other}, too; allow it with --allow-restart {other}")),
+        None => Ok(()),
+    }
+}
+
+/// How it is seen that a runtime is well with the files of `after`.
+fn proof(reader: &FoundRuntime, after: &Tree) -> Proof {
+    let expect = |path: NodePath| {
+        let entry = after.real(&path).and_then(|real| after.entry(&real).cloned())?;
+        Some((path, Expect::of(&entry)?))
+    };
+    Proof {
+        runtime: reader.runtime.name().to_owned(),
+        socket: reader.socket(after).filter(|_| reader.is_pulled_through(after)),
+        config: Some(reader.config.clone()),
+        files: reader.start_files(after).into_iter().filter_map(expect).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::desired::Target;
+    use crate::model::time::Time;
+    use crate::model::tree::Entry;
+    use crate::model::unit::Active;
+    use crate::runtime::{Presence, Running, Runtime};
+
+    const UNIT: &str = "containerd.service";
+
+    fn daemon(pid: Option<u32>) -> FoundRuntime {
+        FoundRuntime {
+            runtime: Runtime::Containerd,
+            presence: Presence::There,
+            because: NodePath::fixed("/usr/bin/containerd"),
+            installed: None,
+            running: pid.map(|pid| Running { pid, started: Time(1), version: None, socket: None }),
+            config: NodePath::fixed("/etc/containerd/config.toml"),
+            unit: Some(UNIT.to_owned()),
+            env: Vec::new(),
+        }
+    }
+
+    fn need(how: fn(String) -> How) -> Activation {
+        let who = Target::Containerd(NodePath::fixed("/etc/containerd/config.toml"));
+        Activation { who, how: how(UNIT.to_owned()), because: vec!["x".to_owned()] }
+    }
+
+    fn facts() -> UnitFacts {
+        UnitFacts { loaded: true, active: Active::Active, main_pid: Some(7), reloads: true, ..UnitFacts::default() }
+    }
+
+    fn decide(needed: &[Activation], pid: Option<u32>, facts: UnitFacts, choice: &Choice) -> Turns {
+        let units = Units { init: Init::Systemd, facts: [(UNIT.to_owned(), facts)].into(), docker_keeps: false };
+        let mut after = Tree::default();
+        after.insert(NodePath::root(), Entry::Dir { listed: true });
+        after.put(&NodePath::fixed("/etc/containerd/config.toml"), b"version = 2\n".as_slice(), 0o644);
+        turns(needed, &[], &[daemon(pid)], &after, &units, choice)
+    }
+
+    fn auto(allowed: &[&str]) -> Choice {
+        Choice { mode: Mode::Auto, allowed: allowed.iter().map(ToString::to_string).collect() }
+    }
+
+    #[test]
+    fn one_turn_for_all_that_a_unit_needs_and_the_strongest_wins() {
+        let decided = decide(&[need(How::Reload), need(How::Restart), need(How::Reload)], Some(7), facts(), &auto(&[]));
+        let [turn] = &decided.turns[..] else { panic!("{decided:?}") };
+        assert_eq!((turn.turning, turn.serves.len(), turn.unit.as_str()), (Turning::Restart, 3, UNIT));
+        assert_eq!(turn.proof.socket, Some(NodePath::fixed("/run/containerd/containerd.sock")));
+        assert_eq!(turn.proof.files.len(), 1);
+        assert!(decided.left.is_empty() && decided.settled.is_empty());
+    }
+
+    #[test]
+    fn what_does_not_run_is_left_to_its_start() {
+        for active in [Active::Inactive, Active::Failed] {
+            let decided = decide(&[need(How::Restart)], None, UnitFacts { active, main_pid: None, ..facts() }, &auto(&[]));
+            assert!(decided.turns.is_empty() && decided.left.is_empty() && decided.settled.len() == 1, "{decided:?}");
+        }
+        // between two attempts of systemd to start it there is no process, but it is wanted
+        let decided = decide(&[need(How::Restart)], None, UnitFacts { active: Active::Activating, main_pid: None, ..facts() }, &auto(&[]));
+        assert_eq!(decided.turns.len(), 1);
+    }
+
+    #[test]
+    fn what_is_left_says_why() {
+        let left = |needed: fn(String) -> How, pid, facts, choice: &Choice| {
+            let decided = decide(&[need(needed)], pid, facts, choice);
+            assert!(decided.turns.is_empty(), "{decided:?}");
+            decided.left.into_iter().next().map(|left| left.why).unwrap_or_default()
+        };
+        let only = |mode| Choice { mode, ..Choice::default() };
+        assert!(left(How::Restart, Some(7), facts(), &only(Mode::ReloadOnly)).contains("reload-only"));
+        assert!(left(How::Reload, Some(7), facts(), &only(Mode::Never)).contains("never"));
+        assert!(left(How::Restart, Some(8), facts(), &auto(&[])).contains("process 8 was not started by"));
+        assert!(left(How::Restart, Some(7), UnitFacts::default(), &auto(&[])).contains("there is no unit"));
+        assert!(left(How::Reload, Some(7), UnitFacts { reloads: false, ..facts() }, &auto(&[])).contains("cannot be told to reload"));
+        let inactive = UnitFacts { active: Active::Inactive, main_pid: None, ..facts() };
+        assert!(left(How::Restart, Some(7), inactive, &auto(&[])).contains("was not started by"));
+    }
+
+    #[test]
+    fn a_restart_that_stops_what_must_go_on_has_to_be_allowed_by_name() {
+        let with = |along: &[&str], choice: &Choice| {
+            let along = along.iter().map(ToString::to_string).collect();
+            let decided = decide(&[need(How::Restart)], Some(7), UnitFacts { along, ..facts() }, choice);
+            decided.left.first().map(|left| left.why.clone())
+        };
+        assert_eq!(with(&["other.service"], &auto(&[])), None);
+        assert!(with(&["other.service", "kubelet.service"], &auto(&[])).is_some_and(|why| why.contains("--allow-restart kubelet.service")));
+        assert_eq!(with(&["kubelet.service"], &auto(&["kubelet"])), None);
+        assert_eq!(with(&["kubelet.service"], &auto(&["kubelet.service"])), None);
+        assert!(with(&["docker.service", "kubelet.service"], &auto(&["kubelet"])).is_some_and(|why| why.contains("docker.service")));
+        let pods = UnitFacts { kills_all: true, shims: 2, ..facts() };
+        let decided = decide(&[need(How::Restart)], Some(7), pods.clone(), &auto(&[]));
+        assert!(decided.left[0].why.contains("2 running"), "{decided:?}");
+        assert_eq!(decide(&[need(How::Restart)], Some(7), pods, &auto(&[UNIT])).turns.len(), 1);
+    }
+}
