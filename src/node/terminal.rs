@@ -49,6 +49,14 @@ pub fn print(text: &str) -> std::io::Result<()> {
     }
 }
 
+/// Tells who waits at a terminal what takes long; nobody else.
+pub fn progress(text: &str) {
+    let mut errors = std::io::stderr();
+    if errors.is_terminal() {
+        let _ = writeln!(errors, "{text}");
+    }
+}
+
 /// Names the variables that took part in a command line that is wrong: a flag nobody wrote is hard to find otherwise. Their
 /// values stay unsaid.
 pub fn hint_at_variables() {

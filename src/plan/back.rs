@@ -41,7 +41,7 @@ pub fn plan(now: Now<'_>, found: &[FoundRuntime], refresh: Option<&Activation>, 
         whole.owned.append(&mut steps.owned);
         parts.push(PlannedPart { part, refused: None, activations: needed });
     }
-    take_over(&mut whole, &mut parts, now, found);
+    take_over(&mut whole, &mut parts, now, found, Vec::new());
     whole.spec = now.ledger.spec.clone().filter(|_| !whole.owned.is_empty());
     Planned { plan: whole, parts }
 }

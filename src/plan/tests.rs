@@ -63,7 +63,7 @@ fn see<'a>(tree: &'a Tree, ledger: &'a Ledger, blobs: &'a BTreeMap<Digest, Vec<u
 /// What is told as due, and what the ledger keeps.
 fn taken(ledger: &Ledger, tree: &Tree, found: &[FoundRuntime], live: bool) -> (usize, usize) {
     let mut plan = Plan::default();
-    take_over(&mut plan, &mut [], see(tree, ledger, &BTreeMap::new(), live), found);
+    take_over(&mut plan, &mut [], see(tree, ledger, &BTreeMap::new(), live), found, Vec::new());
     (plan.activate.len(), plan.due.len())
 }
 

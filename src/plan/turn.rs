@@ -8,8 +8,9 @@ use serde::Serialize;
 use super::{Activation, Expect, How};
 use crate::model::path::NodePath;
 use crate::model::tree::Tree;
-use crate::model::unit::{Init, UnitFacts, Units};
+use crate::model::unit::{Active, Init, UnitFacts, Units};
 use crate::runtime::FoundRuntime;
+use crate::runtime::facts::reload_says;
 
 /// What may be done so that running programs see a change.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -86,8 +87,18 @@ pub struct Proof {
     pub socket: Option<NodePath>,
     /// The configuration file that it has to be started with.
     pub config: Option<NodePath>,
+    /// What it writes into its journal after a reload that went well, and after one that did not.
+    pub confirms: Option<(String, String)>,
     /// What has to stand in the files that it reads at its start.
     pub files: Vec<(NodePath, Expect)>,
+}
+
+impl Proof {
+    /// The same after the way back, on which files are as they were before the plan.
+    #[must_use]
+    pub fn going_back(&self) -> Self {
+        Self { files: Vec::new(), ..self.clone() }
+    }
 }
 
 /// A unit that is left as it is.
@@ -181,16 +192,25 @@ fn judge(
     choice: &Choice,
 ) -> Result<bool, String> {
     let running = reader.and_then(|reader| reader.running.as_ref());
-    if units.init != Init::None && facts.loaded && !facts.active.is_up() && running.is_none() {
-        return Ok(false);
+    // one that failed after an earlier run has turned it ran before
+    let failed = turning == Turning::Prove && facts.active == Active::Failed;
+    let is_down = match units.init {
+        Init::Systemd | Init::OpenRc => facts.loaded && !facts.active.is_up(),
+        Init::None => true,
+        Init::Elsewhere => false,
+    };
+    if is_down && running.is_none() {
+        return Ok(failed);
     }
     match (choice.mode, turning) {
         (_, Turning::Prove) | (Mode::Auto, _) | (Mode::ReloadOnly, Turning::Reload) => {}
         (Mode::ReloadOnly, Turning::Restart) => return Err("--activate reload-only does not restart".to_owned()),
         (Mode::Never, _) => return Err("nothing is activated with --activate never".to_owned()),
     }
-    if units.init == Init::None {
-        return Err("no service manager that nodeprep knows runs here".to_owned());
+    match units.init {
+        Init::Systemd | Init::OpenRc => {}
+        Init::None => return Err("no service manager that nodeprep knows runs here".to_owned()),
+        Init::Elsewhere => return Err("the root is not that of the running system".to_owned()),
     }
     if !facts.loaded {
         return Err(format!("there is no unit {unit}"));
@@ -213,11 +233,14 @@ fn judge(
 fn stops(unit: &str, facts: &UnitFacts, units: &Units, choice: &Choice) -> Result<(), String> {
     if facts.kills_all && facts.shims > 0 && !choice.allows(unit) {
         let many = facts.shims;
-        return Err(format!("it would end {many} running pod sandboxes or containers (KillMode of {unit}); set KillMode=process, or allow it with --allow-restart {unit}"));
+        return Err(format!(
+            "it would end {many} running pod sandboxes or containers (KillMode of {unit}); set KillMode=process, or allow it with --allow-restart {unit}"
+        ));
     }
     let guarded = |other: &&String| {
         let name = other.strip_suffix(".service").unwrap_or(other);
-        let is_guarded = name == "kubelet" || name.ends_with("-kubelet") || name.ends_with(".kubelet") || name == "docker" && !units.docker_keeps;
+        let is_guarded =
+            name == "kubelet" || name.ends_with("-kubelet") || name.ends_with(".kubelet") || name == "docker" && !units.docker_keeps;
         is_guarded && !choice.allows(other)
     };
     match facts.along.iter().find(guarded) {
@@ -236,6 +259,7 @@ fn proof(reader: &FoundRuntime, after: &Tree) -> Proof {
         runtime: reader.runtime.name().to_owned(),
         socket: reader.socket(after).filter(|_| reader.is_pulled_through(after)),
         config: Some(reader.config.clone()),
+        confirms: reload_says(reader.runtime).map(|(done, failed)| (done.to_owned(), failed.to_owned())),
         files: reader.start_files(after).into_iter().filter_map(expect).collect(),
     }
 }
@@ -246,7 +270,6 @@ mod tests {
     use crate::desired::Target;
     use crate::model::time::Time;
     use crate::model::tree::Entry;
-    use crate::model::unit::Active;
     use crate::runtime::{Presence, Running, Runtime};
 
     const UNIT: &str = "containerd.service";
