@@ -1,6 +1,6 @@
 # Recipes are what CI runs. `make` alone shows them.
 CARGO ?= cargo
-.PHONY: help demo test fmt lint unit real e2e bench build deny size ci
+.PHONY: help demo test fmt lint unit real e2e nodes bench build deny size ci
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -9,7 +9,7 @@ demo: ## the main job on a scratch node: plan, apply, explain, a manifest fetche
 	$(CARGO) build --quiet --locked --bin nodeprep --example demo
 	target/debug/examples/demo target/debug/nodeprep
 
-test: fmt lint unit e2e ## everything that can run on this machine; says what it skipped and why
+test: fmt lint unit e2e nodes ## everything that can run on this machine; says what it skipped and why
 
 fmt: ## formatting
 	$(CARGO) fmt --all --check
@@ -18,7 +18,7 @@ lint: ## clippy with our lints as errors, docs without warnings
 	$(CARGO) clippy --quiet --locked --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --quiet --locked --no-deps --document-private-items
 
-TESTS := $(filter-out real,$(shell sed -n '/^\[\[test\]\]/{n;s/^name = "\(.*\)"/\1/p;}' Cargo.toml))
+TESTS := $(filter-out real nodes,$(shell sed -n '/^\[\[test\]\]/{n;s/^name = "\(.*\)"/\1/p;}' Cargo.toml))
 
 unit: ## unit tests, golden folders, vectors, properties, crash tests
 	$(CARGO) test --quiet --locked --lib --bins $(addprefix --test ,$(TESTS))
@@ -27,6 +27,9 @@ e2e: ## cases and vectors against real containerd, Podman, skopeo and registry o
 	tests/real/run
 
 real: e2e
+
+nodes: ## nodeprep on booted nodes with systemd, containerd and Podman as the distribution installs them, below target/
+	tests/nodes/run
 
 bench: build ## numbers for docs/benchmarks.md: medians of paired runs
 	$(CARGO) build --quiet --release --locked --example bench

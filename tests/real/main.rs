@@ -9,6 +9,7 @@
 mod answer;
 mod case;
 mod certificate;
+mod grpc;
 mod image;
 mod matrix;
 mod node;

@@ -1,12 +1,12 @@
 //! The runtimes: how each pulls an image on the scratch node.
 
 use std::fs::File;
-use std::io::Write as _;
-use std::process::{Child, Stdio};
+use std::process::Child;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
+use crate::grpc;
 use crate::node::Scratch;
 
 /// What pulls, and as which runtime `explain` speaks of it. skopeo reads the same files as podman through the same library.
@@ -28,7 +28,7 @@ impl Puller {
     /// Pulls; the error inside is what the program said.
     pub fn pull(self, scratch: &Scratch, image: &str) -> Result<Result<(), String>> {
         let mut command = match self {
-            Puller::Containerd => return grpc(scratch, "PullImage", &field(1, &field(1, image.as_bytes()))),
+            Puller::Containerd => return call(scratch, "PullImage", &grpc::image(image)),
             Puller::Skopeo => {
                 let mut command = scratch.command(30, "skopeo")?;
                 command.args(["copy", &format!("docker://{image}"), "dir:/tmp/copy"]);
@@ -54,7 +54,7 @@ pub fn start_containerd(scratch: &Scratch, seconds: u64) -> Result<Child> {
     let mut child = command.stdout(log.try_clone().context("the log")?).stderr(log).spawn().context("containerd")?;
     let deadline = Instant::now() + Duration::from_secs(seconds);
     loop {
-        let Err(said) = grpc(scratch, "ListImages", &[])? else { return Ok(child) };
+        let Err(said) = call(scratch, "ListImages", &[])? else { return Ok(child) };
         if let Some(status) = child.try_wait().context("containerd")? {
             bail!("containerd ended with {status}; see {}", path.display());
         }
@@ -63,39 +63,7 @@ pub fn start_containerd(scratch: &Scratch, seconds: u64) -> Result<Child> {
     }
 }
 
-/// One call of the CRI's image service, by curl: gRPC is a POST over HTTP/2 whose outcome stands in the trailers.
-fn grpc(scratch: &Scratch, method: &str, message: &[u8]) -> Result<Result<(), String>> {
-    let mut command = scratch.command(40, "curl")?;
-    command
-        .args(["-sS", "--max-time", "30", "--http2-prior-knowledge", "--unix-socket", "/run/containerd/containerd.sock"])
-        .args(["-H", "content-type: application/grpc", "-H", "te: trailers", "-D", "-", "-o", "/dev/null", "--data-binary", "@-"])
-        .arg(format!("http://localhost/runtime.v1.ImageService/{method}"));
-    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().context("curl")?;
-    let mut frame = vec![0];
-    frame.extend_from_slice(&u32::try_from(message.len()).context("a message of this size")?.to_be_bytes());
-    frame.extend_from_slice(message);
-    let mut stdin = child.stdin.take().context("curl's standard input")?;
-    // curl gives up before it has read anything when there is no socket yet; its own message says so.
-    let _ = stdin.write_all(&frame);
-    drop(stdin);
-    let output = child.wait_with_output().context("curl")?;
-    let headers = String::from_utf8_lossy(&output.stdout);
-    let field = |name: &str| headers.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
-    Ok(match field("grpc-status:") {
-        Some("0") => Ok(()),
-        Some(status) => Err(format!("status {status}: {}", field("grpc-message:").unwrap_or_default())),
-        None => Err(String::from_utf8_lossy(&output.stderr).trim().to_owned()),
-    })
-}
-
-/// A length-delimited field of a protobuf message. References to images are short: two bytes of length are enough.
-fn field(number: u8, data: &[u8]) -> Vec<u8> {
-    let [high, low] = u16::try_from(data.len()).expect("a reference to an image is short").to_be_bytes();
-    let mut encoded = vec![number << 3 | 2];
-    match (high << 1) | (low >> 7) {
-        0 => encoded.push(low),
-        more => encoded.extend([low | 0x80, more]),
-    }
-    encoded.extend_from_slice(data);
-    encoded
+/// One call of the CRI's image service.
+fn call(scratch: &Scratch, method: &str, message: &[u8]) -> Result<Result<(), String>> {
+    grpc::call(scratch.command(40, "curl")?, "/run/containerd/containerd.sock", method, message)
 }

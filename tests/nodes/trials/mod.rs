@@ -1,0 +1,57 @@
+//! The trials, and what they have in common.
+
+mod first;
+
+use std::fmt::Write as _;
+
+use anyhow::{Result, ensure};
+
+use crate::world::{APPLY, IMAGE, Registry, World};
+
+pub struct Test {
+    pub name: &'static str,
+    pub versions: Versions,
+    pub run: fn(&mut World) -> Result<()>,
+}
+
+/// With which containerd a trial runs.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Versions {
+    /// The node's own.
+    Own,
+    /// Each that is to be had.
+    All,
+}
+
+pub const ALL: &[Test] = &[Test { name: "first-config-path", versions: Versions::All, run: first::config_path }];
+
+/// The unit of the daemon.
+pub const UNIT: &str = "containerd.service";
+
+/// One registry that is a mirror of docker.io.
+pub fn mirror(world: &World) -> Result<Registry> {
+    world.registry("mirror.example", "127.0.0.2:5000", "docker.io/library/hello")
+}
+
+/// The spec for it, with the CAs of these names.
+pub fn spec(cas: &[&str]) -> String {
+    let mut text = "version = 1\nname = \"fleet\"\nfallback = \"never\"\n".to_owned();
+    for name in cas {
+        let _ = write!(text, "\n[[ca]]\nname = \"{name}\"\nfile = \"{name}.pem\"\n");
+    }
+    text + "\n[[mirror]]\nsource = \"docker.io\"\nendpoints = [\"mirror.example:5000/docker.io\"]\n"
+}
+
+/// A running node that has been made true to a spec and pulls through the mirror.
+pub fn converged(world: &mut World) -> Result<Registry> {
+    let mirror = mirror(world)?;
+    world.spec(&spec(&["fleet"]), &[("fleet.pem", &world.ca)])?;
+    world.node.boot()?;
+    world.done(&APPLY)?;
+    world.node.run(&["systemctl", "restart", UNIT])?;
+    let again = world.done(&APPLY)?;
+    ensure!(again.changed().is_empty() && again.due().is_empty(), "a second run: {:#}", again.report);
+    world.pulls()?;
+    ensure!(!mirror.asked().is_empty(), "{IMAGE} was pulled, but not from the mirror");
+    Ok(mirror)
+}

@@ -1,0 +1,159 @@
+//! A node and what is around it: registries, the rest of the internet, a spec, and nodeprep on the node.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::Output;
+use std::sync::{Arc, Mutex};
+
+use anyhow::{Context, Result, ensure};
+use rustls::sign::CertifiedKey;
+use serde_json::Value;
+
+use crate::case::Demand;
+use crate::certificate::Authority;
+use crate::node::Node;
+use crate::responder::{self, Answer, Arrived, Ask};
+use crate::upstream::Upstream;
+use crate::{answer, image, prepared, setting};
+
+/// Where everything of the trial lies: memory that is gone with its namespaces, and a short path, because sockets want one.
+const FOLDER: &str = "/run/node";
+
+/// The image that every registry holds, as a user names it.
+pub const IMAGE: &str = "docker.io/library/hello:1";
+
+pub struct World {
+    pub node: Node,
+    pub ca: Authority,
+    /// Whoever asks an upstream is noted here.
+    pub upstream: Upstream,
+    layout: PathBuf,
+}
+
+impl World {
+    /// A node with nodeprep on it, not booted yet, and the containerd that the trial is for.
+    pub fn new() -> Result<World> {
+        let folder = Path::new(FOLDER);
+        let mut node = Node::new(folder, &prepared())?;
+        if let Some(containerd) = setting::containerd() {
+            node.install(&containerd, "/usr/bin/containerd")?;
+        }
+        node.show(&setting::nodeprep(), "/usr/bin/nodeprep");
+        node.write("/etc/resolv.conf", 0o644, "nameserver 127.0.0.1\n")?;
+        let layout = folder.join("image");
+        image::write(&layout)?;
+        Ok(World { node, ca: Authority::new("a CA of the fleet")?, upstream: Upstream::start()?, layout })
+    }
+
+    /// A registry with a certificate of our CA that holds [`IMAGE`] in `repository`; the node knows its name, and it goes on while the node is down.
+    pub fn registry(&self, name: &str, address: &str, repository: &str) -> Result<Registry> {
+        let certificate = Arc::new(Mutex::new(self.ca.sign(vec![name.to_owned()])?.certified()?));
+        let arrived = Arrived::default();
+        let shown = certificate.clone();
+        let certificates = move |_: Option<&str>, _| Some(shown.lock().expect("no thread panics while it looks").clone());
+        let demand = Demand { listen: address.to_owned(), holds: vec![repository.to_owned()], ..Demand::default() };
+        let layout = self.layout.clone();
+        let answers = move |ask: &Ask| match ask.path() {
+            "/v2/" => Answer::status(200).with("Docker-Distribution-Api-Version", "registry/2.0"),
+            path => answer::content(&demand, None, &layout, path).unwrap_or_else(|| Answer::status(404)),
+        };
+        responder::listen(address, &arrived, Arc::new(certificates), Arc::new(answers))?;
+        let mut hosts = self.node.read("/etc/hosts").unwrap_or_default();
+        let _ = writeln!(hosts, "{} {name}", address.split(':').next().unwrap_or_default());
+        self.node.write("/etc/hosts", 0o644, hosts)?;
+        Ok(Registry { name: name.to_owned(), arrived, certificate })
+    }
+
+    /// Puts the spec on the node, and CAs beside it.
+    pub fn spec(&self, text: &str, cas: &[(&str, &Authority)]) -> Result<()> {
+        self.node.write("/etc/nodeprep/spec.toml", 0o644, text)?;
+        for (name, authority) in cas {
+            self.node.write(&format!("/etc/nodeprep/{name}"), 0o644, &authority.pair.certificate)?;
+        }
+        Ok(())
+    }
+
+    /// Runs nodeprep on the node as somebody who is logged in there.
+    pub fn nodeprep(&self, words: &[&str]) -> Result<Run> {
+        let line: Vec<&str> = ["nodeprep"].iter().chain(words).chain(&["--output", "json"]).copied().collect();
+        Run::of(&self.node.try_run(&line)?).with_context(|| line.join(" "))
+    }
+
+    /// The same, and it must end with exit code 0.
+    pub fn done(&self, words: &[&str]) -> Result<Run> {
+        let run = self.nodeprep(words)?;
+        ensure!(run.code == 0, "{words:?} ended with {}: {:#}", run.code, run.report);
+        Ok(run)
+    }
+
+    /// Pulls [`IMAGE`] by CRI and fetches all of it.
+    pub fn pull(&self) -> Result<Result<(), String>> {
+        let inside = self.node.inside()?;
+        inside.remove(IMAGE)?.map_err(|said| anyhow::anyhow!("removing {IMAGE}: {said}"))?;
+        inside.pull(IMAGE)
+    }
+
+    /// The same, and it must succeed.
+    pub fn pulls(&self) -> Result<()> {
+        self.pull()?.map_err(|said| anyhow::anyhow!("pulling {IMAGE}: {said}"))
+    }
+}
+
+/// The arguments of an apply that restarts nothing.
+pub const APPLY: [&str; 3] = ["apply", "--activate", "never"];
+
+/// How a run of nodeprep ended.
+pub struct Run {
+    pub code: i32,
+    pub report: Value,
+}
+
+impl Run {
+    fn of(output: &Output) -> Result<Run> {
+        let said = String::from_utf8_lossy(&output.stderr);
+        let code = output.status.code().with_context(|| format!("{}\n{said}", output.status))?;
+        let report = serde_json::from_slice(&output.stdout).with_context(|| format!("{}\n{said}", output.status))?;
+        Ok(Run { code, report })
+    }
+
+    /// What is due, as `restart containerd.service`.
+    pub fn due(&self) -> Vec<String> {
+        let words = |due: &Value| -> Option<String> { Some(format!("{} {}", due["how"]["how"].as_str()?, due["how"]["what"].as_str()?)) };
+        list(&self.report["due"]).iter().map(|due| words(due).unwrap_or_else(|| due.to_string())).collect()
+    }
+
+    /// The paths that were changed.
+    pub fn changed(&self) -> Vec<&str> {
+        let parts = list(&self.report["parts"]).iter();
+        parts.flat_map(|part| list(&part["changes"])).filter_map(|change| change["path"].as_str()).collect()
+    }
+
+    /// What was found of a runtime.
+    pub fn runtime(&self, name: &str) -> Result<&Value> {
+        let mut found = list(&self.report["runtimes"]).iter();
+        found.find(|found| found["runtime"] == name).with_context(|| format!("no {name} among {:#}", self.report["runtimes"]))
+    }
+}
+
+fn list(value: &Value) -> &[Value] {
+    value.as_array().map(Vec::as_slice).unwrap_or_default()
+}
+
+pub struct Registry {
+    pub name: String,
+    arrived: Arrived,
+    certificate: Arc<Mutex<Arc<CertifiedKey>>>,
+}
+
+impl Registry {
+    /// From now on it shows a certificate of this CA.
+    pub fn certify(&self, authority: &Authority) -> Result<()> {
+        *self.certificate.lock().expect("no thread panics while it looks") = authority.sign(vec![self.name.clone()])?.certified()?;
+        Ok(())
+    }
+
+    /// What it was asked for since the last call.
+    pub fn asked(&self) -> Vec<Ask> {
+        self.arrived.take()
+    }
+}

@@ -1,0 +1,47 @@
+//! One call of the CRI's image service, by curl: gRPC is a POST over HTTP/2 whose outcome stands in the trailers.
+
+use std::io::Write as _;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result};
+
+/// Calls `method` of the runtime that listens on `socket`; `curl` is the program as it is started where the socket is. The error inside is what the runtime, or
+/// curl, said.
+pub fn call(mut curl: Command, socket: &str, method: &str, message: &[u8]) -> Result<Result<(), String>> {
+    curl.args(["-sS", "--max-time", "30", "--http2-prior-knowledge", "--unix-socket", socket])
+        .args(["-H", "content-type: application/grpc", "-H", "te: trailers", "-D", "-", "-o", "/dev/null", "--data-binary", "@-"])
+        .arg(format!("http://localhost/runtime.v1.ImageService/{method}"));
+    let mut child = curl.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().context("curl")?;
+    let mut frame = vec![0];
+    frame.extend_from_slice(&u32::try_from(message.len()).context("a message of this size")?.to_be_bytes());
+    frame.extend_from_slice(message);
+    let mut stdin = child.stdin.take().context("curl's standard input")?;
+    // curl gives up before it has read anything when there is no socket yet; its own message says so.
+    let _ = stdin.write_all(&frame);
+    drop(stdin);
+    let output = child.wait_with_output().context("curl")?;
+    let headers = String::from_utf8_lossy(&output.stdout);
+    let field = |name: &str| headers.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
+    Ok(match field("grpc-status:") {
+        Some("0") => Ok(()),
+        Some(status) => Err(format!("status {status}: {}", field("grpc-message:").unwrap_or_default())),
+        None => Err(String::from_utf8_lossy(&output.stderr).trim().to_owned()),
+    })
+}
+
+/// The message that names an image, for `PullImage` and `RemoveImage`.
+pub fn image(reference: &str) -> Vec<u8> {
+    field(1, &field(1, reference.as_bytes()))
+}
+
+/// A length-delimited field of a protobuf message. References to images are short: two bytes of length are enough.
+fn field(number: u8, data: &[u8]) -> Vec<u8> {
+    let [high, low] = u16::try_from(data.len()).expect("a reference to an image is short").to_be_bytes();
+    let mut encoded = vec![number << 3 | 2];
+    match (high << 1) | (low >> 7) {
+        0 => encoded.push(low),
+        more => encoded.extend([low | 0x80, more]),
+    }
+    encoded.extend_from_slice(data);
+    encoded
+}
