@@ -151,6 +151,13 @@ impl Node {
         self.run(&["journalctl", "--quiet", "--output=cat", "--after-cursor", &cursor.0, "--unit", unit])
     }
 
+    /// What systemd itself has told of a unit since: starts, stops, reloads.
+    pub fn journal_of_systemd(&self, cursor: &Cursor, unit: &str) -> Result<String> {
+        self.run(&["journalctl", "--sync"])?;
+        let told_of = format!("UNIT={unit}");
+        self.run(&["journalctl", "--quiet", "--output=cat", "--after-cursor", &cursor.0, "_PID=1", &told_of])
+    }
+
     /// All that there is to say about the node when a test failed.
     pub fn obituary(&self, folder: &Path) -> Result<()> {
         fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;

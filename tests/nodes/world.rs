@@ -1,6 +1,6 @@
 //! A node and what is around it: registries, the rest of the internet, a spec, and nodeprep on the node.
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::Output;
 use std::sync::{Arc, Mutex};
@@ -13,6 +13,7 @@ use crate::case::Demand;
 use crate::certificate::Authority;
 use crate::node::Node;
 use crate::responder::{self, Answer, Arrived, Ask};
+use crate::tree::{self, Tree};
 use crate::upstream::Upstream;
 use crate::{answer, image, prepared, setting};
 
@@ -45,7 +46,8 @@ impl World {
         Ok(World { node, ca: Authority::new("a CA of the fleet")?, upstream: Upstream::start()?, layout })
     }
 
-    /// A registry with a certificate of our CA that holds [`IMAGE`] in `repository`; the node knows its name, and it goes on while the node is down.
+    /// A registry with a certificate of our CA that holds [`IMAGE`] in `repository`; the node knows its name, and it goes on while the node is down. To be
+    /// called before containerd starts, which reads /etc/hosts anew only every few seconds.
     pub fn registry(&self, name: &str, address: &str, repository: &str) -> Result<Registry> {
         let certificate = Arc::new(Mutex::new(self.ca.sign(vec![name.to_owned()])?.certified()?));
         let arrived = Arrived::default();
@@ -82,8 +84,16 @@ impl World {
     /// The same, and it must end with exit code 0.
     pub fn done(&self, words: &[&str]) -> Result<Run> {
         let run = self.nodeprep(words)?;
-        ensure!(run.code == 0, "{words:?} ended with {}: {:#}", run.code, run.report);
+        ensure!(run.code == 0, "{words:?}: {run}");
         Ok(run)
+    }
+
+    /// All files of the node that are not the doing of whatever runs there.
+    pub fn files(&self) -> Result<Tree> {
+        let mut files = tree::read(&self.node.root())?;
+        let busy = ["var/log/journal", "var/lib/containerd", "var/lib/systemd", "var/cache/ldconfig"].map(Path::new);
+        files.retain(|path, _| !busy.iter().any(|folder| path.starts_with(folder)));
+        Ok(files)
     }
 
     /// Pulls [`IMAGE`] by CRI and fetches all of it.
@@ -106,6 +116,17 @@ pub const APPLY: [&str; 3] = ["apply", "--activate", "never"];
 pub struct Run {
     pub code: i32,
     pub report: Value,
+}
+
+impl fmt::Display for Run {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "exit code {}, changed {:?}, due {:?}", self.code, self.changed(), self.due())?;
+        let parts = list(&self.report["parts"]).iter().map(|part| &part["problems"]);
+        for problem in parts.chain([&self.report["problems"]]).flat_map(list).filter(|problem| problem["severity"] != "note") {
+            write!(f, "\n{}", problem["what"].as_str().unwrap_or_default())?;
+        }
+        Ok(())
+    }
 }
 
 impl Run {

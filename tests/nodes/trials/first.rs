@@ -16,13 +16,13 @@ pub fn config_path(world: &mut World) -> Result<()> {
 
     for _ in 0..2 {
         let run = world.done(&APPLY)?;
-        ensure!(run.due() == [RESTART], "after the first apply: {:#}", run.report);
+        ensure!(run.due() == [RESTART], "after the first apply: {run}");
     }
     ensure!(world.node.start_of(UNIT)? == start, "containerd was touched");
 
     world.node.run(&["systemctl", "restart", UNIT])?;
     let run = world.done(&APPLY)?;
-    ensure!(run.changed().is_empty() && run.due().is_empty(), "after the restart: {:#}", run.report);
+    ensure!(run.changed().is_empty() && run.due().is_empty(), "after the restart: {run}");
     mirror.asked();
     world.upstream.take();
     world.pulls()?;

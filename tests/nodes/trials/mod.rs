@@ -1,6 +1,9 @@
 //! The trials, and what they have in common.
 
+mod boots;
+mod facts;
 mod first;
+mod least;
 
 use std::fmt::Write as _;
 
@@ -23,7 +26,18 @@ pub enum Versions {
     All,
 }
 
-pub const ALL: &[Test] = &[Test { name: "first-config-path", versions: Versions::All, run: first::config_path }];
+pub const ALL: &[Test] = &[
+    Test { name: "first-config-path", versions: Versions::All, run: first::config_path },
+    Test { name: "mirror-changes", versions: Versions::All, run: least::mirrors },
+    Test { name: "ca-rotation", versions: Versions::All, run: least::rotation },
+    Test { name: "stopped-daemon", versions: Versions::Own, run: facts::stopped },
+    Test { name: "drop-in", versions: Versions::Own, run: facts::drop_in },
+    Test { name: "upgrade", versions: Versions::Own, run: facts::upgrade },
+    Test { name: "first-boot", versions: Versions::Own, run: boots::first },
+    Test { name: "power-cut-while-due", versions: Versions::Own, run: boots::due },
+    Test { name: "revert", versions: Versions::Own, run: boots::revert },
+    Test { name: "revert-in-use", versions: Versions::Own, run: boots::revert_used },
+];
 
 /// The unit of the daemon.
 pub const UNIT: &str = "containerd.service";
@@ -50,7 +64,7 @@ pub fn converged(world: &mut World) -> Result<Registry> {
     world.done(&APPLY)?;
     world.node.run(&["systemctl", "restart", UNIT])?;
     let again = world.done(&APPLY)?;
-    ensure!(again.changed().is_empty() && again.due().is_empty(), "a second run: {:#}", again.report);
+    ensure!(again.changed().is_empty() && again.due().is_empty(), "a second run: {again}");
     world.pulls()?;
     ensure!(!mirror.asked().is_empty(), "{IMAGE} was pulled, but not from the mirror");
     Ok(mirror)
