@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 
 use super::{Activation, Expect, How};
+use crate::desired::Target;
 use crate::model::path::NodePath;
 use crate::model::tree::Tree;
 use crate::model::unit::{Active, Init, UnitFacts, Units};
@@ -152,17 +153,18 @@ pub fn turns(
     units: &Units,
     choice: &Choice,
 ) -> Turns {
-    let mut wanted: BTreeMap<&str, (Turning, Vec<Activation>)> = BTreeMap::new();
+    // of one unit, because of one runtime: a second containerd that somebody started by hand has the unit of none
+    let mut wanted: BTreeMap<(&str, Option<usize>), (Turning, Vec<Activation>)> = BTreeMap::new();
     let proofs = proofs.iter().filter_map(|one| Some((unit(&one.how)?.0, Turning::Prove, one)));
     let needed = activations.iter().filter_map(|one| unit(&one.how).map(|(unit, turning)| (unit, turning, one)));
     for (unit, turning, one) in needed.chain(proofs) {
-        let entry = wanted.entry(unit).or_insert((turning, Vec::new()));
+        let entry = wanted.entry((unit, reader_of(one, unit, found))).or_insert((turning, Vec::new()));
         entry.0 = entry.0.max(turning);
         entry.1.push(one.clone());
     }
     let mut decided = Turns::default();
-    for (unit, (turning, serves)) in wanted {
-        let reader = found.iter().find(|reader| reader.unit_name().as_deref() == Some(unit) && reader.running.is_some());
+    for ((unit, reader), (turning, serves)) in wanted {
+        let reader = reader.and_then(|at| found.get(at));
         let unknown = UnitFacts::default();
         let facts = units.facts.get(unit).unwrap_or(&unknown);
         match judge(unit, turning, reader, facts, units, choice) {
@@ -180,6 +182,17 @@ pub fn turns(
         }
     }
     decided
+}
+
+/// The runtime that an activation concerns; one that runs rather than one that does not.
+fn reader_of(one: &Activation, unit: &str, found: &[FoundRuntime]) -> Option<usize> {
+    let concerns = |reader: &FoundRuntime| match &one.who {
+        Target::Containerd(config) => reader.config == *config,
+        Target::Containers | Target::Crio | Target::Trust => true,
+    };
+    let of_unit = |reader: &FoundRuntime| reader.unit_name().as_deref() == Some(unit) && concerns(reader);
+    let readers = found.iter().enumerate().filter(|(_, reader)| of_unit(reader));
+    readers.max_by_key(|(_, reader)| reader.running.is_some()).map(|(at, _)| at)
 }
 
 /// Whether it is turned, or needs it not; else why it is left.
@@ -267,7 +280,6 @@ fn proof(reader: &FoundRuntime, after: &Tree) -> Proof {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::desired::Target;
     use crate::model::time::Time;
     use crate::model::tree::Entry;
     use crate::runtime::{Presence, Running, Runtime};
@@ -327,6 +339,35 @@ mod tests {
         // between two attempts of systemd to start it there is no process, but it is wanted
         let decided = decide(&[need(How::Restart)], None, UnitFacts { active: Active::Activating, main_pid: None, ..facts() }, &auto(&[]));
         assert_eq!(decided.turns.len(), 1);
+    }
+
+    #[test]
+    fn a_second_containerd_is_not_the_one_of_the_unit() {
+        let other = NodePath::fixed("/opt/other.toml");
+        let by_hand = FoundRuntime { config: other.clone(), ..daemon(Some(9)) };
+        let of_other = Activation { who: Target::Containerd(other), ..need(How::Restart) };
+        let units = Units { init: Init::Systemd, facts: [(UNIT.to_owned(), facts())].into(), docker_keeps: false };
+        let decided =
+            turns(&[need(How::Restart), of_other.clone()], &[], &[by_hand, daemon(Some(7))], &Tree::default(), &units, &auto(&[]));
+        assert_eq!((decided.turns.len(), decided.left.len()), (1, 1), "{decided:?}");
+        assert_eq!((&decided.turns[0].serves, &decided.left[0].due), (&vec![need(How::Restart)], &vec![of_other]));
+    }
+
+    /// What an earlier run has turned is proved, also when it has failed since, and by what it has to answer.
+    #[test]
+    fn what_was_turned_and_not_proved_is_looked_at() {
+        let prove = |active, pid| {
+            let facts = UnitFacts { active, main_pid: pid, ..facts() };
+            let units = Units { init: Init::Systemd, facts: [(UNIT.to_owned(), facts)].into(), docker_keeps: false };
+            turns(&[], &[need(How::Restart)], &[daemon(None)], &Tree::default(), &units, &Choice::default())
+        };
+        for (active, pid) in [(Active::Failed, None), (Active::Active, Some(5)), (Active::Activating, None)] {
+            let decided = prove(active, pid);
+            assert_eq!(decided.turns.len(), 1, "{active:?} {decided:?}");
+            assert_eq!(decided.turns[0].turning, Turning::Prove);
+            assert!(decided.turns[0].proof.socket.is_some());
+        }
+        assert_eq!(prove(Active::Inactive, None).settled.len(), 1);
     }
 
     #[test]

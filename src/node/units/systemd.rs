@@ -17,8 +17,6 @@ const STATE: &str = "LoadState,ActiveState,MainPID,CanReload,KillMode,NRestarts,
 const STOPS: [&str; 5] = ["RequiredBy", "BoundBy", "ConsistsOf", "RequisiteOf", "PropagatesStopTo"];
 /// How long the line that confirms a reload may take: CRI-O writes it right after it has read everything.
 const CONFIRMED: std::time::Duration = std::time::Duration::from_secs(30);
-/// As many lines of a journal are looked through.
-const LINES: &str = "200";
 
 type Properties = BTreeMap<String, String>;
 
@@ -101,50 +99,66 @@ fn unit(properties: &Properties) -> UnitFacts {
 /// first, because the way back is one more restart.
 pub(super) fn turn(root: &Root, turn: &Turn, back: bool) -> Result<(), UnitError> {
     let run = |argv: &[&str], patience| command::run(root, &words(argv), patience);
-    let journal = cursor(root, &turn.unit);
+    let journal = end_of_journal(root, &turn.unit);
     if turn.turning == Turning::Restart {
         // that there is nothing to forget is no failure
         let _ = run(&["systemctl", "reset-failed", "--", &turn.unit], PATIENCE)?;
     }
     let output = run(&["systemctl", verb(turn.turning, back), "--", &turn.unit], JOB)?;
     if output.status != 0 {
-        let own = journal.as_deref().and_then(|cursor| last_words(root, &turn.unit, cursor));
+        let lines = journal.map(|place| since(root, &turn.unit, &place)).unwrap_or_default();
+        let own = lines.into_iter().rfind(|line| !line.trim().is_empty());
         let said = said(&output);
         return Err(UnitError::Job { said: own.map_or_else(|| said.clone(), |own| format!("{said} It said: {own}")) });
     }
     match (&turn.proof.confirms, turn.turning) {
-        (Some(words), Turning::Reload) => confirmed(root, turn, words, journal.as_deref()),
+        (Some(words), Turning::Reload) => confirmed(root, turn, words, journal.as_ref()),
         _ => Ok(()),
     }
 }
 
-/// Where the journal of a unit ends now.
-fn cursor(root: &Root, unit: &str) -> Option<String> {
-    let argv = words(&["journalctl", "--no-pager", "--quiet", "--lines=0", "--show-cursor", "--unit", unit]);
-    let output = command::run(root, &argv, PATIENCE).ok().filter(|output| output.status == 0)?;
-    output.stdout.lines().find_map(|line| line.strip_prefix("-- cursor: ")).map(|cursor| cursor.trim().to_owned())
+/// What the journal has of a unit: its own lines, and those of systemd about it. The same for a cursor and for what comes after
+/// it: journalctl takes the first entry that matches for the one at the cursor, and passes over it.
+fn matches(unit: &str) -> [String; 4] {
+    [format!("_SYSTEMD_UNIT={unit}"), "+".to_owned(), "_PID=1".to_owned(), format!("UNIT={unit}")]
+}
+
+/// A place in the journal of a unit.
+struct Place {
+    /// Nothing stands before it otherwise.
+    after: Option<String>,
+}
+
+/// Where the journal of a unit ends now; `None` where it cannot be read.
+fn end_of_journal(root: &Root, unit: &str) -> Option<Place> {
+    let asked = words(&["journalctl", "--no-pager", "--quiet", "--output=cat", "--lines=1", "--show-cursor"]);
+    let output = command::run(root, &[&asked[..], &matches(unit)].concat(), PATIENCE).ok().filter(|output| output.status == 0)?;
+    let after = output.stdout.lines().find_map(|line| line.strip_prefix("-- cursor: ")).map(|cursor| cursor.trim().to_owned());
+    Some(Place { after })
 }
 
 /// What the processes of a unit have written since, systemd's own lines left out.
-fn since(root: &Root, unit: &str, cursor: &str) -> Vec<String> {
-    let (after, unit) = (format!("--after-cursor={cursor}"), format!("_SYSTEMD_UNIT={unit}"));
-    let argv = words(&["journalctl", "--no-pager", "--quiet", "--output=cat", "--lines", LINES, &after, &unit]);
-    let output = command::run(root, &argv, PATIENCE).ok().filter(|output| output.status == 0);
-    output.map(|output| output.stdout.lines().map(ToOwned::to_owned).collect()).unwrap_or_default()
+fn since(root: &Root, unit: &str, place: &Place) -> Vec<String> {
+    let asked = words(&["journalctl", "--no-pager", "--quiet", "--output=json", "--output-fields=MESSAGE,_SYSTEMD_UNIT"]);
+    let after: Vec<String> = place.after.iter().map(|cursor| format!("--after-cursor={cursor}")).collect();
+    let output = command::run(root, &[&asked[..], &after, &matches(unit)].concat(), PATIENCE).ok().filter(|output| output.status == 0);
+    output.map(|output| messages(&output.stdout, unit)).unwrap_or_default()
 }
 
-fn last_words(root: &Root, unit: &str, cursor: &str) -> Option<String> {
-    since(root, unit, cursor).into_iter().rfind(|line| !line.trim().is_empty())
+fn messages(json: &str, unit: &str) -> Vec<String> {
+    let entries = json.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+    let own = entries.filter(|entry| entry.get("_SYSTEMD_UNIT").and_then(serde_json::Value::as_str) == Some(unit));
+    own.filter_map(|entry| Some(entry.get("MESSAGE")?.as_str()?.to_owned())).collect()
 }
 
 /// Waits for the line by which a daemon says that it has read everything: that the signal was sent says nothing.
-fn confirmed(root: &Root, turn: &Turn, (done, failed): &(String, String), cursor: Option<&str>) -> Result<(), UnitError> {
-    let Some(cursor) = cursor else {
+fn confirmed(root: &Root, turn: &Turn, (done, failed): &(String, String), place: Option<&Place>) -> Result<(), UnitError> {
+    let Some(place) = place else {
         return Err(UnitError::Unconfirmed { said: format!("the journal of {} cannot be read, and only there it says so", turn.unit) });
     };
     let begun = Instant::now();
     loop {
-        for line in since(root, &turn.unit, cursor) {
+        for line in since(root, &turn.unit, place) {
             if line.contains(done.as_str()) {
                 return Ok(());
             }
@@ -162,6 +176,13 @@ fn confirmed(root: &Root, turn: &Turn, (done, failed): &(String, String), cursor
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn hears_only_the_daemon_in_its_journal() {
+        let json = "{\"MESSAGE\":\"Reloading\",\"_SYSTEMD_UNIT\":\"init.scope\"}\n{\"MESSAGE\":\"own\",\"_SYSTEMD_UNIT\":\"x.service\"}\n\
+                    {\"MESSAGE\":[1,2],\"_SYSTEMD_UNIT\":\"x.service\"}\nno json\n";
+        assert_eq!(messages(json, "x.service"), ["own"]);
+    }
 
     #[test]
     fn reads_what_systemctl_shows() {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, bail, ensure};
 use serde_json::Value;
 
 use super::{UNIT, converged, mirror, spec};
@@ -38,7 +38,8 @@ fn was(run: &Run, name: &str, needs: &str, state: &str) -> Result<()> {
 }
 
 fn text(run: &Run) -> String {
-    let words = |problem: &Value| format!("{} {}", problem["what"].as_str().unwrap_or_default(), problem["help"].as_str().unwrap_or_default());
+    let words =
+        |problem: &Value| format!("{} {}", problem["what"].as_str().unwrap_or_default(), problem["help"].as_str().unwrap_or_default());
     run.report["problems"].as_array().map(|all| all.iter().map(words).collect::<Vec<_>>().join("\n")).unwrap_or_default()
 }
 
@@ -147,7 +148,11 @@ pub fn rolled_back(world: &mut World) -> Result<()> {
     let before = world.node.read(CONFIG).ok();
     let begun = std::time::Instant::now();
     let run = world.nodeprep(&AUTO)?;
-    println!("{}: from a restart that fails to a daemon that is well again: at most {} ms (the whole run)", super::UNIT, begun.elapsed().as_millis());
+    println!(
+        "{}: from a restart that fails to a daemon that is well again: at most {} ms (the whole run)",
+        super::UNIT,
+        begun.elapsed().as_millis()
+    );
     ensure!(run.code == 6, "{:#}", run.report);
     ensure!(text(&run).contains("it is not to my taste"), "not in its own words: {}", text(&run));
     was(&run, UNIT, "restart", "failed")?;
@@ -175,12 +180,17 @@ pub fn mute(world: &mut World) -> Result<()> {
 
 /// It does not come back with the old files either: the run says so, and what to do.
 pub fn stuck(world: &mut World) -> Result<()> {
-    let once = "[Service]\nExecStartPre=/bin/sh -c 'grep -q certs.d /etc/containerd/config.toml && touch /run/broken; test ! -e /run/broken'\n";
+    let once =
+        "[Service]\nExecStartPre=/bin/sh -c 'grep -q certs.d /etc/containerd/config.toml && touch /run/broken; test ! -e /run/broken'\n";
     fresh(world, once)?;
     let before = world.node.read(CONFIG).ok();
     let run = world.nodeprep(&AUTO)?;
     ensure!(run.code == 7, "{:#}", run.report);
-    ensure!(text(&run).contains("journalctl -u containerd.service") && text(&run).contains("systemctl restart containerd.service"), "{}", text(&run));
+    ensure!(
+        text(&run).contains("journalctl -u containerd.service") && text(&run).contains("systemctl restart containerd.service"),
+        "{}",
+        text(&run)
+    );
     ensure!(world.node.read(CONFIG).ok() == before, "config.toml is not as before");
     Ok(())
 }
@@ -191,17 +201,14 @@ pub fn killed(world: &mut World) -> Result<()> {
     world.node.write("/usr/local/bin/start-containerd", 0o755, start)?;
     fresh(world, "[Service]\nType=simple\nExecStart=\nExecStart=/usr/local/bin/start-containerd\n")?;
     let before = world.node.start_of(UNIT)?;
-    let inside = world.node.inside()?;
-    let mut child = inside.command(&["nodeprep", "apply", "--health-timeout", "60"]).spawn().context("nodeprep")?;
+    world.node.run(&["systemd-run", "--quiet", "--unit=trial", "nodeprep", "apply", "--health-timeout", "60"])?;
     for _ in 0..600 {
         if world.node.start_of(UNIT)?.pid != before.pid {
             break;
         }
         std::thread::sleep(Duration::from_millis(50));
     }
-    // nsenter has become nodeprep
-    child.kill()?;
-    child.wait()?;
+    world.node.run(&["systemctl", "kill", "--signal=KILL", "trial.service"])?;
     ensure!(world.node.start_of(UNIT)?.pid != before.pid, "it was never restarted");
     let run = world.nodeprep(&["apply", "--health-timeout", "2"])?;
     was(&run, UNIT, "prove", "failed")?;
@@ -224,7 +231,8 @@ pub fn reload(world: &mut World) -> Result<()> {
     let script = "reads() { if grep -qs forbidden /etc/containers/registries.conf.d/*.conf; then echo 'Unable to reload configuration: forbidden'; else echo 'Configuration reload completed'; fi; }\n\
                   trap reads HUP\nwhile :; do sleep 0.05; done\n";
     world.node.write("/opt/crio.sh", 0o644, script)?;
-    let unit_file = "[Service]\nExecStart=/usr/bin/crio /opt/crio.sh\nExecReload=/bin/kill -HUP $MAINPID\n[Install]\nWantedBy=multi-user.target\n";
+    let unit_file =
+        "[Service]\nExecStart=/usr/bin/crio /opt/crio.sh\nExecReload=/bin/kill -HUP $MAINPID\n[Install]\nWantedBy=multi-user.target\n";
     world.node.write("/etc/systemd/system/crio.service", 0o644, unit_file)?;
     world.node.offline(&["cp", "/bin/dash", "/usr/bin/crio"])?;
     world.node.offline(&["systemctl", "enable", "crio.service"])?;

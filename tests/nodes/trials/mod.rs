@@ -1,8 +1,8 @@
 //! The trials, and what they have in common.
 
+mod activation;
 mod boots;
 mod facts;
-mod activation;
 mod first;
 mod least;
 
