@@ -205,28 +205,28 @@ fn what_was_broken_before_is_told_and_not_blamed() {
     assert_eq!(left(&root), ("old".to_owned(), false, 0));
 }
 
+/// Its restart ends a shim.
+struct Killer(StandIn);
+impl Door for Killer {
+    fn run(&mut self, argv: &[String]) -> Result<Output, CommandError> {
+        self.0.run(argv)
+    }
+    fn look(&mut self, turn: &Turn) -> Look {
+        self.0.look(turn)
+    }
+    fn turn(&mut self, turn: &Turn, back: bool) -> Result<(), UnitError> {
+        self.0.shims = vec![8, 9];
+        self.0.turn(turn, back)
+    }
+    fn watch(&mut self, turn: &Turn, enough: impl FnMut(&Look, Duration) -> bool) -> Look {
+        self.0.watch(turn, enough)
+    }
+}
+
 #[test]
 fn shims_that_are_gone_after_a_restart_are_told() {
     let (_dir, root) = fresh();
-    let mut plan = plan();
-    plan.turns[0].proof.runtime = "x".to_owned();
-    struct Killer(StandIn);
-    impl Door for Killer {
-        fn run(&mut self, argv: &[String]) -> Result<Output, CommandError> {
-            self.0.run(argv)
-        }
-        fn look(&mut self, turn: &Turn) -> Look {
-            self.0.look(turn)
-        }
-        fn turn(&mut self, turn: &Turn, back: bool) -> Result<(), UnitError> {
-            self.0.shims = vec![8, 9];
-            self.0.turn(turn, back)
-        }
-        fn watch(&mut self, turn: &Turn, enough: impl FnMut(&Look, Duration) -> bool) -> Look {
-            self.0.watch(turn, enough)
-        }
-    }
-    let outcome = execute(&root, &plan, &mut Killer(StandIn::new(&root, Fate::Serves, |_, _| Fate::Serves)));
+    let outcome = execute(&root, &plan(), &mut Killer(StandIn::new(&root, Fate::Serves, |_, _| Fate::Serves)));
     assert!(matches!(outcome.end, End::Applied));
     assert_eq!(outcome.remarks, [Remark::ShimsGone { unit: UNIT.to_owned(), count: 1 }]);
 }

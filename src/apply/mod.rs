@@ -126,7 +126,7 @@ pub enum ApplyError {
         error: UnitError,
     },
     /// A daemon is not well after it was reloaded or restarted.
-    #[error("{unit} is not well after a {}: {why}", turning.word())]
+    #[error("{unit} is not well {}: {why}", turning.after())]
     Unwell {
         /// Which.
         unit: String,

@@ -51,9 +51,8 @@ impl ActivateArgs {
         let mode = match self.activate {
             Some(Activate::Auto) => Mode::Auto,
             Some(Activate::ReloadOnly) => Mode::ReloadOnly,
-            Some(Activate::Never) => Mode::Never,
             None if live => Mode::Auto,
-            None => Mode::Never,
+            Some(Activate::Never) | None => Mode::Never,
         };
         Choice { mode, allowed: self.allow_restart.iter().cloned().collect() }
     }

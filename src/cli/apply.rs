@@ -15,6 +15,7 @@ use crate::model::problem::Problem;
 use crate::model::secret::{Secret, mask};
 use crate::node::lock::Lock;
 use crate::node::units::NodeDoor;
+use crate::plan::back::interrupted as interrupted_run;
 use crate::plan::turn::{Choice, Turns};
 use crate::plan::{How, Plan};
 use crate::report::Report;
@@ -103,7 +104,18 @@ pub(super) struct Activation<'a> {
 /// Executes a plan and puts into the report what came of it; whether it went through.
 pub(super) fn carry_out(session: &Session, plan: &Plan, activation: &Activation<'_>, report: &mut Report) -> bool {
     let mut door = NodeDoor { root: &session.root, patience: PATIENCE, health: activation.health };
-    let applied = execute(&session.root, &session.state, plan, Arc::clone(&session.ledger), &mut door, &mut |step| progress(&step));
+    let mut run = |plan: &Plan, ledger| execute(&session.root, &session.state, plan, ledger, &mut door, &mut |step| progress(&step));
+    let mut applied = run(plan, Arc::clone(&session.ledger));
+    if let Some(back) = interrupted(session, plan, &applied) {
+        let again = run(&back, Arc::clone(&applied.ledger));
+        applied.end = match (again.end, applied.end) {
+            (End::Applied, End::RollbackFailed { why, .. }) => End::RolledBack(why),
+            // with neither the files of now nor those of before
+            (End::RollbackFailed { by_hand, unwell, .. }, End::RollbackFailed { why, .. }) => End::RollbackFailed { why, by_hand, unwell },
+            (_, end) => end,
+        };
+        applied.ledger = again.ledger;
+    }
     report.due = session.due(&applied.due);
     let masked = |problem: Problem| Problem { what: mask(&problem.what, activation.secrets), ..problem };
     report.problems.extend(failures(&applied).into_iter().map(masked));
@@ -123,6 +135,14 @@ pub(super) fn carry_out(session: &Session, plan: &Plan, activation: &Activation<
     report.exit_code = report.outcome.code();
     account(report, &applied, activation.decided, activation.choice);
     applied.class().is_none()
+}
+
+/// The way back from an earlier run that was cut off, where a unit that it had turned is not well and this run has nothing of its
+/// own to take back for it.
+fn interrupted(session: &Session, plan: &Plan, applied: &Applied) -> Option<Plan> {
+    let End::RollbackFailed { by_hand, unwell, .. } = &applied.end else { return None };
+    let turns: Vec<_> = plan.turns.iter().filter(|turn| unwell.iter().any(|(unit, _)| *unit == turn.unit)).cloned().collect();
+    if by_hand.is_empty() { interrupted_run(session.now(), &turns) } else { None }
 }
 
 fn failures(applied: &Applied) -> Vec<Problem> {

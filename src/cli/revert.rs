@@ -13,7 +13,6 @@ use crate::model::problem::Problem;
 use crate::node::lock::Lock;
 use crate::plan::activation::refresh_back;
 use crate::plan::back;
-use crate::plan::build::{Foreign, Now};
 use crate::report::exit::Outcome;
 use crate::report::plan::{Tense, parts, text};
 use crate::report::style::Style;
@@ -42,15 +41,8 @@ impl Revert {
         tidy(&root, &state)?;
         let session = Session::open(root, &[])?;
         session.sweep()?;
-        let now = Now {
-            tree: &session.snapshot.tree,
-            ledger: &session.ledger,
-            blobs: &session.blobs,
-            foreign: Foreign::Refuse,
-            live: session.snapshot.probes.live,
-        };
         let refresh = refresh_back(&session.snapshot.tree);
-        let plan = |orphans: &[Problem]| back::plan(now, &session.found, refresh.as_ref(), orphans);
+        let plan = |orphans: &[Problem]| back::plan(session.now(), &session.found, refresh.as_ref(), orphans);
         let planned = plan(&[]);
         let orphans = session.orphans(&planned, None);
         let mut planned = if orphans.is_empty() { planned } else { plan(&orphans) };

@@ -61,9 +61,10 @@ fn relying(spec: &Spec, after: &Tree, reader: &FoundRuntime) -> Vec<Host> {
     let of_node = names.iter().filter_map(|name| ImageRef::parse(&format!("{name}/nodeprep/probe:1")).ok());
     let own = spec.for_runtime(reader.runtime);
     // not names that only stand for all that nobody names
-    let named = probe_images(&own, &[]).into_iter().filter(|image| own.access.contains_key(&image.host) || own.mirror_of(image).is_some());
+    let own_images =
+        probe_images(&own, &[]).into_iter().filter(|image| own.access.contains_key(&image.host) || own.mirror_of(image).is_some());
     let mut hosts = BTreeSet::new();
-    for image in of_node.chain(named) {
+    for image in of_node.chain(own_images) {
         for attempt in view.resolve(&image).attempts {
             let alone = matches!(&attempt.trust, Trust::Verified { extra } if extra.is_empty());
             // a name under `.invalid` closes a registry

@@ -64,6 +64,18 @@ impl Turning {
     }
 }
 
+impl Turning {
+    /// After what a daemon is looked at.
+    #[must_use]
+    pub const fn after(self) -> &'static str {
+        match self {
+            Self::Prove => "after a run that was cut off",
+            Self::Reload => "after a reload",
+            Self::Restart => "after a restart",
+        }
+    }
+}
+
 /// One unit that is turned, for all that needs it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Turn {
@@ -154,7 +166,7 @@ pub fn turns(
     choice: &Choice,
 ) -> Turns {
     // of one unit, because of one runtime: a second containerd that somebody started by hand has the unit of none
-    let mut wanted: BTreeMap<(&str, Option<usize>), (Turning, Vec<Activation>)> = BTreeMap::new();
+    let mut wanted: BTreeMap<(&str, Option<usize>), Wanted> = BTreeMap::new();
     let proofs = proofs.iter().filter_map(|one| Some((unit(&one.how)?.0, Turning::Prove, one)));
     let needed = activations.iter().filter_map(|one| unit(&one.how).map(|(unit, turning)| (unit, turning, one)));
     for (unit, turning, one) in needed.chain(proofs) {
@@ -183,6 +195,9 @@ pub fn turns(
     }
     decided
 }
+
+/// The strongest that is needed, and for what.
+type Wanted = (Turning, Vec<Activation>);
 
 /// The runtime that an activation concerns; one that runs rather than one that does not.
 fn reader_of(one: &Activation, unit: &str, found: &[FoundRuntime]) -> Option<usize> {
@@ -234,9 +249,8 @@ fn judge(
         return Err(format!("process {} was not started by {unit}; start it anew as it was started", process.pid));
     }
     match turning {
-        Turning::Prove => {}
         Turning::Reload if !facts.reloads => return Err(format!("{unit} cannot be told to reload")),
-        Turning::Reload => {}
+        Turning::Prove | Turning::Reload => {}
         Turning::Restart => stops(unit, facts, units, choice)?,
     }
     Ok(true)
