@@ -194,7 +194,7 @@ fn the_way_back_from_a_run_that_was_cut_off_is_what_it_found() {
         along: Vec::new(),
         proof: Proof::default(),
     };
-    assert!(back::interrupted(see(&tree, &ledger, &blobs, true), &[turn.clone()]).is_none(), "nothing was cut off");
+    assert!(back::interrupted(see(&tree, &ledger, &blobs, true), std::slice::from_ref(&turn)).is_none(), "nothing was cut off");
     ledger.open = Some(Open {
         before: BTreeMap::from([(path(CONFIG), prior), (path("/etc/x/kept"), Prior::Absent)]),
         after: BTreeMap::from([(path(CONFIG), stamp)]),
