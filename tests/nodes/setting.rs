@@ -29,6 +29,11 @@ pub fn nodeprep() -> PathBuf {
     std::env::var_os(BINARY).unwrap_or_else(|| env!("CARGO_BIN_EXE_nodeprep").into()).into()
 }
 
+/// Whether another build than the debug one is under test.
+pub fn other_binary() -> bool {
+    std::env::var_os(BINARY).is_some()
+}
+
 /// For the environment of a child.
 pub fn tell(trial: &str, containerd: Option<&Path>) -> Vec<(&'static str, OsString)> {
     let mut told = vec![(TRIAL, trial.into()), (SUITE, std::process::id().to_string().into())];

@@ -96,6 +96,23 @@ impl World {
         Ok(files)
     }
 
+    /// Starts a container of containerd's that is nothing but a process: what has to outlive a restart of the daemon.
+    pub fn container(&self, name: &str) -> Result<()> {
+        let root = format!("/srv/{name}");
+        let files = format!("mkdir {root} && cp --parents -L /usr/bin/sleep $(ldd /usr/bin/sleep | grep -o '/[^ ]*') {root}");
+        // No share of the processors: not every machine has a controller for them in the unified hierarchy.
+        let run = format!("ctr --namespace k8s.io run --detach --cpu-shares=0 --rootfs {root} {name} /usr/bin/sleep infinity");
+        self.node.run(&["sh", "-c", &format!("{files} && {run}")]).map(drop)
+    }
+
+    /// The containers and their processes, as containerd tells them.
+    pub fn containers(&self) -> Result<Vec<(String, u32)>> {
+        let told = self.node.run(&["ctr", "--namespace", "k8s.io", "task", "list"])?;
+        let running = told.lines().skip(1).map(|line| line.split_whitespace().collect::<Vec<&str>>());
+        let running = running.filter(|words| words.get(2) == Some(&"RUNNING"));
+        running.map(|words| Ok((words[0].to_owned(), words[1].parse().with_context(|| told.clone())?))).collect()
+    }
+
     /// Pulls [`IMAGE`] by CRI and fetches all of it.
     pub fn pull(&self) -> Result<Result<(), String>> {
         let inside = self.node.inside()?;

@@ -5,12 +5,15 @@ use anyhow::{Result, ensure};
 use super::{UNIT, mirror, spec};
 use crate::world::{APPLY, World};
 
-/// It takes one restart, which is said until it has been done, and nothing else.
+/// It takes one restart, which is said until it has been done and which containers outlive, and nothing else.
 pub fn config_path(world: &mut World) -> Result<()> {
     let mirror = mirror(world)?;
     world.spec(&spec(&["fleet"]), &[("fleet.pem", &world.ca)])?;
     world.node.boot()?;
     let start = world.node.start_of(UNIT)?;
+    world.container("works")?;
+    let containers = world.containers()?;
+    ensure!(containers.len() == 1, "the container does not run: {containers:?}");
     ensure!(world.pull()?.is_err(), "there is nothing yet to pull from");
     ensure!(!world.upstream.take().is_empty(), "without a mirror the upstream is asked");
 
@@ -23,6 +26,8 @@ pub fn config_path(world: &mut World) -> Result<()> {
     world.node.run(&["systemctl", "restart", UNIT])?;
     let run = world.done(&APPLY)?;
     ensure!(run.changed().is_empty() && run.due().is_empty(), "after the restart: {run}");
+    let now = world.containers()?;
+    ensure!(now == containers, "containers were {containers:?} and are {now:?}");
     mirror.asked();
     world.upstream.take();
     world.pulls()?;

@@ -2,6 +2,7 @@
 
 mod activation;
 mod boots;
+mod cut;
 mod facts;
 mod first;
 mod least;
@@ -36,6 +37,8 @@ pub const ALL: &[Test] = &[
     Test { name: "upgrade", versions: Versions::Own, run: facts::upgrade },
     Test { name: "first-boot", versions: Versions::Own, run: boots::first },
     Test { name: "power-cut-while-due", versions: Versions::Own, run: boots::due },
+    Test { name: "killed-apply", versions: Versions::Own, run: cut::killed },
+    Test { name: "power-cut-in-apply", versions: Versions::Own, run: cut::power },
     Test { name: "revert", versions: Versions::Own, run: boots::revert },
     Test { name: "revert-in-use", versions: Versions::Own, run: boots::revert_used },
     Test { name: "activation-once", versions: Versions::All, run: activation::once },
