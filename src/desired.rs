@@ -86,7 +86,8 @@ pub fn desired(spec: &Spec, tree: &Tree, found: &[FoundRuntime], ledger: &Ledger
     let own = spec.for_runtime(Runtime::Containerd);
     for on in found.iter().filter(|found| found.runtime == Runtime::Containerd) {
         let dialects: Vec<_> = on.dialects(tree).into_iter().filter_map(Dialect::containerd).collect();
-        let known = containerd::Known { adopted: ledger.adopted.get(&on.config), owned: Some(&ledger.owned), foreign };
+        let known =
+            containerd::Known { adopted: ledger.adopted.get(&on.config), owned: Some(&ledger.owned), dirs: Some(&ledger.dirs), foreign };
         let held = Holding::of(&own, &Target::Containerd(on.config.clone()), tree, &[on], unready);
         let own = held.counts(&own);
         parts.push(held.tell(containerd::want_knowing(own, on, tree, &dialects, known).counting(own, spec)));
@@ -202,7 +203,7 @@ impl Part {
     /// Takes note of what is carried over, and of the spec that counts because of it.
     pub fn carries(&mut self, adopted: Adopted, counts: &Spec) {
         let logins = adopted.hosts.values().filter_map(|how| how.login.as_ref()).flat_map(auth_json::forms);
-        self.secrets = logins.chain(adopted.hosts.values().filter_map(|how| how.key.clone())).collect();
+        self.secrets = logins.chain(adopted.secrets()).collect();
         if !adopted.is_empty() {
             self.spec = Some(Arc::new(counts.clone()));
         }

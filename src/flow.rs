@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::desired::{Refusal, Target, desired};
+use crate::desired::{Part, Refusal, Target, desired};
 use crate::ledger::{Asked, Ledger};
 use crate::model::digest::Digest;
 use crate::model::path::NodePath;
@@ -100,7 +100,8 @@ pub fn prepare(
         let Some(on) = readers(&part.target, found).into_iter().find(|on| on.runtime == Runtime::Containerd) else { continue };
         let dialects: Vec<_> = on.dialects(&snapshot.tree).into_iter().filter_map(Dialect::containerd).collect();
         let own = part.spec.clone();
-        *part = tokens::judge(part.clone(), own.as_deref().unwrap_or(spec), on, &snapshot.tree, &dialects, answers);
+        let judged = std::mem::replace(part, Part::new(part.target.clone()));
+        *part = tokens::judge(judged, own.as_deref().unwrap_or(spec), on, &snapshot.tree, &dialects, answers);
     }
     for part in desired.parts.iter_mut().filter(|part| part.target == Target::Trust && !orphans.is_empty()) {
         match foreign {
@@ -121,12 +122,17 @@ pub fn prepare(
         }
     }
     let mut planned = plan(spec, desired, found, Now { tree: &snapshot.tree, ledger, blobs, foreign, live: snapshot.probes.live });
-    // where the command may not be run at all, it is due, and nothing is to be written there now
+    try_bundle(&mut planned, snapshot);
+    planned.plan.asked = (foreign != Foreign::Refuse).then_some(Asked { spec: spec_digest, foreign });
+    planned
+}
+
+/// Has the folder of the bundle tried before the first byte where the trust store is to be refreshed. Where the command may not be
+/// run at all, it is due, and nothing is to be written there now.
+pub fn try_bundle(planned: &mut Planned, snapshot: &Snapshot) {
     if snapshot.probes.live && planned.refreshes() {
         planned.plan.written.extend(crate::trust::family(&snapshot.tree).ok().and_then(|family| NodePath::fixed(family.bundle).parent()));
     }
-    planned.plan.asked = (foreign != Foreign::Refuse).then_some(Asked { spec: spec_digest, foreign });
-    planned
 }
 
 #[cfg(test)]

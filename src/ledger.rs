@@ -4,8 +4,11 @@
 //! both are ours; anything else is drift. The next run plans anew from what it finds and takes the open activations over.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::marker::PhantomData;
 use std::sync::Arc;
 
+use serde::de::{Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
 use crate::desired::{Foreign, Target};
@@ -33,10 +36,10 @@ pub struct Ledger {
     /// Key of the keyed digests ([`Stamp`]) of files that hold secrets; random, made once per node.
     pub key: [u8; 32],
     /// Each path that is ours.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "in_order")]
     pub owned: Owns,
     /// Folders that we made: removed by `revert` and when the last file of ours goes, if empty then.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "set_in_order")]
     pub dirs: BTreeSet<NodePath>,
     /// Activations that finished runs left to be done.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -67,7 +70,7 @@ pub struct LastSpec {
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub empty: bool,
     /// The source of each mirror, and whether it was closed.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "in_order")]
     pub sources: BTreeMap<String, bool>,
 }
 
@@ -266,6 +269,35 @@ impl Ledger {
     }
 }
 
+/// A map with many entries, which are written in order: as a whole it is made from them without looking for the place of each.
+fn in_order<'de, D, K, V>(from: D) -> Result<BTreeMap<K, V>, D::Error>
+where
+    D: Deserializer<'de>,
+    K: Deserialize<'de> + Ord,
+    V: Deserialize<'de>,
+{
+    struct Entries<K, V>(PhantomData<(K, V)>);
+    impl<'de, K: Deserialize<'de> + Ord, V: Deserialize<'de>> Visitor<'de> for Entries<K, V> {
+        type Value = BTreeMap<K, V>;
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a map")
+        }
+        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+            let mut entries = Vec::new();
+            while let Some(entry) = map.next_entry()? {
+                entries.push(entry);
+            }
+            Ok(entries.into_iter().collect())
+        }
+    }
+    from.deserialize_map(Entries(PhantomData))
+}
+
+/// The same for a set.
+fn set_in_order<'de, D: Deserializer<'de>, T: Deserialize<'de> + Ord>(from: D) -> Result<BTreeSet<T>, D::Error> {
+    Ok(Vec::deserialize(from)?.into_iter().collect())
+}
+
 /// Version 1 is this one but for what it knew of the spec: its name, empty when it had none.
 fn from_version_1(ledger: Ledger, bytes: &[u8]) -> serde_json::Result<Ledger> {
     #[derive(Deserialize)]
@@ -307,6 +339,18 @@ mod tests {
         }
         let unnamed = first.replacen("\"fleet\"", "\"\"", 1);
         assert_eq!(Ledger::from_json(&path(), unnamed.as_bytes()).unwrap().spec, None);
+    }
+
+    /// They are written in order, but somebody may have put the file through another program.
+    #[test]
+    fn reads_entries_in_any_order() {
+        let map = |text: &str| in_order::<_, NodePath, u8>(&mut serde_json::Deserializer::from_str(text)).unwrap();
+        let (a, b) = (NodePath::fixed("/a"), NodePath::fixed("/b"));
+        for text in [r#"{"/a":1,"/b":2}"#, r#"{"/b":2,"/a":1}"#, r#"{"/b":3,"/a":1,"/b":2}"#] {
+            assert_eq!(map(text), BTreeMap::from([(a.clone(), 1), (b.clone(), 2)]), "{text}");
+        }
+        let set = |text: &str| set_in_order::<_, NodePath>(&mut serde_json::Deserializer::from_str(text)).unwrap();
+        assert_eq!(set(r#"["/b","/a","/b"]"#), BTreeSet::from([a, b]));
     }
 
     #[test]

@@ -298,6 +298,39 @@ fn whole(at: &str, root: &Path, was: &Picture, will: &Picture) {
     }
 }
 
+/// Whatever holds a secret, temporary files and what is kept for the way back included, is its owner's alone from its creation on.
+fn closed(at: &str, ground: &Ground, root: &Path) -> usize {
+    let read = |name: &str| fs::read_to_string(ground.at("specs").join(name)).unwrap();
+    let key = read("node.key");
+    let mut secrets: Vec<String> = key.lines().filter(|line| !line.starts_with("-----")).map(ToOwned::to_owned).collect();
+    for name in ["one", "two"] {
+        secrets.push(format!("{name}:secret"));
+        secrets.extend(read(&format!("{name}.json")).split('"').nth_back(1).map(ToOwned::to_owned));
+    }
+    let mut open = vec![root.to_owned()];
+    let mut holders = 0;
+    while let Some(folder) = open.pop() {
+        for entry in fs::read_dir(&folder).unwrap().flatten() {
+            let (path, kind) = (entry.path(), entry.file_type().unwrap());
+            if kind.is_dir() {
+                open.push(path);
+                continue;
+            }
+            if !kind.is_file() || path.starts_with(root.join("lib")) || path.starts_with(root.join("lib64")) {
+                continue;
+            }
+            let text = fs::read(&path).unwrap();
+            let text = String::from_utf8_lossy(&text);
+            if secrets.iter().any(|secret| text.contains(secret)) {
+                holders += 1;
+                let mode = fs::metadata(&path).unwrap().permissions().mode() & 0o7777;
+                assert_eq!(mode, 0o600, "{at}: {} holds a secret with mode {mode:o}", path.display());
+            }
+        }
+    }
+    holders
+}
+
 /// What tells one moment from the next: the node, and the names in nodeprep's state folder.
 fn moment(root: &Path) -> (Picture, bool) {
     let mut all = seen(root);
@@ -324,11 +357,13 @@ fn killed_everywhere(before: &[&str], goal: &str) {
         let (code, text) = ground.run(&root, goal, &[], Some(point));
         if code == 0 {
             assert!(point > 40, "{at}: too few points");
+            assert!(goal == "revert" || closed(&at, &ground, &root) > 0, "{at}: a secret is written");
             println!("{goal}: {point} points, {tried} tried to the end");
             return;
         }
         assert_eq!(code, 137, "{at}: {text}");
         whole(&at, &root, &was, &will);
+        closed(&at, &ground, &root);
         let now = moment(&root);
         if last.as_ref() == Some(&now) && point % 19 != 0 {
             continue;
@@ -377,6 +412,7 @@ fn killed_somewhere(ground: &Ground, from: &str, goal: &str, step: usize, then: 
             return;
         }
         assert_eq!(code, 137, "{at}: {text}");
+        closed(&at, ground, &root);
         then(&at, &root, point);
     }
 }

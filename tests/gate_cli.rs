@@ -16,13 +16,18 @@ use std::process::Command;
 
 /// Answers everything with 200.
 fn answers(listener: TcpListener) -> String {
+    answers_with(listener, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+}
+
+/// Answers everything with this.
+fn answers_with(listener: TcpListener, answer: &'static str) -> String {
     let host = listener.local_addr().unwrap().to_string();
     std::thread::spawn(move || {
         for mut stream in listener.incoming().flatten() {
             let mut head = String::new();
             let mut reader = BufReader::new(stream.try_clone().unwrap());
             while !head.ends_with("\r\n\r\n") && reader.read_line(&mut head).is_ok_and(|length| length > 0) {}
-            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+            let _ = stream.write_all(answer.as_bytes());
         }
     });
     host
@@ -241,4 +246,132 @@ fn the_way_that_works_is_not_given_up_for_one_that_does_not() {
     assert!(code == 8 && said.contains("docker.io is kept back"), "{code} {said}");
     assert_eq!(node.asked("docker.io/library/nginx"), before);
     assert!(Path::exists(&node.path("root/etc/containerd/certs.d/docker.io/hosts.toml")));
+}
+
+/// Who logs in, in plain text, to a registry that has this host.
+fn with_login(host: &str, more: &str) -> String {
+    format!("[[registry]]\nhost = \"{host}\"\nallow_plaintext_credentials = true\ncredentials = \"pull-secret.json\"\n{more}")
+}
+
+/// `puller:a-secret-of-the-test`.
+const CODED: &str = "cHVsbGVyOmEtc2VjcmV0LW9mLXRoZS10ZXN0";
+
+/// Kept back is as it is now: also the login that the new spec gives the host no more, and the time-out of the endpoint.
+#[test]
+fn a_login_and_a_timeout_stay_with_what_is_kept_back() {
+    let (node, gone, new) = (Node::new(), dead(), alive());
+    node.put("pull-secret.json", &format!("{{\"auths\": {{\"{gone}\": {{\"auth\": \"{CODED}\"}}}}}}"));
+    let endpoint = |path: &str, timeout: &str| format!("endpoints = [{{ location = \"http://{gone}/{path}\", timeout = \"{timeout}\" }}]");
+    let spec = |registry: &str, endpoint: &str, more: &str| {
+        let text = format!("version = 1\nfallback = \"never\"\n{registry}\n[[mirror]]\nsource = \"docker.io\"\n{endpoint}\n{more}");
+        node.put("spec.toml", &text);
+    };
+    spec(&with_login(&gone, ""), &endpoint("old", "20s"), "");
+    let (code, said) = node.nodeprep("apply --probe off --spec spec.toml");
+    assert_eq!(code, 0, "{said}");
+    let before = node.files();
+    let docker = String::from_utf8(node.folder("docker.io").unwrap()).unwrap();
+    assert!(docker.contains(CODED) && docker.contains("dial_timeout = \"20s\""), "{docker}");
+    // no login any more, another path, another time-out; and something that goes on
+    spec("", &endpoint("new", "7s"), &format!("[[mirror]]\nsource = \"quay.io\"\nendpoints = [\"http://{new}\"]\n"));
+    let (code, said) = node.nodeprep("apply --probe require --spec spec.toml");
+    assert!(code == 8 && said.contains("docker.io is kept back") && !said.contains(CODED), "{code} {said}");
+    assert!(said.contains(&format!("{gone} is reached as it was, with its login, which the spec gives it no more")), "{said}");
+    let after = node.files();
+    let changed: Vec<_> = before.iter().filter(|(path, bytes)| after.get(*path) != Some(bytes)).map(|(path, _)| path).collect();
+    // the one file of containers/image is for all sources
+    assert!(changed.iter().all(|path| path.to_str().unwrap().contains("registries.conf.d")), "{changed:?}");
+    assert!(node.asked("quay.io/a/b").contains(&new));
+    // the spec counts as soon as somebody answers: the login goes
+    answers(TcpListener::bind(&gone).unwrap());
+    let (code, said) = node.nodeprep("apply --probe require --spec spec.toml");
+    assert_eq!(code, 0, "{said}");
+    let left: Vec<_> = node.files().into_iter().filter(|(_, bytes)| String::from_utf8_lossy(bytes).contains(CODED)).collect();
+    assert!(left.is_empty(), "{left:?}");
+    assert!(String::from_utf8(node.folder("docker.io").unwrap()).unwrap().contains("dial_timeout = \"7s\""));
+}
+
+/// What is for Podman alone is neither tried nor told for containerd, and the other way round.
+#[test]
+fn a_mirror_for_another_runtime_does_not_count() {
+    let (node, good, gone) = (Node::new(), alive(), dead());
+    for (only, other) in [("podman", "containerd"), ("containerd", "podman")] {
+        let mirrors = [
+            ("docker.io", &*gone, &*format!("runtimes = [\"{only}\"]")),
+            ("quay.io", &*good, "runtimes = [\"podman\"]"),
+            ("ghcr.io", &*good, "runtimes = [\"containerd\"]"),
+        ];
+        let (code, said) = node.run("plan --probe require --output json", "", &mirrors);
+        let report: serde_json::Value = serde_json::from_str(&said).unwrap();
+        let of = |target: &str| -> String {
+            let parts = report["parts"].as_array().unwrap().iter();
+            parts.filter(|part| part["target"].to_string().contains(target)).map(ToString::to_string).collect()
+        };
+        let (concerned, free) = if only == "podman" { ("containers", "containerd") } else { ("containerd", "containers") };
+        assert!(code == 8 && of(concerned).contains("docker.io is kept back"), "{only}: {code} {said}");
+        assert!(!of(free).is_empty() && !of(free).contains("kept-back"), "{other}: {said}");
+    }
+}
+
+/// All endpoints are tried side by side: each answers only when all of them are being asked. So nobody waits for the dead.
+#[test]
+fn no_endpoint_waits_for_another() {
+    const ALL: usize = 50;
+    // for containers/image the same host would be two ways: TLS, then plain
+    const ONE: &str = "runtimes = [\"containerd\"]";
+    let barrier = std::sync::Arc::new(std::sync::Barrier::new(ALL));
+    let registries: Vec<String> = (0..ALL)
+        .map(|_| {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let (host, barrier) = (listener.local_addr().unwrap().to_string(), barrier.clone());
+            std::thread::spawn(move || {
+                for mut stream in listener.incoming().flatten() {
+                    let mut head = String::new();
+                    let mut reader = BufReader::new(stream.try_clone().unwrap());
+                    while !head.ends_with("\r\n\r\n") && reader.read_line(&mut head).is_ok_and(|length| length > 0) {}
+                    barrier.wait();
+                    let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+                }
+            });
+            host
+        })
+        .collect();
+    let node = Node::new();
+    let sources: Vec<String> = (0..ALL).map(|number| format!("r{number}.example")).collect();
+    let mirrors: Vec<(&str, &str, &str)> = sources.iter().zip(&registries).map(|(source, host)| (&**source, &**host, ONE)).collect();
+    // the gate, and verify
+    let (code, said) = node.run("apply --probe require", "", &mirrors);
+    assert!(code == 0 && !said.contains("endpoint-unready"), "{code} {said}");
+    let (code, said) = node.run("verify", "", &mirrors);
+    assert!(code == 0 && said.matches("ok [endpoint]").count() == ALL, "{code} {said}");
+}
+
+/// What our library cannot tell is no reason to keep anything back, and is not passed over in silence either.
+#[test]
+fn what_cannot_be_told_is_a_warning() {
+    let page = "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 13\r\n\r\n<html></html>";
+    let portal = answers_with(TcpListener::bind("127.0.0.1:0").unwrap(), page);
+    let (node, only) = (Node::new(), "runtimes = [\"containerd\"]");
+    let (code, said) = node.run("apply --probe require", "", &[("docker.io", &portal, only)]);
+    let wanted = ["warning[endpoint-untold]", &*format!("whether {portal} can be used could not be told"), "a page of HTML"];
+    assert!(code == 0 && wanted.iter().all(|wanted| said.contains(wanted)), "{code} {said}");
+    assert!(node.asked("docker.io/library/nginx").contains(&portal));
+    let (code, said) = node.run("verify", "", &[("docker.io", &portal, only)]);
+    assert!(code == 0 && said.contains("could not run [endpoint] containerd") && said.contains("a page of HTML"), "{code} {said}");
+}
+
+/// containerd never asks for /v2/, containers/image does so first: what is kept back for the one is written for the other.
+#[test]
+fn what_one_runtime_minds_is_not_held_against_another() {
+    let bare = answers_with(TcpListener::bind("127.0.0.1:0").unwrap(), "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n");
+    let node = Node::new();
+    let mirrors = [("docker.io", &*bare, "")];
+    let (code, said) = node.run("apply --probe require", "", &mirrors);
+    assert!(code == 8 && said.contains("warning[endpoint-untold]") && said.matches("error[kept-back]").count() == 1, "{code} {said}");
+    assert!(node.folder("docker.io").is_some());
+    let asked = node.asked("docker.io/library/nginx");
+    assert!(asked.contains(&bare) && asked.contains("https://registry-1.docker.io"), "{asked}");
+    let (code, said) = node.run("verify", "", &mirrors);
+    let wanted = [format!("could not run [endpoint] containerd: http://{bare}"), "failed [endpoint] podman: ".into()];
+    assert!(code == 8 && wanted.iter().all(|wanted| said.contains(wanted)), "{code} {said}");
 }

@@ -118,6 +118,33 @@ fn reads_in_rounds_and_each_path_once() {
     assert_eq!(tree.find(&path("/etc/other")), Found::Unread);
 }
 
+/// What is known of a folder's inside, also through a link, is not read a second time when the folder is.
+#[test]
+fn a_path_is_looked_at_once() {
+    let dir = scratch();
+    let root = root_of(&dir, "root");
+    put(&root, "/etc/d/z/x", "first");
+    put(&root, "/etc/d/z/y", "y");
+    std::os::unix::fs::symlink("z", root.join("etc/d/a")).unwrap();
+    for early in ["/etc/d/z/x", "/etc/d/a/x"] {
+        put(&root, "/etc/d/z/x", "first");
+        let mut rounds = 0;
+        let tree = read(&Root::open(&root).unwrap(), |_| {
+            rounds += 1;
+            if rounds == 1 {
+                return vec![Wish::path(path(early))];
+            }
+            put(&root, "/etc/d/z/x", "second");
+            vec![Wish::folder(path("/etc/d"), 2)]
+        });
+        assert_eq!(text(&tree, "/etc/d/z/x").as_deref(), Some("first"), "{early}");
+        assert_eq!(
+            (tree.names(&path("/etc/d")), tree.names(&path("/etc/d/a"))),
+            (["a", "z"].map(Into::into).into(), ["x", "y"].map(Into::into).into())
+        );
+    }
+}
+
 #[test]
 fn what_cannot_be_read_says_why() {
     let dir = scratch();
@@ -179,7 +206,7 @@ fn an_image_has_no_processes_and_no_versions() {
     let root = Root::open(dir.path()).unwrap();
     let Probes { now, live, processes, versions, .. } = probe::probe(&root);
     assert!(now.0 > 0 && !live && processes.is_empty() && versions.is_empty());
-    assert!(probe::versions(&root, [path("/bin/sh")]).is_empty());
+    assert!(probe::versions(&root, [path("/bin/sh")], &[]).is_empty());
     let live = Root::open(Path::new("/")).unwrap();
     assert!(probe::probe(&live).live || Path::new("/proc/1/root").exists());
 }

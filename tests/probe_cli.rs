@@ -166,6 +166,33 @@ fn what_could_not_be_checked_is_a_warning_or_a_refusal() {
     assert!(ended == 4 && said.contains("token-login-unchecked") && said.contains("connection refused"), "{ended} {said}");
 }
 
+/// Kept back is as it is now: a login stays where it stands, nothing is asked of it, and it is no reason to refuse the rest.
+#[test]
+fn what_is_kept_back_has_its_login_where_it_was() {
+    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let ca = registry().ca;
+    for by in ["", "credentials_by = \"config\""] {
+        let node = Node::new(&free, &ca, by);
+        assert_eq!(node.run("apply --probe off").0, 0);
+        let files = || {
+            ["certs.d/docker.io/hosts.toml", "config.toml"].map(|file| std::fs::read(node.path("root/etc/containerd").join(file)).unwrap())
+        };
+        let before = files();
+        let holds = before.iter().map(|bytes| String::from_utf8_lossy(bytes).contains(CODED)).collect::<Vec<_>>();
+        assert_eq!(holds, if by.is_empty() { [true, false] } else { [false, true] });
+        let spec = node.path("spec/spec.toml");
+        let text = std::fs::read_to_string(&spec).unwrap().replace(&format!("[\"{free}\"]"), &format!("[\"{free}/new\"]"));
+        let without = text.replace("credentials = \"pull-secret.json\"", "").replace(by, "");
+        for next in [text, without] {
+            std::fs::write(&spec, &next).unwrap();
+            let (code, said) = node.run("apply --probe require");
+            assert!(code == 8 && said.contains("docker.io is kept back") && !said.contains("error[token-login"), "{by}: {code} {said}");
+            assert_eq!(said.contains("with its login, which the spec gives it no more"), !next.contains("pull-secret"), "{said}");
+            assert_eq!(files(), before, "{by}: {next}\n{said}");
+        }
+    }
+}
+
 #[test]
 fn the_way_that_wants_a_restart() {
     let registry = registry();
@@ -254,4 +281,53 @@ fn the_daemon_s_own_trust_store_and_proxy() {
     let head = asked.join().unwrap();
     assert!(head.starts_with("CONNECT registry.nodeprep-test.example:5000 ") && head.contains("Proxy-Authorization: Basic "), "{head}");
     assert!(!head.contains(CODED));
+}
+
+/// Runs nodeprep with a terminal as standard error, or without; the terminal shows what is returned last.
+fn on_a_terminal(node: &Node, words: &str, term: &str, terminal: bool) -> (i32, String, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_nodeprep"));
+    command.args(words.split(' ')).arg("--spec").arg(node.path("spec/spec.toml")).arg("--root").arg(node.path("root")).env("TERM", term);
+    if !terminal {
+        let output = command.output().unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        return (output.status.code().unwrap(), text(&output.stdout), text(&output.stderr));
+    }
+    let pty = nix::pty::openpty(None, None).unwrap();
+    let child = command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::from(pty.slave)).spawn().unwrap();
+    // the command holds the other end
+    drop(command);
+    let mut master = std::fs::File::from(pty.master);
+    let shown = std::thread::spawn(move || {
+        let (mut all, mut part) = (Vec::new(), [0; 4096]);
+        // the end of a terminal is an error
+        while let Ok(count @ 1..) = std::io::Read::read(&mut master, &mut part) {
+            all.extend_from_slice(&part[..count]);
+        }
+        all
+    });
+    let output = child.wait_with_output().unwrap();
+    let shown = String::from_utf8(shown.join().unwrap()).unwrap();
+    (output.status.code().unwrap(), String::from_utf8_lossy(&output.stdout).into_owned(), shown)
+}
+
+/// Who looks on sees what is waited for; pipes and files get nothing of it.
+#[test]
+fn progress_is_for_terminals_only() {
+    let registry = registry();
+    for words in ["verify", "plan --probe require", "apply --probe require"] {
+        let node = Node::new(&registry.host, &registry.ca, "credentials_by = \"config\"");
+        if words == "verify" {
+            assert_eq!(node.run("apply --probe off").0, 0);
+        }
+        let (_, piped, nothing) = on_a_terminal(&node, &words.replace("apply", "plan"), "xterm", false);
+        assert_eq!(nothing, "", "{words}");
+        assert!(!piped.is_empty());
+        let (_, _, dumb) = on_a_terminal(&node, &words.replace("apply", "plan"), "dumb", true);
+        assert_eq!(dumb, "", "{words}");
+        let (code, said, shown) = on_a_terminal(&node, words, "xterm", true);
+        assert_eq!(code, 0, "{words}: {said}");
+        assert!(shown.contains(&format!("trying endpoints: 0 of 1 done, waiting for https://{}", registry.host)), "{words}: {shown:?}");
+        // nothing of it is left, and results are not mixed with it
+        assert!(shown.ends_with("\r\u{1b}[K") && !said.contains("trying"), "{words}: {shown:?} {said}");
+    }
 }

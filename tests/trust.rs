@@ -26,7 +26,30 @@ fn main() -> ExitCode {
         let folder = folder.join(&name);
         Trial::test(name, move || check(&folder))
     };
-    libtest_mimic::run(&Arguments::from_args(), names(&folder).into_iter().map(trial).collect()).exit_code()
+    let mut trials: Vec<Trial> = names(&folder).into_iter().filter(|name| name != VECTORS).map(trial).collect();
+    let vectors = folder.join(VECTORS);
+    trials.push(Trial::test("every vector is held against the real tool", move || held(&vectors)));
+    libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
+}
+
+/// Where each of the vectors O01–O10 is held.
+const VECTORS: &str = "vectors.toml";
+
+/// Each is named where it is said to be held.
+fn held(vectors: &Path) -> Result<(), Failed> {
+    let text = std::fs::read_to_string(vectors)?;
+    let document: toml_edit::DocumentMut = text.parse()?;
+    for number in (1..=10).map(|number| format!("O{number:02}")) {
+        let places = document.get(&number).and_then(|places| places.as_array()).ok_or_else(|| format!("{number} is held nowhere"))?;
+        for place in places.iter().filter_map(|place| place.as_str()) {
+            let said =
+                std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(place)).map_err(|error| format!("{place}: {error}"))?;
+            if !said.contains(&number) {
+                return Err(format!("{place} does not speak of {number}").into());
+            }
+        }
+    }
+    Ok(())
 }
 
 fn names(folder: &Path) -> Vec<String> {

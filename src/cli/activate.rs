@@ -154,10 +154,10 @@ fn told(remark: &Remark) -> Problem {
 /// What takes long, for who waits at a terminal.
 pub(super) fn progress(step: &Progress<'_>) {
     match step {
-        Progress::Activating(one) => terminal::progress(&format!("refreshing the {} …", one.who)),
-        Progress::Turning(turn) => terminal::progress(&format!("{} of {} …", turn.turning.word(), turn.unit)),
-        Progress::Proving(turn) => terminal::progress(&format!("waiting until {} is well …", turn.unit)),
-        Progress::RollingBack => terminal::progress("failed; putting back what was there …"),
+        Progress::Activating(one) => terminal::tell(&format!("refreshing the {} …", one.who)),
+        Progress::Turning(turn) => terminal::tell(&format!("{} of {} …", turn.turning.word(), turn.unit)),
+        Progress::Proving(turn) => terminal::tell(&format!("waiting until {} is well …", turn.unit)),
+        Progress::RollingBack => terminal::tell("failed; putting back what was there …"),
         Progress::Staging | Progress::Changed(_) => {}
     }
 }

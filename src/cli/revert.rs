@@ -8,6 +8,7 @@ use super::plan::refused;
 use super::session::{Session, Stopped};
 use super::{Ended, OutputArgs, RootArgs};
 use crate::apply::tidy;
+use crate::flow::try_bundle;
 use crate::model::path::NodePath;
 use crate::model::problem::Problem;
 use crate::node::lock::Lock;
@@ -46,6 +47,7 @@ impl Revert {
         let planned = plan(&[]);
         let orphans = session.orphans(&planned, None);
         let mut planned = if orphans.is_empty() { planned } else { plan(&orphans) };
+        try_bundle(&mut planned, &session.snapshot);
         let choice = self.activate.choice(session.snapshot.probes.live);
         let decided = session.decide(&mut planned, &choice);
         let mut report = Report::new(refused(&planned).unwrap_or(Outcome::Converged));

@@ -15,7 +15,7 @@ use crate::model::tree::Tree;
 use crate::node::error::{Class, NodeError};
 use crate::node::material::{MaterialError, documents, materials};
 use crate::node::root::Root;
-use crate::node::{Snapshot, blobs, net, probe, read};
+use crate::node::{Snapshot, blobs, net, probe, read, terminal};
 use crate::plan::activation::cut_off;
 use crate::plan::build::{Foreign, Now, overlay_plan};
 use crate::plan::guard::{Allowed, against};
@@ -29,6 +29,7 @@ use crate::runtime::{FoundRuntime, Runtime, Wish, facts, golang};
 use crate::spec::Spec;
 use crate::spec::load::{Closed, Draft};
 use crate::trust::backing;
+use crate::verify::probe::{Seen, Target as Tried};
 use crate::verify::{gate, tokens};
 
 /// Why a subcommand ends before it has begun: problems to show, and the outcome.
@@ -142,7 +143,7 @@ impl Session {
             None => Ledger::new(probe::random()?),
         };
         let mut probes = probe::probe(&root);
-        probes.versions = probe::versions(&root, facts::programs());
+        probes.versions = probe::versions(&root, facts::programs(), &probes.processes);
         let limits = read::Limits { bundles: flow::large_files(), ..read::Limits::default() };
         let tree = read::read_within(&root, &limits, |tree| wishes(tree, &probes, &ledger, named));
         let found = facts::with_named(facts::found(&tree, &probes), named);
@@ -228,7 +229,7 @@ impl Session {
         if unasked.is_none() && tokens::is_needed(spec, &self.snapshot.tree, &self.found) {
             let targets = tokens::targets(spec, &self.snapshot.tree, &self.trust_stores(), &self.found);
             let asked: Vec<_> = targets.values().cloned().collect();
-            let seen = net::probe(&asked, PATIENCE);
+            let seen = tried(&asked, PATIENCE);
             answers.of = targets.into_keys().zip(seen.iter().map(tokens::answer)).collect();
         }
         answers
@@ -247,7 +248,7 @@ impl Session {
             Some(Probe::Warn | Probe::Off) => false,
             None => gate::keeps_back(target, &self.found),
         };
-        gate::judge(spec, &endpoints, &net::probe(&ways, PATIENCE), &self.found, keeps)
+        gate::judge(spec, &endpoints, &tried(&ways, PATIENCE), &self.found, keeps)
     }
 
     /// What Go programs with the environments of the runtimes here would trust.
@@ -299,6 +300,15 @@ impl Session {
             )
         })
     }
+}
+
+/// What comes of each target; on a terminal one sees which of them are waited for.
+pub(super) fn tried(targets: &[Tried], patience: std::time::Duration) -> Vec<Seen> {
+    let progress = terminal::progress(targets.iter().map(|target| format!("{}://{}", target.scheme, target.host)).collect());
+    net::probe(targets, patience, |at| match at {
+        net::At::Begun(place) => progress.begin(place),
+        net::At::Ended(place) => progress.end(place),
+    })
 }
 
 /// How long a registry has to say which login it wants.

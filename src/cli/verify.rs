@@ -5,16 +5,17 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::session::{Session, Stopped, spec};
+use super::session::{Session, Stopped, spec, tried};
 use super::{Ended, OutputArgs, PlanChoices, RootArgs, SpecArgs};
 use crate::model::image::ImageRef;
-use crate::node::net;
+use crate::plan::activation::cut_off;
 use crate::report::exit::Outcome;
 use crate::report::style::Style;
 use crate::report::verify::text;
 use crate::report::{Report, problems};
 use crate::runtime::containerd::tokens::Answers;
 use crate::spec::Spec;
+use crate::verify::anchors::anchors;
 use crate::verify::{Check, checks, online};
 
 /// Arguments of `verify`.
@@ -59,10 +60,14 @@ impl VerifyArgs {
         }
         let spec = spec.as_ref().map(|(spec, _)| spec);
         let mut checks = checks(spec, &session.snapshot.tree, &session.found, &session.ledger.adopted);
+        // the store of a root that is not the running system's is refreshed by the first run on the node; a ledger that cannot be
+        // read does not say otherwise
+        let due = !session.snapshot.probes.live && (cut_off(&session.ledger) || warning.is_some());
+        checks.extend(spec.into_iter().flat_map(|spec| anchors(spec, &session.snapshot.tree, due)));
         if !self.offline {
             checks.extend(self.online(&session, spec));
-            checks.sort();
         }
+        checks.sort();
         let failed = checks.iter().any(|check| check.result == crate::verify::Outcome::Failed);
         let outcome = if failed { Outcome::VerifyFailed } else { Outcome::Converged };
         let problems = warning.into_iter().chain(session.nothing_found()).collect();
@@ -74,12 +79,11 @@ impl VerifyArgs {
         let mut checks = Vec::new();
         if let Some(spec) = spec {
             checks.extend(online::as_planned(&session.plan(spec, &self.choices, &Answers::default())));
-            checks.extend(online::anchors(spec, &session.snapshot.tree));
         }
         let endpoints = endpoints(session, spec, &self.manifest);
         let ways: Vec<_> = endpoints.iter().flat_map(|endpoint| endpoint.ways.iter().cloned()).collect();
         tracing::info!(endpoints = ways.len(), "probe");
-        checks.extend(online::of_endpoints(&endpoints, &net::probe(&ways, Duration::from_secs(self.timeout))));
+        checks.extend(online::of_endpoints(&endpoints, &tried(&ways, Duration::from_secs(self.timeout))));
         checks
     }
 }

@@ -1,6 +1,7 @@
 //! Where a mirror keeps repositories.
 
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize, Serializer};
@@ -35,6 +36,9 @@ impl Scheme {
     }
 }
 
+/// What a `timeout` may be: none at all is no limit to Go, and nobody waits longer, because kubelet gives a pull up earlier.
+pub const TIMEOUTS: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(300);
+
 /// Where repositories live: `harbor.corp/dockerhub` means that `library/nginx` is `harbor.corp/dockerhub/library/nginx`. How
 /// that becomes a URL is each runtime's own matter.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -51,8 +55,10 @@ pub struct Endpoint {
     pub pull: Pull,
     /// How long a connection to it may take; the runtime's own limit where it is not said.
     pub timeout: Option<Duration>,
-    /// Sent with every request, name and value; never a secret.
+    /// Sent with every request, name and value; a spec has no secret there.
     pub header: Vec<(String, String)>,
+    /// `header` was found in somebody's file, and may well be secret.
+    pub guarded: bool,
 }
 
 /// Which references an endpoint is asked for: `pull-from-mirror` of containers-registries.conf(5).
@@ -90,7 +96,7 @@ impl Endpoint {
     /// A place without options.
     #[must_use]
     pub const fn new(scheme: Scheme, host: Host, prefix: RepoPath) -> Self {
-        Self { scheme, host, prefix, verbatim: false, pull: Pull::All, timeout: None, header: Vec::new() }
+        Self { scheme, host, prefix, verbatim: false, pull: Pull::All, timeout: None, header: Vec::new(), guarded: false }
     }
 
     /// What stands in the URL between host and repository.
@@ -110,12 +116,13 @@ impl fmt::Display for Endpoint {
         if self.scheme == Scheme::Http {
             f.write_str("http://")?;
         }
-        write!(f, "{}", self.host)?;
+        f.write_str(self.host.as_str())?;
         if self.verbatim {
             return write!(f, "{}/ (without /v2)", self.api_root());
         }
         if !self.prefix.is_all() {
-            write!(f, "/{}", self.prefix)?;
+            f.write_str("/")?;
+            f.write_str(self.prefix.as_str())?;
         }
         Ok(())
     }

@@ -49,7 +49,8 @@ impl Host {
     /// # Errors
     /// Anything that is not such a host.
     pub fn new(text: &str) -> Result<Self, HostError> {
-        if text.contains("://") {
+        // one byte is found sooner than three
+        if text.as_bytes().contains(&b':') && text.contains("://") {
             return Err(HostError::Scheme(text.to_owned()));
         }
         if text.bytes().any(|byte| byte.is_ascii_uppercase()) {

@@ -1,7 +1,7 @@
 //! Repository paths.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use serde::{Serialize, Serializer};
 
@@ -24,7 +24,8 @@ impl RepoPath {
     /// The whole registry.
     #[must_use]
     pub fn all() -> Self {
-        Self(Arc::from(""))
+        static ALL: LazyLock<Arc<str>> = LazyLock::new(Arc::default);
+        Self(Arc::clone(&ALL))
     }
 
     /// Reads a path; slashes at the ends are dropped.

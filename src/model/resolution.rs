@@ -2,6 +2,7 @@
 //! node, the tests' access logs and the proof before the first byte are compared.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use serde::{Serialize, Serializer};
 
@@ -62,6 +63,9 @@ pub struct Attempt {
     /// Other headers that are sent with every request; only their names are shown.
     #[serde(serialize_with = "names", skip_serializing_if = "Vec::is_empty")]
     pub header: Vec<(String, Secret)>,
+    /// How long a connection may take, where a file says so; no part of the meaning in which runtimes must agree.
+    #[serde(skip)]
+    pub timeout: Option<Duration>,
     /// The file and line that say so; the runtime's built-in default where there is none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub from: Option<Place>,

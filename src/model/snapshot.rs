@@ -30,7 +30,8 @@ pub struct Probes {
     pub image: bool,
     /// Processes whose executable is a runtime's; empty unless `live`.
     pub processes: Vec<Process>,
-    /// Binary → first line of what `--version` printed; only where it may be run (`live`).
+    /// Binary → first line of what `--version` printed; only where it may be run (`live`). A process whose binary is not at its
+    /// place any more is asked through [`Process::image`].
     pub versions: BTreeMap<NodePath, String>,
 }
 
@@ -49,4 +50,12 @@ pub struct Process {
     pub args: Vec<String>,
     /// Its environment.
     pub env: Vec<(String, String)>,
+}
+
+impl Process {
+    /// The file that it was started from, also where that has been replaced on disk since.
+    #[must_use]
+    pub fn image(&self) -> NodePath {
+        NodePath::fixed("/proc").join(&self.pid.to_string()).join("exe")
+    }
 }

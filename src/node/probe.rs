@@ -1,6 +1,6 @@
 //! What is not in files: clock, boot, processes, versions, randomness.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::Read;
 use std::os::unix::fs::MetadataExt;
@@ -30,18 +30,32 @@ pub fn probe(root: &Root) -> Probes {
     Probes { now: now(), boot_id: boot_id(), live, image, processes, versions: BTreeMap::new() }
 }
 
-/// Asks each binary for its version, where it may be run; those that do not answer are left out.
+/// Asks each binary for its version, where it may be run, and what runs from a binary that is none of these, or is gone (an
+/// update of the package replaces it), for its own; those that do not answer are left out.
 #[must_use]
-pub fn versions(root: &Root, binaries: impl IntoIterator<Item = NodePath>) -> BTreeMap<NodePath, String> {
+pub fn versions(root: &Root, binaries: impl IntoIterator<Item = NodePath>, processes: &[Process]) -> BTreeMap<NodePath, String> {
     if !root.is_live() {
         return BTreeMap::new();
     }
+    let mut binaries: BTreeSet<NodePath> = binaries.into_iter().collect();
+    let elsewhere = processes.iter().filter(|process| process.replaced || !binaries.contains(&process.exe));
+    let images: Vec<NodePath> = elsewhere.filter(|process| is_roots(process.pid)).map(Process::image).collect();
+    binaries.extend(images);
     let ask = |binary: NodePath| {
         let output = command::run(root, &[binary.as_str().to_owned(), "--version".to_owned()], PATIENCE).ok()?;
         let line = output.stdout.lines().next().filter(|_| output.status == 0)?.trim().to_owned();
         Some((binary, line))
     };
     binaries.into_iter().filter_map(ask).collect()
+}
+
+/// Whether a process and the file that it was started from are root's alone: anybody may call a program `containerd`.
+fn is_roots(pid: u32) -> bool {
+    let dir = Path::new("/proc").join(pid.to_string());
+    let status = fs::read_to_string(dir.join("status")).unwrap_or_default();
+    let ids = status.lines().find_map(|line| line.strip_prefix("Uid:"));
+    let runs_as_root = ids.is_some_and(|ids| ids.split_whitespace().all(|id| id == "0"));
+    runs_as_root && fs::metadata(dir.join("exe")).is_ok_and(|file| file.uid() == 0 && file.mode() & 0o022 == 0)
 }
 
 /// The clock.

@@ -63,17 +63,22 @@ pub fn read(root: &Root, wishes: impl FnMut(&Tree) -> Vec<Wish>) -> Tree {
 /// The same with other limits.
 pub fn read_within(root: &Root, limits: &Limits, mut wishes: impl FnMut(&Tree) -> Vec<Wish>) -> Tree {
     let (names, content) = (Vec::with_capacity(LISTED_AT_ONCE), Vec::new());
-    let mut reader = Reader { root, limits, tree: Tree::default(), listed: HashMap::new(), names, content };
+    let mut reader = Reader { root, limits, tree: Tree::default(), listed: HashMap::new(), names, content, untouched: false };
     let mut granted: BTreeSet<Wish> = BTreeSet::new();
     for round in 0..MOST_ROUNDS {
-        let new: Vec<Wish> = wishes(&reader.tree).into_iter().filter(|wish| granted.insert(wish.clone())).collect();
-        if new.is_empty() {
-            return reader.tree;
-        }
-        tracing::debug!(round, wishes = new.len(), "read");
-        for wish in new {
+        let mut new = 0;
+        for wish in wishes(&reader.tree) {
+            // most files are known by now with the folder that was wished for before them
+            if wish.depth == 0 && reader.is_known(&wish.path) || !granted.insert(wish.clone()) {
+                continue;
+            }
+            new += 1;
             reader.grant(&wish.path, wish.depth, 0);
         }
+        if new == 0 {
+            return reader.tree;
+        }
+        tracing::debug!(round, wishes = new, "read");
     }
     tracing::warn!(rounds = MOST_ROUNDS, "still more is wished for; left unread");
     reader.tree
@@ -89,6 +94,8 @@ struct Reader<'a> {
     names: Vec<u8>,
     /// Room for a file's content.
     content: Vec<u8>,
+    /// The tree tells nothing yet of what is in the folder that is being listed. A link may lead anywhere, so this ends with one.
+    untouched: bool,
 }
 
 impl Reader<'_> {
@@ -145,10 +152,15 @@ impl Reader<'_> {
         self.tree.insert(path, entry);
     }
 
+    /// What was recorded there: with a thousand folders, most look-ups would be for what cannot be there yet.
+    fn known(&self, path: &NodePath) -> Option<&Entry> {
+        if self.untouched { None } else { self.tree.recorded(path) }
+    }
+
     /// One name in an open folder; `hint` is what the folder's list said about it.
     fn entry(&mut self, folder: &Folder, name: &str, hint: FileType, depth: u8, links: usize) {
         let path = folder.path.join(name);
-        let (is_folder, is_listed) = match self.tree.recorded(&path) {
+        let (is_folder, is_listed) = match self.known(&path) {
             Some(Entry::Link { .. }) => return self.grant_target(&path, depth, links),
             Some(Entry::Dir { listed }) => (true, *listed),
             Some(_) => return,
@@ -185,6 +197,7 @@ impl Reader<'_> {
 
     /// What a link leads to is wished for as much as the link.
     fn grant_target(&mut self, link: &NodePath, depth: u8, links: usize) {
+        self.untouched = false;
         let Some(Entry::Link { to, .. }) = self.tree.entry(link) else { return };
         // `..` counts from the real folder, which the walk knows and text does not: only plain targets are joined
         let target = match (to.starts_with('/'), link.parent()) {
@@ -271,11 +284,18 @@ impl Reader<'_> {
         if !deeper.is_empty() {
             self.listed.insert(path.clone(), (depth, deeper));
         }
+        let outermost = !self.untouched;
+        if outermost {
+            self.untouched = self.tree.below(path).next().is_none();
+        }
         for (name, hint) in children {
             match name {
                 Ok(name) => self.entry(folder, &name, hint, depth - 1, 0),
                 Err(shown) => self.put(path.join(&shown), Entry::Unreadable("its name is not UTF-8".to_owned())),
             }
+        }
+        if outermost {
+            self.untouched = false;
         }
     }
 

@@ -1,6 +1,8 @@
 //! Standard output and standard error: what goes where, and whether it may be coloured.
 
-use std::io::{IsTerminal, Write};
+use std::collections::BTreeSet;
+use std::io::{IsTerminal, Stderr, Write};
+use std::sync::{Mutex, PoisonError};
 
 use tracing::level_filters::LevelFilter;
 
@@ -50,10 +52,91 @@ pub fn print(text: &str) -> std::io::Result<()> {
 }
 
 /// Tells who waits at a terminal what takes long; nobody else.
-pub fn progress(text: &str) {
+pub fn tell(text: &str) {
     let mut errors = std::io::stderr();
     if errors.is_terminal() {
         let _ = writeln!(errors, "{text}");
+    }
+}
+
+/// Shows on standard error which of `names` are waited for, where that is a terminal that can write a line over; nothing at all
+/// in a pipe or a file.
+#[must_use]
+pub fn progress(names: Vec<String>) -> Progress<Stderr> {
+    let dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb" || term.is_empty());
+    Progress::new((std::io::stderr().is_terminal() && !dumb).then(std::io::stderr), names)
+}
+
+/// One line of progress that is written over, and gone in the end.
+#[derive(Debug)]
+pub struct Progress<W: Write>(Option<Mutex<Line<W>>>);
+
+#[derive(Debug)]
+struct Line<W> {
+    out: W,
+    names: Vec<String>,
+    waiting: BTreeSet<usize>,
+    ended: usize,
+}
+
+impl<W: Write> Progress<W> {
+    /// Writes to `out`, or nowhere.
+    pub fn new(out: Option<W>, names: Vec<String>) -> Self {
+        Self(out.map(|out| Mutex::new(Line { out, names, waiting: BTreeSet::new(), ended: 0 })))
+    }
+
+    /// One more is waited for.
+    pub fn begin(&self, place: usize) {
+        self.change(|line| {
+            line.waiting.insert(place);
+        });
+    }
+
+    /// One less.
+    pub fn end(&self, place: usize) {
+        self.change(|line| {
+            line.waiting.remove(&place);
+            line.ended += 1;
+        });
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Line<W>)) {
+        let Some(line) = &self.0 else { return };
+        let mut line = line.lock().unwrap_or_else(PoisonError::into_inner);
+        change(&mut line);
+        let text = line.text();
+        line.write(&text);
+    }
+}
+
+impl<W: Write> Drop for Progress<W> {
+    fn drop(&mut self) {
+        if let Some(line) = &self.0 {
+            line.lock().unwrap_or_else(PoisonError::into_inner).write("");
+        }
+    }
+}
+
+/// Columns that every terminal has: what wraps cannot be written over.
+const COLUMNS: usize = 79;
+
+impl<W: Write> Line<W> {
+    fn text(&self) -> String {
+        let waiting: BTreeSet<&str> = self.waiting.iter().filter_map(|place| self.names.get(*place)).map(String::as_str).collect();
+        let waiting: Vec<&str> = waiting.into_iter().collect();
+        let mut text = format!("trying endpoints: {} of {} done", self.ended, self.names.len());
+        if !waiting.is_empty() {
+            text = format!("{text}, waiting for {}", waiting.join(", "));
+        }
+        if text.chars().count() > COLUMNS {
+            text = text.chars().take(COLUMNS - 3).chain("...".chars()).collect();
+        }
+        text
+    }
+
+    /// A terminal that went away is no failure.
+    fn write(&mut self, text: &str) {
+        let _ = write!(self.out, "\r\u{1b}[K{text}").and_then(|()| self.out.flush());
     }
 }
 
@@ -72,4 +155,36 @@ pub fn hint_at_variables() {
 pub fn fail(text: &str) {
     // nobody is left to tell when standard error is gone too
     let _ = writeln!(std::io::stderr(), "error: {text}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_line_that_is_gone_in_the_end() {
+        let mut shown = Vec::new();
+        let progress = Progress::new(Some(&mut shown), vec!["https://a".into(), "https://b".into(), "https://b".into()]);
+        for place in [1, 0, 2] {
+            progress.begin(place);
+        }
+        progress.end(0);
+        drop(progress);
+        let shown = String::from_utf8(shown).unwrap();
+        let lines: Vec<&str> = shown.split("\r\u{1b}[K").collect();
+        let all = "trying endpoints: 0 of 3 done, waiting for https://a, https://b";
+        let last = "trying endpoints: 1 of 3 done, waiting for https://b";
+        assert_eq!(lines, ["", "trying endpoints: 0 of 3 done, waiting for https://b", all, all, last, ""]);
+    }
+
+    #[test]
+    fn it_never_wraps_and_nowhere_it_is_silent() {
+        let mut shown = Vec::new();
+        let progress = Progress::new(Some(&mut shown), vec!["https://registry.example.com:5000/".repeat(9)]);
+        progress.begin(0);
+        drop(progress);
+        let shown = String::from_utf8(shown).unwrap();
+        assert!(shown.split("\r\u{1b}[K").all(|line| line.chars().count() <= COLUMNS) && shown.contains("..."), "{shown:?}");
+        Progress::new(None::<Stderr>, vec!["a".into()]).begin(0);
+    }
 }

@@ -11,7 +11,7 @@ use crate::model::path::NodePath;
 use crate::model::tree::{Entry, Tree};
 use crate::runtime::{FoundRuntime, facts};
 use crate::spec::Spec;
-use crate::trust::family::FAMILIES;
+use crate::trust::family::{FAMILIES, is_rehashed};
 
 /// The digest of everything that [`super::proof::prove`] looks at for `target`; `files` is that of the files.
 #[must_use]
@@ -29,12 +29,14 @@ pub fn basis(spec: &Spec, target: &Target, files: Digest, ledger: &Ledger, reade
 #[must_use]
 pub fn files(tree: &Tree) -> Digest {
     let mut all = Digester::new();
-    // the package database gives versions, which the basis has; bundles are the OS's own trust, which every attempt has anyway
+    // the package database gives versions, which the basis has; bundles are the OS's own trust, which every attempt has anyway, and so is
+    // what a refresh makes beside the anchors
     let mut left_out: Vec<NodePath> = FAMILIES.iter().map(|family| NodePath::fixed(family.bundle)).collect();
     left_out.push(NodePath::fixed(facts::DPKG_STATUS));
+    let mut head = Vec::new();
     let mut entries = tree.iter().peekable();
     while let Some((path, entry)) = entries.next() {
-        if left_out.contains(path) {
+        if left_out.contains(path) || is_rehashed(path) {
             continue;
         }
         // what is below a folder comes next, or after what only begins like it (`a`, `a-b`, `a/x`)
@@ -51,7 +53,11 @@ pub fn files(tree: &Tree) -> Digest {
             Entry::Dir { .. } if is_empty() => (b'd', b""),
             Entry::Dir { .. } | Entry::Absent => continue,
         };
-        all.add(&[kind]).add(path.as_str().as_bytes()).add(&[0]).add(&content.len().to_le_bytes()).add(content);
+        head.clear();
+        for piece in [&[kind], path.as_str().as_bytes(), &[0], &content.len().to_le_bytes()] {
+            head.extend_from_slice(piece);
+        }
+        all.add(&head).add(content);
     }
     all.digest()
 }
@@ -116,5 +122,14 @@ mod tests {
         let mut more = tree("/etc/x", "a");
         more.put(&bundle, *b"certificates", 0o644);
         assert_eq!(first, of(&one, &more, 7, version));
+        // what a refresh makes beside the anchors is not known before; a certificate there may be named by a file
+        for (name, same) in
+            [("0a1b2c3d.0", true), ("0a1b2c3d.12", true), ("0a1b2c3d.pem", false), ("theirs.pem", false), ("0a1b2c3.0", false)]
+        {
+            let mut with = tree("/etc/x", "a");
+            let entry = Entry::Link { to: "one.pem".to_owned(), meta: crate::model::tree::Meta::new(0o777) };
+            with.insert(NodePath::new(&format!("/etc/ssl/certs/{name}")).unwrap(), entry);
+            assert_eq!(first == of(&one, &with, 7, version), same, "{name}");
+        }
     }
 }

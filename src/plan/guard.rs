@@ -7,7 +7,7 @@ use crate::ledger::{LastSpec, Ledger};
 use crate::model::host::Host;
 use crate::model::problem::Problem;
 use crate::model::suffix::is_below;
-use crate::spec::{Fallback, Spec, Unlisted};
+use crate::spec::{Fallback, Mirror, Source, Spec, Unlisted};
 
 /// What was asked for in so many words.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -32,12 +32,13 @@ pub fn record(spec: &Spec) -> LastSpec {
 
 /// Whether each source is closed; one that has mirrors for several runtimes is so when all of them are.
 fn sources(spec: &Spec) -> BTreeMap<String, bool> {
-    let mut sources = BTreeMap::new();
-    for mirror in &spec.mirrors {
-        let closed = sources.entry(mirror.source.to_string()).or_insert(true);
-        *closed &= mirror.fallback == Fallback::Never;
-    }
-    sources
+    let written = |source: &Source| source.whole().map_or_else(|| source.to_string(), |host| host.as_str().to_owned());
+    let closed = |mirror: &Mirror| mirror.fallback == Fallback::Never;
+    let mut sources: Vec<(String, bool)> = spec.mirrors.iter().map(|mirror| (written(&mirror.source), closed(mirror))).collect();
+    sources.sort();
+    // false comes first
+    sources.dedup_by(|next, kept| next.0 == kept.0);
+    sources.into_iter().collect()
 }
 
 /// Whether a source is for everything that another one is for, as both are written.
@@ -69,6 +70,9 @@ fn lost(spec: &Spec, last: &LastSpec) -> Vec<Problem> {
     let help = "look whether the whole spec was given; if it is meant, say so with --allow-shrink";
     let problem = |what: String| Problem::error("shrinks", what, help);
     let now = record(spec);
+    if now == *last {
+        return Vec::new();
+    }
     // a wider source holds what a narrower one held; none is as narrow as the source itself, which is nearly always still there
     let wider = |source: &str| now.sources.iter().filter(|(new, _)| holds(new, source)).max_by_key(|(new, _)| new.len());
     let holder = |source: &str| now.sources.get_key_value(source).or_else(|| wider(source));
@@ -163,6 +167,21 @@ mod tests {
         let allow = spec("fallback = \"upstream\"", &[("a.example", "")]);
         assert_eq!(told(&deny, &allow).len(), 1);
         assert_eq!(told(&allow, &deny), Vec::<String>::new());
+    }
+
+    /// A source with mirrors for several runtimes is closed when all of them are, wherever they stand.
+    #[test]
+    fn one_open_mirror_opens_a_source() {
+        let mirror = |runtime: &str, fallback: &str| format!("runtimes = [\"{runtime}\"]\nfallback = \"{fallback}\"");
+        for (first, second, closed) in [("never", "never", true), ("never", "upstream", false), ("upstream", "never", false)] {
+            let (one, other) = (mirror("containerd", first), mirror("crio", second));
+            let spec = spec(
+                "fallback = \"never\"",
+                &[("b.example", "fallback = \"never\""), ("a.example", one.as_str()), ("a.example", other.as_str())],
+            );
+            let all = BTreeMap::from([("a.example".to_owned(), closed), ("b.example".to_owned(), true)]);
+            assert_eq!(record(&spec).sources, all);
+        }
     }
 
     #[test]

@@ -7,8 +7,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::desired::Target;
+use crate::format::hosts_toml::render::DIAL_TIMEOUT;
 use crate::model::cert::Cert;
-use crate::model::endpoint::{Endpoint, Pull, Scheme};
+use crate::model::endpoint::{Endpoint, Pull, Scheme, TIMEOUTS};
 use crate::model::host::Host;
 use crate::model::image::ImageRef;
 use crate::model::keyring::Keyring;
@@ -20,7 +21,7 @@ use crate::runtime::{Dialect, FoundRuntime, View};
 use crate::spec::adopt::AdoptedEndpoint;
 use crate::spec::express::adapted;
 use crate::spec::intent::{intent, own_registry};
-use crate::spec::{Access, Client, Fallback, Login, Mirror, Names, OnUnready, Source, Spec, Unlisted};
+use crate::spec::{Access, Client, Fallback, Login, LoginBy, Mirror, Names, OnUnready, Source, Spec, Unlisted};
 
 /// Hosts that do not answer in the way in which they would be asked, each with what was found and what to do about it.
 pub type Silent = BTreeMap<Host, (String, String)>;
@@ -159,8 +160,11 @@ impl Past<'_> {
             if same_access(&before, access) {
                 continue;
             }
+            // who took it out of the spec has to know that it is still sent
+            let gone = before.login.is_some() && access.login.is_none();
+            let login = if gone { ", with its login, which the spec gives it no more" } else { "" };
             counts.access.insert(host.clone(), before);
-            let what = format!("{host} is reached as it was: it does not answer in the new way: {why}");
+            let what = format!("{host} is reached as it was{login}: it does not answer in the new way: {why}");
             let problem = Problem::error(KEPT_BACK, what, help.clone());
             told.push(match &access.at {
                 Some(at) => problem.at(at.clone()),
@@ -310,7 +314,8 @@ impl Past<'_> {
         let login = match &attempt.auth {
             Auth::None => None,
             Auth::Basic(basic) => {
-                let by = new.and_then(|access| access.login.as_ref()).map(|login| login.by).unwrap_or_default();
+                // where it stands now; what reads no config.toml has but one place for it
+                let by = if self.view.is_in_config(&attempt.host, basic) { LoginBy::Config } else { LoginBy::Header };
                 Some(Login { basic: basic.clone(), by })
             }
             Auth::Other(_) => return None,
@@ -395,5 +400,8 @@ fn endpoint(source: &Source, image: &ImageRef, attempt: &Attempt, pull: Pull) ->
     let place = written.endpoint().ok_or_else(elsewhere)?;
     let header = attempt.header.iter().map(|(name, value)| Ok((name.clone(), String::from_utf8(value.expose().to_vec())?)));
     let header = header.collect::<Result<Vec<_>, std::string::FromUtf8Error>>().map_err(|_| elsewhere())?;
-    Ok(Endpoint { pull, header, ..place })
+    // the usual one goes without saying, and what no spec may say is left to the runtime
+    let timeout =
+        attempt.timeout.filter(|limit| *limit != DIAL_TIMEOUT && limit.subsec_nanos() % 1_000_000 == 0 && TIMEOUTS.contains(limit));
+    Ok(Endpoint { pull, timeout, guarded: !header.is_empty(), header, ..place })
 }

@@ -10,6 +10,7 @@ pub mod build;
 pub mod diff;
 pub mod guard;
 pub mod hold;
+mod losses;
 mod owned;
 pub mod proof;
 pub mod store;

@@ -126,7 +126,7 @@ pub fn prove(spec: &Spec, part: &Part, after: &Tree, ledger: &Ledger, readers: &
                 let want = adapted(spec, meant, dialect);
                 // what stays open for want of a name may be closed where somebody's entry gives it one
                 let closed = matches!(meant.end, End::Blocked(_)) && got.same(meant);
-                if closed || got.same(&want) {
+                if closed || got.same(&want) || stays_open(meant, &want, &got) {
                     continue;
                 }
                 if conflicts.len() + others.len() >= MOST_TOLD {
@@ -157,9 +157,21 @@ pub fn prove(spec: &Spec, part: &Part, after: &Tree, ledger: &Ledger, readers: &
     }
 }
 
+/// Whether a registry that cannot be closed (`want`) is asked itself, as others have it: no entry of theirs speaks of it, but
+/// certificates or a login may.
+#[must_use]
+pub fn stays_open(meant: &Resolution, want: &Resolution, got: &Resolution) -> bool {
+    let itself = |attempt: &Attempt| attempt.upstream && attempt.from.is_none() && want.attempts.iter().any(|own| own.host == attempt.host);
+    matches!(meant.end, End::Blocked(_)) && !got.attempts.is_empty() && got.attempts.iter().all(itself)
+}
+
 /// The file behind a resolution that is neither wanted by this part nor marked as ours.
 fn foreign_file(got: &Resolution, part: &Part, after: &Tree, ledger: &Ledger) -> Option<NodePath> {
     let ours = |path: &NodePath| is_ours(path, part, after, ledger);
+    let said = got.attempts.iter().filter_map(|attempt| NodePath::new(&attempt.from.as_ref()?.file).ok());
+    if let Some(path) = said.into_iter().find(|path| !ours(path)) {
+        return Some(path);
+    }
     let deciding = got.files.iter().filter(|file| matches!(file.verdict, Verdict::Used | Verdict::Broken(_)));
     let rest = got.files.iter().filter(|file| !matches!(file.verdict, Verdict::Used | Verdict::Broken(_)));
     deciding.chain(rest).map(|file| &file.path).find(|path| !ours(path)).cloned()
@@ -175,8 +187,11 @@ fn disagreement(reader: &FoundRuntime, dialect: Dialect, want: &Resolution, got:
     );
     let problem = |help: String| Problem::error("proof-failed", what.clone(), help);
     match foreign {
-        Some(path) => problem(format!("look at {path}, which nodeprep did not write, and move what is needed of it into the spec"))
-            .at(crate::model::place::Place::file(path.as_str())),
+        Some(path) => problem(format!(
+            "look at {path}, which nodeprep did not write, and move what is needed of it into the spec, or accept its loss with \
+             --foreign=replace"
+        ))
+        .at(crate::model::place::Place::file(path.as_str())),
         None => problem(
             "report this with the spec and the output of `nodeprep explain --planned`: the rendered files do not mean what the spec says"
                 .to_owned(),

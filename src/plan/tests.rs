@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::activation::take_over;
 use super::back;
-use super::build::{Foreign, Now, way_back};
+use super::build::{Foreign, Now, in_order, way_back};
 use super::owned::left_alone;
 use super::turn::{Proof, Turn, Turning};
 use super::{Act, Activation, How, Plan};
@@ -208,4 +208,15 @@ fn the_way_back_from_a_run_that_was_cut_off_is_what_it_found() {
     // other targets keep what that run has brought
     assert!(plan.retire.is_empty() && plan.owned.keys().eq([&path("/etc/x/kept")]), "{:?}", plan.owned);
     assert_eq!(plan.turns.iter().map(|turn| turn.turning).collect::<Vec<_>>(), [Turning::Restart]);
+}
+
+#[test]
+fn things_are_found_side_by_side() {
+    let there = ["/a", "/c", "/c/d", "/e"].map(path);
+    for asked in [vec!["/a", "/c", "/e"], vec!["/", "/b", "/c", "/c/d", "/c/e", "/f"], vec!["/a/b", "/e", "/e/f"], vec!["/z"]] {
+        let mut find = in_order(there.iter().map(|path| (path, path)));
+        for one in asked.into_iter().map(path) {
+            assert_eq!(find(&one), there.iter().find(|path| **path == one), "{one}");
+        }
+    }
 }

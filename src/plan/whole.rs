@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use super::basis::{basis, files};
 use super::build::{FOREIGN_FILE, Foreign, Now, add_part, overlay_plan};
+use super::losses::losses;
 use super::owned::left_alone;
 use super::proof::{lost, prove, same_meaning, shadowed};
 use super::{Activation, How, Plan, store};
@@ -147,6 +148,9 @@ fn plan_part(spec: &Spec, part: &Part, readers: &[&FoundRuntime], now: Now<'_>, 
         if !lost.is_empty() {
             return Err(Refusal::Conflict(lost));
         }
+    }
+    if changes && now.foreign == Foreign::Replace {
+        steps.notes.extend(losses(spec, was, &after, now.ledger, readers));
     }
     let mut known = false;
     // a containerd without CRI is left as it is: nobody pulls through it

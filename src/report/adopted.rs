@@ -36,6 +36,21 @@ pub fn lines(spec: &Spec, adopted: &Adopted) -> String {
             text.push_str("fallback = \"never\"\n");
         }
     }
+    for (registry, hosts) in &adopted.headers {
+        let mirror = spec.mirrors.iter().find(|mirror| mirror.source.to_string() == *registry);
+        for endpoint in mirror.into_iter().flat_map(|mirror| &mirror.endpoints).filter(|endpoint| endpoint.header.is_empty()) {
+            let Some(headers) = hosts.get(endpoint.host.as_str()) else { continue };
+            let named = headers.all.iter().map(|header| format!("{} = \"…\"", quoted(&header.name)));
+            let named = named.collect::<Vec<_>>().join(", ");
+            let location = quoted(&endpoint.to_string());
+            let _ = writeln!(
+                text,
+                "\n# from {}\n# an endpoint of {registry}, with the values of that file where they are no secrets\n\
+                 # {{ location = {location}, header = {{ {named} }} }}",
+                headers.from
+            );
+        }
+    }
     for (host, how) in &adopted.hosts {
         let access = Host::new(host).ok().and_then(|host| spec.access.get(&host));
         let mut keys = String::new();

@@ -82,6 +82,8 @@ pub fn wishes(tree: &Tree, probes: &Probes) -> Vec<Wish> {
         wishes.extend(candidates(signs).map(Wish::path));
         wishes.push(Wish::path(NodePath::fixed(signs.folder)));
         wishes.extend(signs.unit.iter().flat_map(|name| unit::wishes(tree, name)));
+        let unit = signs.unit.and_then(|name| unit::read(tree, name));
+        wishes.extend(unit.and_then(|unit| started_by(&unit.exec, signs)).map(Wish::path));
     }
     if !probes.live {
         wishes.push(Wish::path(NodePath::fixed(DPKG_STATUS)));
@@ -100,13 +102,19 @@ fn candidates(signs: &Signs) -> impl Iterator<Item = NodePath> {
     signs.programs.iter().flat_map(move |name| folder(name))
 }
 
+/// The program that a unit starts: of several with the runtime's name, it is the one that counts.
+fn started_by(exec: &[String], signs: &Signs) -> Option<NodePath> {
+    NodePath::new(exec.first()?).ok().filter(|path| signs.programs.contains(&path.name()))
+}
+
 /// The runtimes on the node; a containerd with a second configuration file is a second entry.
 #[must_use]
 pub fn found(tree: &Tree, probes: &Probes) -> Vec<FoundRuntime> {
     let mut found = Vec::new();
     for signs in &SIGNS {
         let unit = signs.unit.and_then(|name| Some((name, unit::read(tree, name)?)));
-        let program = candidates(signs).find(|path| tree.exists(path));
+        let mut exec = unit.as_ref().map(|(_, unit)| unit.exec.clone()).unwrap_or_default();
+        let program = started_by(&exec, signs).into_iter().chain(candidates(signs)).find(|path| tree.exists(path));
         let unit_file = unit.as_ref().and_then(|(_, unit)| unit.file.clone());
         let folder = NodePath::fixed(signs.folder);
         let (because, presence) = match (program.clone().or(unit_file), tree.exists(&folder)) {
@@ -115,7 +123,6 @@ pub fn found(tree: &Tree, probes: &Probes) -> Vec<FoundRuntime> {
             (None, false) => continue,
         };
         let started: Vec<&Process> = probes.processes.iter().filter(|process| process.exe.name() == signs.programs[0]).collect();
-        let mut exec = unit.as_ref().map(|(_, unit)| unit.exec.clone()).unwrap_or_default();
         // the unit starts something else (a wrapper): its arguments are not the daemon's
         exec.drain(..exec.len().min(1));
         let default = NodePath::fixed(signs.config);
@@ -136,7 +143,8 @@ pub fn found(tree: &Tree, probes: &Probes) -> Vec<FoundRuntime> {
             if signs.runtime == Runtime::Podman || known || is_generated(&config) {
                 continue;
             }
-            let version = probes.versions.get(&process.exe).filter(|_| !process.replaced).and_then(|text| Version::find(text));
+            let at_its_place = probes.versions.get(&process.exe).filter(|_| !process.replaced);
+            let version = at_its_place.or_else(|| probes.versions.get(&process.image())).and_then(|text| Version::find(text));
             let running = Running { pid: process.pid, started: process.started, version, socket: flag(&process.args, signs.sockets) };
             of_processes.push(FoundRuntime { running: Some(running), config, env: kept(&process.env), ..base.clone() });
         }
@@ -227,7 +235,7 @@ fn version(tree: &Tree, probes: &Probes, program: &NodePath, signs: &Signs) -> O
         return Version::find(text);
     }
     // a program outside /usr/bin or /usr/sbin does not come from the package
-    if program.parent().is_none_or(|folder| folder.as_str().starts_with("/usr/local")) {
+    if program.parent().is_none_or(|folder| !matches!(folder.as_str(), "/usr/bin" | "/usr/sbin" | "/bin" | "/sbin")) {
         return None;
     }
     let status = tree.text(&NodePath::fixed(DPKG_STATUS))?;
@@ -296,6 +304,51 @@ mod tests {
         assert_eq!(configs, ["/run.toml", "/etc/containerd/config.toml"]);
         assert_eq!(found[0].running.as_ref().unwrap().pid, 7);
         assert_eq!(found[0].env, [("HTTPS_PROXY".to_owned(), "p".to_owned())]);
+    }
+
+    /// An update of the package replaces the program under a running daemon; both then have a version of their own.
+    #[test]
+    fn the_running_version_and_the_one_on_disk() {
+        let (tree, mut probes) = node(&[("/usr/bin/containerd", "")]);
+        let said = |version: &str| format!("containerd containerd.io {version} 0123");
+        probes.processes = vec![Process { replaced: true, ..process(7, &["containerd"]) }];
+        probes.versions = [("/usr/bin/containerd", "2.1.9"), ("/proc/7/exe", "1.7.24")]
+            .map(|(path, version)| (NodePath::fixed(path), said(version)))
+            .into();
+        let versions = |found: &FoundRuntime| (found.running.as_ref().unwrap().version, found.installed);
+        assert_eq!(versions(&super::found(&tree, &probes)[0]), (Some(Version(1, 7, 24)), Some(Version(2, 1, 9))));
+        // what cannot be asked any more is not taken for what lies there now
+        probes.versions.remove(&NodePath::fixed("/proc/7/exe"));
+        assert_eq!(versions(&super::found(&tree, &probes)[0]), (None, Some(Version(2, 1, 9))));
+        // started by hand from elsewhere
+        probes.processes = vec![Process { exe: NodePath::fixed("/opt/containerd"), ..process(7, &["containerd"]) }];
+        probes.versions.insert(NodePath::fixed("/proc/7/exe"), said("1.6.20"));
+        assert_eq!(versions(&super::found(&tree, &probes)[0]), (Some(Version(1, 6, 20)), Some(Version(2, 1, 9))));
+    }
+
+    /// Beside the distribution's program somebody unpacked another, and the unit starts that one.
+    #[test]
+    fn of_several_programs_the_one_that_the_unit_starts() {
+        let unit = |program: &str| format!("[Service]\nExecStart={program} --log-level info\n");
+        let status = "Package: containerd\nStatus: install ok installed\nVersion: 1.6.20\n";
+        for (program, there, want) in [
+            ("/usr/local/bin/containerd", true, Some(Version(2, 1, 9))),
+            ("/usr/bin/containerd", true, Some(Version(1, 6, 20))),
+            // of a program elsewhere nothing is known unless it runs; the package is of another
+            ("/opt/containerd/bin/containerd", true, None),
+            ("/opt/containerd/bin/containerd", false, Some(Version(1, 6, 20))),
+            ("/opt/wrapper", true, Some(Version(1, 6, 20))),
+        ] {
+            let text = unit(program);
+            let mut files = vec![("/etc/systemd/system/containerd.service", text.as_str()), (DPKG_STATUS, status)];
+            files.extend(["/usr/bin/containerd", "/usr/local/bin/containerd"].map(|path| (path, "")));
+            files.extend(there.then_some((program, "")));
+            let (tree, mut probes) = node(&files);
+            probes.versions.insert(NodePath::fixed("/usr/local/bin/containerd"), "containerd 2.1.9".to_owned());
+            assert_eq!(super::found(&tree, &probes)[0].installed, want, "{program}");
+            let wished = wishes(&tree, &probes).contains(&Wish::path(NodePath::new(program).unwrap()));
+            assert_eq!(wished, program != "/opt/wrapper", "{program}");
+        }
     }
 
     /// Rule 24 of `runtime-semantics.md` 8.4: what k3s, RKE2 or Docker generate at each start is theirs alone.

@@ -147,11 +147,12 @@ fn is_excepted(entry: &str, host: &Host, port: u16) -> bool {
     {
         return address.is_some_and(|address| is_inside(network, bits, address));
     }
+    // ports are compared as text
     let (wanted, only) = match entry.rsplit_once(':') {
-        Some((front, digits)) if !front.contains(':') || front.ends_with(']') => (front, digits.parse::<u16>().ok()),
-        _ => (entry.as_str(), None),
+        Some((front, digits)) if !front.contains(':') || front.ends_with(']') => (front, digits),
+        _ => (entry.as_str(), ""),
     };
-    if only.is_some_and(|only| only != port) {
+    if !only.is_empty() && only != port.to_string() {
         return false;
     }
     let wanted = wanted.trim_start_matches('[').trim_end_matches(']');
@@ -168,8 +169,10 @@ fn is_excepted(entry: &str, host: &Host, port: u16) -> bool {
 fn is_inside(network: IpAddr, bits: u32, address: IpAddr) -> bool {
     let shifted = |value: u128, width: u32| if bits == 0 { 0 } else { value >> (width.saturating_sub(bits)) };
     match (network, address) {
-        (IpAddr::V4(network), IpAddr::V4(address)) => shifted(u32::from(network).into(), 32) == shifted(u32::from(address).into(), 32),
-        (IpAddr::V6(network), IpAddr::V6(address)) => shifted(network.into(), 128) == shifted(address.into(), 128),
+        (IpAddr::V4(network), IpAddr::V4(address)) if bits <= 32 => {
+            shifted(u32::from(network).into(), 32) == shifted(u32::from(address).into(), 32)
+        }
+        (IpAddr::V6(network), IpAddr::V6(address)) if bits <= 128 => shifted(network.into(), 128) == shifted(address.into(), 128),
         _ => false,
     }
 }
@@ -242,6 +245,10 @@ mod tests {
             ("10.1.2.3:5000", "10.1.2.3:5001", false),
             ("10.1.2.3", "10.1.2.3:5001", true),
             ("reg:5000", "reg:5000", true),
+            ("reg:x", "reg:5000", false),
+            ("reg:", "reg:5000", true),
+            ("10.1.2.3/33", "10.1.2.3", false),
+            ("QUAY.io", "quay.io", true),
             ("*", "quay.io", true),
             ("2001:db8::/32", "[2001:db8::1]", true),
             ("", "quay.io", false),

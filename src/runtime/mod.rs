@@ -254,6 +254,15 @@ impl View {
         }
     }
 
+    /// Whether `login` for `host` stands where only a restart makes it count.
+    #[must_use]
+    pub fn is_in_config(&self, host: &crate::model::host::Host, login: &crate::model::secret::Secret) -> bool {
+        match self {
+            Self::Containerd(view) => view.is_in_config(host, login),
+            Self::Containers(_) => false,
+        }
+    }
+
     /// What the runtime asks for `image`, in order.
     #[must_use]
     pub fn resolve(&self, image: &ImageRef) -> Resolution {

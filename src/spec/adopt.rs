@@ -4,6 +4,7 @@
 //! spec over them: a source that the spec names replaces the adopted one (its `*` names them all), its hosts are reached as it
 //! says, and its `never` closes adopted sources too.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -31,6 +32,28 @@ pub struct Adopted {
     /// Host → how it is reached.
     #[serde(default)]
     pub hosts: BTreeMap<String, AdoptedHost>,
+    /// Registry, or [`ALL`] → endpoint's host → what is sent along there.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub headers: BTreeMap<String, BTreeMap<String, AdoptedHeaders>>,
+}
+
+/// Headers of an endpoint.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AdoptedHeaders {
+    /// Names and values.
+    pub all: Vec<AdoptedHeader>,
+    /// Where they were written.
+    pub from: From,
+}
+
+/// One header.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct AdoptedHeader {
+    /// Its name.
+    pub name: String,
+    /// Its value, which may be secret; always there.
+    #[serde(serialize_with = "coded", deserialize_with = "decoded")]
+    pub value: Option<Secret>,
 }
 
 /// Mirrors of a registry.
@@ -125,7 +148,14 @@ impl Adopted {
     /// Whether nothing is carried over.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.mirrors.is_empty() && self.hosts.is_empty()
+        self.mirrors.is_empty() && self.hosts.is_empty() && self.headers.is_empty()
+    }
+
+    /// What of it no output may show, beside logins.
+    pub fn secrets(&self) -> impl Iterator<Item = Secret> {
+        let keys = self.hosts.values().filter_map(|how| how.key.clone());
+        let headers = self.headers.values().flat_map(BTreeMap::values).flat_map(|headers| &headers.all);
+        keys.chain(headers.filter_map(|header| header.value.clone()))
     }
 
     /// With what was found later, which replaces what is known of the same registry or host where it says something else.
@@ -143,7 +173,22 @@ impl Adopted {
                 self.hosts.insert(host, how);
             }
         }
+        for (registry, hosts) in found.headers {
+            let known = self.headers.entry(registry).or_default();
+            for (host, headers) in hosts {
+                if known.get(&host).is_none_or(|known| known.all != headers.all) {
+                    known.insert(host, headers);
+                }
+            }
+        }
         self
+    }
+}
+
+impl AdoptedHeaders {
+    fn said(&self) -> Vec<(String, String)> {
+        let text = |value: &Secret| String::from_utf8_lossy(value.expose()).into_owned();
+        self.all.iter().filter_map(|header| Some((header.name.clone(), text(header.value.as_ref()?)))).collect()
     }
 }
 
@@ -176,11 +221,11 @@ impl AdoptedHost {
 
 /// The spec as it counts for the target that `adopted` belongs to. The spec itself when nothing is carried over.
 #[must_use]
-pub fn adopt(spec: &Spec, adopted: &Adopted) -> Spec {
-    let mut whole = Spec { names: Names::default(), ..spec.clone() };
+pub fn adopt<'a>(spec: &'a Spec, adopted: &Adopted) -> Cow<'a, Spec> {
     if adopted.is_empty() {
-        return whole;
+        return Cow::Borrowed(spec);
     }
+    let mut whole = Spec { names: Names::default(), ..spec.clone() };
     let named: BTreeSet<Host> = spec.access.keys().cloned().collect();
     // a registry that the spec denies is asked through its mirrors only
     let denies = spec.unlisted == Unlisted::Deny;
@@ -201,6 +246,7 @@ pub fn adopt(spec: &Spec, adopted: &Adopted) -> Spec {
             whole.mirrors.push(carried(Source::registry(host), endpoints, fallback, mirror));
         }
     }
+    sent_along(&mut whole, adopted);
     parts(&mut whole, adopted, spec);
     // `deny` is for every registry that the spec does not name, `*` is not one
     let replaced = denies || spec.all().is_some();
@@ -208,7 +254,7 @@ pub fn adopt(spec: &Spec, adopted: &Adopted) -> Spec {
         rest(&mut whole, adopted, all, spec.fallback, &named);
     }
     whole.names = Names::default();
-    whole
+    Cow::Owned(whole)
 }
 
 /// What is compared before and after something is carried over: hosts that the spec names are reached as it says, and under
@@ -248,6 +294,21 @@ fn parts(whole: &mut Spec, adopted: &Adopted, spec: &Spec) {
         let closed = mirror.closed || denied || above.is_some_and(|(_, above)| above.fallback == Fallback::Never);
         let fallback = if closed { Fallback::Never } else { spec.fallback };
         whole.mirrors.push(carried(source, endpoints, fallback, mirror));
+    }
+}
+
+/// Headers for endpoints of the spec's own mirrors, where the spec says none.
+fn sent_along(whole: &mut Spec, adopted: &Adopted) {
+    if adopted.headers.is_empty() {
+        return;
+    }
+    for mirror in &mut whole.mirrors {
+        let Some(hosts) = adopted.headers.get(&mirror.source.to_string()) else { continue };
+        for endpoint in mirror.endpoints.iter_mut().filter(|endpoint| endpoint.header.is_empty()) {
+            if let Some(headers) = hosts.get(endpoint.host.as_str()) {
+                (endpoint.header, endpoint.guarded) = (headers.said(), true);
+            }
+        }
     }
 }
 

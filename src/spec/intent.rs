@@ -30,7 +30,7 @@ pub fn intent(spec: &Spec, image: &ImageRef) -> Resolution {
         let mut header: Vec<(String, Secret)> =
             endpoint.header.iter().map(|(name, value)| (name.clone(), Secret::new(value.as_str()))).collect();
         header.sort();
-        attempts.push(Attempt { api_root, ops, header, ..at_mirror });
+        attempts.push(Attempt { api_root, ops, header, timeout: endpoint.timeout, ..at_mirror });
     }
     if mirror.is_none() && spec.unlisted == Unlisted::Deny && !spec.access.contains_key(&image.host) {
         let end = End::Blocked("the spec denies registries that it does not name".to_owned());
@@ -65,6 +65,7 @@ fn attempt(host: Host, repo: RepoPath, access: &Access, upstream: bool) -> Attem
         trust: trust(access),
         client: access.client.as_ref().and_then(super::Client::fingerprint),
         header: Vec::new(),
+        timeout: None,
         auth: access.login.as_ref().map_or(Auth::None, |login| Auth::Basic(login.basic.clone())),
         from: access.at.clone(),
     }

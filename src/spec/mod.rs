@@ -31,7 +31,7 @@ pub mod text;
 pub mod validate;
 pub mod yaml;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, OnceLock};
 
 use serde::Serialize;
@@ -127,7 +127,7 @@ pub struct Names(OnceLock<Lookup>);
 #[derive(Clone, Debug, Default)]
 struct Lookup {
     /// Those of named registries.
-    hosts: BTreeMap<Host, Vec<usize>>,
+    hosts: HashMap<Host, Vec<usize>>,
     /// Those of domains, the longest first.
     domains: Vec<usize>,
     /// That of all others.
@@ -345,7 +345,7 @@ impl Spec {
 
     fn lookup(&self) -> &Lookup {
         self.names.0.get_or_init(|| {
-            let mut lookup = Lookup::default();
+            let mut lookup = Lookup { hosts: HashMap::with_capacity(self.mirrors.len()), ..Lookup::default() };
             for (at, mirror) in self.mirrors.iter().enumerate() {
                 match &mirror.source {
                     Source::All => lookup.all = lookup.all.or(Some(at)),

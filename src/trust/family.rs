@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use crate::model::cert::Cert;
+use crate::model::path::NodePath;
 
 /// Distributions whose trust stores work alike (`runtime-semantics.md` 6.1).
 #[derive(Debug, PartialEq, Eq)]
@@ -74,6 +75,19 @@ pub enum CertsPerFile {
     One,
     /// Any number.
     Many,
+}
+
+/// Whether it is a link that `openssl rehash` makes beside the certificates (`0a1b2c3d.0`), in a folder of anchors: a command's
+/// work, like the bundle, and named by nobody.
+#[must_use]
+pub fn is_rehashed(path: &NodePath) -> bool {
+    let hash = path.name().split_once('.').is_some_and(|(hash, number)| {
+        hash.len() == 8
+            && hash.bytes().all(|byte| byte.is_ascii_hexdigit())
+            && !number.is_empty()
+            && number.bytes().all(|byte| byte.is_ascii_digit())
+    });
+    hash && path.parent().is_some_and(|dir| FAMILIES.iter().any(|family| family.anchor_dir == dir.as_str()))
 }
 
 /// What a bundle is made from beside the anchors.

@@ -86,7 +86,8 @@ pub fn believe(pool: &Pool, shown: &[&[u8]], name: &str, now: Time) -> Belief {
         }
     }
     let Some(leaf) = links.first() else { return Belief::No("tls: the server shows no certificate".into()) };
-    let mut search = Search { pool, shown: &links[1..], now, checks: 0, unknown: None, why: None };
+    let others = &links[1..];
+    let mut search = Search { pool, shown: others, now, checks: 0, unknown: None, why: None };
     if let Err(why) = search.valid(leaf, Place::Leaf, &[]) {
         return Belief::No(why);
     }
@@ -99,7 +100,25 @@ pub fn believe(pool: &Pool, shown: &[&[u8]], name: &str, now: Time) -> Belief {
         (_, Some(unknown), _) => Belief::Unknown(unknown),
         (_, _, Some(why)) => Belief::No(why),
         _ if leaf.server == Some(false) => Belief::No("x509: certificate specifies an incompatible key usage".into()),
-        _ => Belief::No("x509: certificate signed by unknown authority".into()),
+        _ => Belief::No(format!("x509: certificate signed by unknown authority ({})", missing(pool, leaf, others))),
+    }
+}
+
+/// Where the way from the server's certificate to a trusted one ends: what Go does not say, and has to be known to mend it.
+fn missing(pool: &Pool, leaf: &Arc<Link>, shown: &[Arc<Link>]) -> String {
+    let (mut last, mut seen) = (leaf, BTreeSet::from([leaf.fingerprint]));
+    while let Some(next) = shown.iter().find(|link| link.subject == last.issuer && !seen.contains(&link.fingerprint)) {
+        seen.insert(next.fingerprint);
+        last = next;
+    }
+    let known = if pool.by_subject.contains_key(&last.issuer) { "; one of that name is trusted, but it did not sign this" } else { "" };
+    match (last.issuer == last.subject, last.fingerprint == leaf.fingerprint) {
+        (true, true) => format!("{} signs itself and is not trusted{known}", last.title),
+        (true, false) => format!("the chain ends with {}, which is not trusted{known}", last.title),
+        (false, _) if known.is_empty() => {
+            format!("{} is signed by {}, which is neither trusted nor sent by the server", last.title, last.signer)
+        }
+        (false, _) => format!("{} is signed by {}{known}", last.title, last.signer),
     }
 }
 

@@ -3,9 +3,9 @@
 
 use std::collections::BTreeSet;
 
-use super::Outcome;
-use super::online::{Endpoint, endpoints_of, of_endpoints};
-use super::probe::Seen;
+use super::online::{Endpoint, each, endpoints_of};
+use super::probe::{Seen, Stage};
+use super::{Check, Outcome};
 use crate::desired::Target;
 use crate::model::host::Host;
 use crate::model::problem::Problem;
@@ -47,18 +47,21 @@ pub fn judge(
     found: &[FoundRuntime],
     keeps: impl Fn(&Target) -> bool,
 ) -> (Unready, Vec<Problem>) {
-    let checks = of_endpoints(endpoints, seen);
-    let failed: Vec<_> = endpoints.iter().zip(&checks).filter(|(_, check)| check.result == Outcome::Failed).collect();
     let (mut unready, mut problems) = (Unready::new(), Vec::new());
     for target in targets(found) {
         let of_target = readers(&target, found);
         let Some(first) = of_target.first() else { continue };
-        let concerns = |endpoint: &Endpoint| of_target.iter().any(|reader| endpoint.readers.contains(&reader.runtime));
-        let silent: Silent = failed
-            .iter()
-            .filter(|(endpoint, _)| concerns(endpoint))
-            .map(|(endpoint, check)| (endpoint.host().clone(), (check.found.clone(), check.help.clone())))
+        let runtimes: BTreeSet<Runtime> = of_target.iter().map(|reader| reader.runtime).collect();
+        let checks: Vec<(&Endpoint, Check)> = each(endpoints, seen)
+            .filter_map(|(endpoint, seen)| Some((endpoint, endpoint.found(&(&endpoint.readers & &runtimes), seen)?)))
             .collect();
+        for problem in checks.iter().filter_map(|(endpoint, check)| untold(endpoint, check)) {
+            if !problems.contains(&problem) {
+                problems.push(problem);
+            }
+        }
+        let failed = checks.into_iter().filter(|(_, check)| check.result == Outcome::Failed);
+        let silent: Silent = failed.map(|(endpoint, check)| (endpoint.host().clone(), (check.found, check.help))).collect();
         if silent.is_empty() {
             continue;
         }
@@ -73,6 +76,14 @@ pub fn judge(
         }
     }
     (unready, problems)
+}
+
+/// What could not be tried to the end. Where a login goes that is not sent from here is asked apart (`tokens`).
+fn untold(endpoint: &Endpoint, check: &Check) -> Option<Problem> {
+    let login = check.found.starts_with(&format!("{}:", Stage::Login));
+    let what = || format!("whether {} can be used could not be told: {}", endpoint.host(), check.found);
+    let told = check.result == Outcome::CouldNotRun && !login;
+    told.then(|| Problem::warning("endpoint-untold", what(), check.help.clone()))
 }
 
 /// The targets that say what is pulled from where.

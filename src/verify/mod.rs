@@ -1,9 +1,10 @@
 //! Checks of a node, made from Resolutions. Pure.
 //!
-//! What lives here: what is looked at ([`images`]) and what each finding is called ([`checks`]); which endpoints are tried and
-//! what came of it ([`online`]), whether a server is believed ([`believe`]). What must not: effects, knowledge of a runtime or a
-//! file format: the views answer.
+//! What lives here: what is looked at ([`images`]) and what each finding is called ([`checks`]); whether CAs arrived
+//! ([`anchors`](fn@anchors::anchors)); which endpoints are tried and what came of it ([`online`]), whether a server is believed
+//! ([`believe`]). What must not: effects, knowledge of a runtime or a file format: the views answer.
 
+pub mod anchors;
 pub mod believe;
 pub mod gate;
 pub mod online;
@@ -19,7 +20,7 @@ use crate::model::image::ImageRef;
 use crate::model::path::NodePath;
 use crate::model::resolution::{End, Resolution, Verdict};
 use crate::model::tree::Tree;
-use crate::plan::proof::{asked, probe_images};
+use crate::plan::proof::{asked, probe_images, stays_open};
 use crate::runtime::{Dialect, FoundRuntime, Runtime, View, containerd};
 use crate::spec::adopt::{Adopted, adopt};
 use crate::spec::{Fallback, Spec, express, intent::intent};
@@ -29,8 +30,8 @@ use crate::spec::{Fallback, Spec, express, intent::intent};
 pub struct Check {
     /// How it came out; failures first.
     pub result: Outcome,
-    /// Which kind of check: `leak`, `meaning`, `file-broken`, `file-ignored`, `file-shadowed`, `registry`; online also `planned`,
-    /// `activation`, `anchor`, `endpoint`, `manifest`.
+    /// Which kind of check: `leak`, `meaning`, `file-broken`, `file-ignored`, `file-shadowed`, `registry`, `anchor`; online also
+    /// `planned`, `activation`, `endpoint`, `manifest`.
     pub id: &'static str,
     /// What was looked at, in words.
     pub subject: String,
@@ -51,6 +52,8 @@ pub enum Outcome {
     Failed,
     /// It could not be looked at.
     CouldNotRun,
+    /// It is not yet as it should be: only the node itself can do the rest, and it is recorded as due.
+    Due,
     /// It is as it should be.
     Ok,
 }
@@ -84,7 +87,7 @@ pub fn checks(spec: Option<&Spec>, tree: &Tree, found: &[FoundRuntime], adopted:
         let scoped = spec.map(|spec| spec.for_runtime(reader.runtime));
         let spec = scoped.as_deref();
         let whole = own.zip(spec).map(|(adopted, spec)| adopt(spec, adopted));
-        let spec = whole.as_ref().or(spec);
+        let spec = whole.as_deref().or(spec);
         let dialects = reader.dialects(tree);
         let mut failed: BTreeMap<Failed, Vec<Dialect>> = BTreeMap::new();
         for &dialect in &dialects {
@@ -217,7 +220,8 @@ fn of_image(spec: Option<&Spec>, dialect: Dialect, image: &ImageRef, got: &Resol
     }
     let meant = intent(spec, image);
     let closed = matches!(meant.end, End::Blocked(_)) && meant.key() == got.key();
-    let as_meant = closed || express::adapt(spec, meant, dialect).key() == got.key();
+    let open = stays_open(&meant, &express::adapt(spec, meant.clone(), dialect), got);
+    let as_meant = closed || open || express::adapt(spec, meant, dialect).key() == got.key();
     found.push((MEANING, (!as_meant).then(asked)));
     found
 }

@@ -4,18 +4,19 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::believe::Pool;
-use super::probe::{Identity, Manifest, Seen, Stage, Target, Trouble, Trusted};
+use super::probe::{Identity, Manifest, Seen, Stage, Step, Target, Trouble, Trusted};
 use super::{Check, Outcome, check, images};
 use crate::model::digest::Fingerprint;
+use crate::model::endpoint::Scheme;
 use crate::model::image::ImageRef;
 use crate::model::keyring::Keyring;
 use crate::model::resolution::{Attempt, Auth, Resolution, Trust};
+use crate::model::secret::Secret;
 use crate::model::tree::Tree;
 use crate::plan::How;
 use crate::plan::whole::{Planned, problems};
 use crate::runtime::{FoundRuntime, Runtime, View, golang};
-use crate::spec::{Scope, Spec};
-use crate::trust;
+use crate::spec::Spec;
 
 /// An endpoint that is tried.
 #[derive(Clone, Debug)]
@@ -34,10 +35,10 @@ type Env = [(String, String)];
 
 /// What decides that two attempts are one endpoint.
 type Key = (
-    Vec<(crate::model::endpoint::Scheme, Trust)>,
+    Vec<(Scheme, Trust)>,
     crate::model::host::Host,
     Option<Fingerprint>,
-    Auth,
+    (Auth, Vec<(String, Secret)>),
     Vec<golang::Route>,
     Vec<String>,
     bool,
@@ -82,7 +83,7 @@ pub fn endpoints_of(
                     ways.iter().map(|way| (way.scheme, way.trust.clone())).collect(),
                     first.host.clone(),
                     first.client,
-                    first.auth.clone(),
+                    (first.auth.clone(), first.header.clone()),
                     routes,
                     store(&reader.env),
                     lost,
@@ -150,6 +151,8 @@ impl<'a> Material<'a> {
             trust,
             client: way.client.and_then(|leaf| self.keyring.identity(leaf)).map(|(chain, key)| Arc::new(Identity { chain, key })),
             login,
+            header: if way.scheme == Scheme::Https { way.header.clone() } else { Vec::new() },
+            more: matches!(way.auth, Auth::Other(_)) || (way.scheme == Scheme::Http && !way.header.is_empty()),
             route: golang::route(env, way.scheme, &way.host),
             manifests: Vec::new(),
         }
@@ -174,36 +177,26 @@ impl<'a> Material<'a> {
 #[must_use]
 pub fn of_endpoints(endpoints: &[Endpoint], seen: &[Seen]) -> Vec<Check> {
     let mut checks = Vec::new();
-    let mut rest = seen;
-    for endpoint in endpoints {
-        let (own, others) = rest.split_at(endpoint.ways.len().min(rest.len()));
-        rest = others;
-        let ways: Vec<(&Target, &Seen)> = endpoint.ways.iter().zip(own).collect();
-        let reached = ways.iter().find(|(_, seen)| endpoint.trouble(seen).is_none());
-        let Some((target, seen)) = reached.or_else(|| ways.first()).copied() else { continue };
-        let readers: Vec<&str> = endpoint.readers.iter().map(|reader| reader.name()).collect();
-        let subject = format!("{}: {}://{}", readers.join(", "), target.scheme, target.host);
-        let mut made = match endpoint.trouble(seen) {
-            None => check(Outcome::Ok, "endpoint", subject.clone(), String::new(), ""),
-            Some((stage, trouble)) => {
-                check(endpoint.outcome(&trouble), "endpoint", subject.clone(), format!("{stage}: {}", trouble.what()), trouble.help())
-            }
-        };
-        made.steps.clone_from(&seen.steps);
-        let reached = made.result == Outcome::Ok;
-        checks.push(made);
-        for manifest in target.manifests.iter().filter(|_| reached) {
-            let missing =
-                seen.troubles.iter().find(|(_, trouble)| matches!(trouble, Trouble::Manifest { image, .. } if *image == manifest.image));
-            let other =
-                seen.troubles.iter().find(|(stage, trouble)| *stage == Stage::Manifest && !matches!(trouble, Trouble::Manifest { .. }));
-            checks.push(match missing.or(other) {
-                None => check(Outcome::Ok, "manifest", format!("{subject}: {}", manifest.image), String::new(), ""),
-                Some((_, trouble)) => check(trouble.outcome(), "manifest", subject.clone(), trouble.what(), trouble.help()),
-            });
+    for (endpoint, seen) in each(endpoints, seen) {
+        // what the one minds need not trouble the other
+        let (one, others): (BTreeSet<_>, BTreeSet<_>) = endpoint.readers.iter().partition(|reader| **reader == Runtime::Containerd);
+        let apart = [endpoint.found(&one, seen), endpoint.found(&others, seen)];
+        match apart {
+            [Some(one), Some(others)] if one.result != others.result => checks.extend([one, others]),
+            _ => checks.extend(endpoint.found(&endpoint.readers, seen)),
         }
+        checks.extend(endpoint.manifests(seen));
     }
     checks
+}
+
+/// Each endpoint with what was seen of its ways.
+pub fn each<'a>(endpoints: &'a [Endpoint], seen: &'a [Seen]) -> impl Iterator<Item = (&'a Endpoint, &'a [Seen])> {
+    endpoints.iter().scan(seen, |rest, endpoint| {
+        let (own, others) = rest.split_at(endpoint.ways.len().min(rest.len()));
+        *rest = others;
+        Some((endpoint, own))
+    })
 }
 
 impl Endpoint {
@@ -213,10 +206,56 @@ impl Endpoint {
         &self.key.1
     }
 
+    /// What came of it for these of its readers; `None` where there are none.
+    #[must_use]
+    pub fn found(&self, readers: &BTreeSet<Runtime>, seen: &[Seen]) -> Option<Check> {
+        let (target, seen) = self.best(readers, seen).filter(|_| !readers.is_empty())?;
+        let subject = subject(readers, target);
+        let mut made = match self.trouble(readers, seen) {
+            None => check(Outcome::Ok, "endpoint", subject, String::new(), ""),
+            Some((stage, trouble)) => {
+                check(outcome(readers, &trouble), "endpoint", subject, format!("{stage}: {}", trouble.what()), trouble.help())
+            }
+        };
+        made.steps = seen.steps.iter().filter(|step| step.stage != Stage::Manifest).cloned().collect();
+        Some(made)
+    }
+
+    /// What came of the manifests, a check for each image.
+    fn manifests(&self, seen: &[Seen]) -> Vec<Check> {
+        let Some((target, seen)) = self.best(&self.readers, seen) else { return Vec::new() };
+        let mut images: Vec<&String> = target.manifests.iter().map(|manifest| &manifest.image).collect();
+        images.dedup();
+        // what /v2/ is good for need not be what manifests are
+        let asked = |stage: Stage| seen.steps.iter().filter(move |step| step.stage == stage);
+        if asked(Stage::Manifest).next().is_none() {
+            return Vec::new();
+        }
+        let of = |image: &String| {
+            let missing = seen.troubles.iter().find(|(_, trouble)| trouble.image() == Some(image));
+            let other = seen.troubles.iter().find(|(stage, trouble)| *stage == Stage::Manifest && trouble.image().is_none());
+            let subject = format!("{}: {image}", subject(&self.readers, target));
+            let mut made = match missing.or(other) {
+                None => check(Outcome::Ok, "manifest", subject, String::new(), ""),
+                Some((_, trouble)) => check(trouble.outcome(), "manifest", subject, trouble.what(), trouble.help()),
+            };
+            let of_image = |step: &&Step| step.found.strip_prefix(image.as_str()).is_some_and(|rest| rest.starts_with(": "));
+            made.steps = asked(Stage::Manifest).filter(of_image).cloned().collect();
+            made
+        };
+        images.into_iter().map(of).collect()
+    }
+
+    /// The first of the ways that works, else the first.
+    fn best<'a>(&'a self, readers: &BTreeSet<Runtime>, seen: &'a [Seen]) -> Option<(&'a Target, &'a Seen)> {
+        let ways = || self.ways.iter().zip(seen);
+        ways().find(|(_, seen)| self.trouble(readers, seen).is_none()).or_else(|| ways().next())
+    }
+
     /// What keeps it from being reached; what is said of single manifests is told with them.
-    fn trouble(&self, seen: &Seen) -> Option<(Stage, Trouble)> {
+    fn trouble(&self, readers: &BTreeSet<Runtime>, seen: &Seen) -> Option<(Stage, Trouble)> {
         let own = seen.troubles.iter().filter(|(stage, _)| *stage != Stage::Manifest);
-        let found = own.min_by_key(|(_, trouble)| self.outcome(trouble)).cloned();
+        let found = own.min_by_key(|(_, trouble)| outcome(readers, trouble)).cloned();
         let bearer = matches!(seen.challenge, Some(crate::model::challenge::Challenge::Bearer { .. }));
         if self.loses_login && bearer {
             let why =
@@ -225,13 +264,18 @@ impl Endpoint {
         }
         found
     }
+}
 
-    fn outcome(&self, trouble: &Trouble) -> Outcome {
-        match trouble {
-            // containers/image asks for /v2/ before anything else, and takes 200 and 401 only
-            Trouble::Status(_) if self.readers.iter().any(|reader| *reader != Runtime::Containerd) => Outcome::Failed,
-            other => other.outcome(),
-        }
+fn subject(readers: &BTreeSet<Runtime>, target: &Target) -> String {
+    let readers: Vec<&str> = readers.iter().map(|reader| reader.name()).collect();
+    format!("{}: {}://{}", readers.join(", "), target.scheme, target.host)
+}
+
+fn outcome(readers: &BTreeSet<Runtime>, trouble: &Trouble) -> Outcome {
+    match trouble {
+        // containers/image asks for /v2/ before anything else, and takes 200 and 401 only
+        Trouble::Status(_) if readers.iter().any(|reader| *reader != Runtime::Containerd) => Outcome::Failed,
+        other => other.outcome(),
     }
 }
 
@@ -268,30 +312,4 @@ pub fn as_planned(planned: &Planned) -> Vec<Check> {
         checks.push(check(Outcome::Failed, "activation", what, due.because.join("; "), &help));
     }
     checks
-}
-
-/// Whether the anchors of the spec are in the bundle of the trust store, by fingerprint.
-#[must_use]
-pub fn anchors(spec: &Spec, tree: &Tree) -> Vec<Check> {
-    let wanted: Vec<_> = spec.cas.iter().filter(|ca| ca.scope == Scope::System).collect();
-    if wanted.is_empty() {
-        return Vec::new();
-    }
-    let family = match trust::family(tree) {
-        Ok(family) => family,
-        Err(problem) => return vec![check(Outcome::CouldNotRun, "anchor", "OS trust store".into(), problem.what, &problem.help)],
-    };
-    let missing = trust::missing(spec, family, tree);
-    let of = |ca: &&crate::spec::Ca| {
-        let lacking = ca.certs.iter().find(|cert| missing.contains(&cert.fingerprint));
-        let subject = format!("{} in {}", ca.name, family.bundle);
-        match lacking {
-            None => check(Outcome::Ok, "anchor", subject, String::new(), ""),
-            Some(cert) => {
-                let found = format!("{} ({}) is not in it", cert.fingerprint.short(), cert.subject);
-                check(Outcome::Failed, "anchor", subject, found, &format!("run `{}` and read what it says", family.refresh.join(" ")))
-            }
-        }
-    };
-    wanted.iter().map(of).collect()
 }

@@ -25,6 +25,10 @@ pub struct Target {
     pub client: Option<Arc<Identity>>,
     /// `user:password`.
     pub login: Option<Secret>,
+    /// Sent with every request to it, over TLS.
+    pub header: Vec<(String, Secret)>,
+    /// More goes along than nodeprep looks into or sends: a token, a credential helper, headers over plain HTTP.
+    pub more: bool,
     /// The way to it.
     pub route: Route,
     /// Manifests that are asked for.
@@ -94,7 +98,7 @@ impl std::fmt::Display for Stage {
     }
 }
 
-/// One stage that was reached.
+/// One stage that was reached, the one that failed included.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Step {
     /// Which.
@@ -143,10 +147,24 @@ pub enum Trouble {
     NoHttp(String),
     /// `/v2/` is answered with this status.
     Status(u16),
+    /// `/v2/` is a page for people.
+    Page,
+    /// A page for people stands where a manifest should.
+    NoManifest {
+        /// The image.
+        image: String,
+    },
     /// The login is not accepted.
     LoginRefused(u16),
     /// The login would have to go elsewhere, or over plain HTTP, and is not sent there.
     LoginKept(String),
+    /// Who pulls with more than nodeprep sends may be let in: this status does not tell.
+    Closed {
+        /// The image.
+        image: String,
+        /// The status.
+        status: u16,
+    },
     /// Tokens are wanted and the runtime does not send its login to where they are issued.
     LoginLost(String),
     /// A manifest is answered with this status.
@@ -163,12 +181,34 @@ impl Trouble {
     #[must_use]
     pub const fn outcome(&self) -> Outcome {
         match self {
-            Self::Route(_) | Self::Unknown(_) | Self::LoginKept(_) | Self::Status(429) | Self::Manifest { status: 429, .. } => {
-                Outcome::CouldNotRun
-            }
+            Self::Route(_)
+            | Self::Unknown(_)
+            | Self::LoginKept(_)
+            | Self::Page
+            | Self::Closed { .. }
+            | Self::Status(429)
+            | Self::Manifest { status: 429, .. } => Outcome::CouldNotRun,
             // containerd never asks for /v2/: what is missing there may be there below it
             Self::Status(status) if *status < 500 => Outcome::CouldNotRun,
             _ => Outcome::Failed,
+        }
+    }
+
+    /// The image whose manifest it is about.
+    #[must_use]
+    pub const fn image(&self) -> Option<&String> {
+        match self {
+            Self::Manifest { image, .. } | Self::NoManifest { image } | Self::Closed { image, .. } => Some(image),
+            _ => None,
+        }
+    }
+
+    /// The stage where it came up, in a word: what is amiss is told elsewhere.
+    #[must_use]
+    pub const fn at_once(&self) -> &'static str {
+        match self {
+            Self::Route(_) | Self::LoginKept(_) => "not tried",
+            _ => "failed",
         }
     }
 
@@ -186,8 +226,13 @@ impl Trouble {
             Self::ClientRefused(why) => format!("remote error: tls: the client certificate is refused: {why}"),
             Self::NoHttp(why) => format!("the answer is not HTTP: {why}"),
             Self::Status(status) => format!("/v2/ is answered with {status}"),
+            Self::Page => "/v2/ is answered with a page of HTML: a login page, or another web server".into(),
+            Self::NoManifest { image } => format!("{image}: answered with HTML where the manifest should be"),
             Self::LoginRefused(status) => format!("the login is refused ({status} unauthorized)"),
             Self::LoginKept(why) => format!("the login was not tried: {why}"),
+            Self::Closed { image, status } => {
+                format!("{image}: {status} without what the runtime may send along: a token, a credential helper's answer, headers")
+            }
             Self::Manifest { image, status: 404 } => format!("{image}: manifest unknown (404)"),
             Self::Manifest { image, status: status @ (401 | 403) } => format!("{image}: pull access denied ({status})"),
             Self::Manifest { image, status } => format!("{image}: unexpected status {status}"),
@@ -198,7 +243,6 @@ impl Trouble {
     #[must_use]
     pub fn help(&self) -> &'static str {
         match self {
-            Self::Route(_) => "try it with the runtime itself, `crictl pull` or `podman pull`",
             Self::NoName(_) => "correct the name in the spec, or the node's DNS (`getent hosts NAME` must answer)",
             Self::Unreachable(_) | Self::Silent => {
                 "start the mirror, correct its port, or open the way to it; behind a proxy check NO_PROXY of the runtime's unit"
@@ -209,11 +253,15 @@ impl Trouble {
             Self::NoTls => "write the endpoint with http://, or let the mirror speak TLS",
             Self::ClientWanted => "give `client_cert` and `client_key` in the [[registry]] of that host",
             Self::ClientRefused(_) => "give a client certificate that was issued by a CA that the server accepts, and has not expired",
+            Self::Page | Self::NoManifest { .. } => {
+                "open it in a browser to see who answers; correct the endpoint's host or path, or take the portal out of the way"
+            }
             Self::NoHttp(_) => "look at what listens there: it is no registry",
             Self::Status(429) | Self::Manifest { status: 429, .. } => "wait until the registry takes requests again",
             Self::Status(status) if *status >= 500 => "look at the mirror's own log: it answers, but does not work",
             Self::Status(_) => "look whether a registry answers there; --manifest IMAGE shows whether images are found",
             Self::LoginRefused(_) => "give the right `credentials` for that host",
+            Self::Route(_) | Self::Closed { .. } => "try it with the runtime itself, `crictl pull` or `podman pull`",
             Self::LoginKept(_) => "try it with the runtime itself; nodeprep sends a login to its own host only, and over TLS only",
             Self::LoginLost(_) => "upgrade to containerd 2.1, or write `credentials_by = \"config\"` in the [[registry]] of that host",
             Self::Manifest { status: 404, .. } => "put the image into the mirror, or correct the endpoint's prefix",

@@ -46,6 +46,8 @@ pub fn targets(spec: &Spec, tree: &Tree, roots: &Tree, found: &[FoundRuntime]) -
                 trust: if access.insecure { Trusted::Anybody } else { own() },
                 client: identity.map(Arc::new),
                 login: None,
+                header: Vec::new(),
+                more: false,
                 route: golang::route(&on.env, access.scheme, &host.api()),
                 manifests: Vec::new(),
             });

@@ -3,6 +3,7 @@
 //! temporary is left, no secret is shown, and the next good run converges.
 #![allow(clippy::disallowed_methods, clippy::unwrap_used, clippy::print_stdout, reason = "tests look, panic and talk")]
 
+mod configuration;
 mod disk;
 mod foreign;
 mod image;

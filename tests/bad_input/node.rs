@@ -246,9 +246,9 @@ impl Run {
 fn speak(value: &serde_json::Value, said: &mut String) {
     match value {
         serde_json::Value::Object(fields) => {
-            if let Some(what) = fields.get("what") {
+            if let Some(what) = fields.get("what").and_then(serde_json::Value::as_str) {
                 let text = |key: &str| fields.get(key).and_then(serde_json::Value::as_str).unwrap_or_default();
-                writeln!(said, "{}[{}]: {}", text("severity"), text("code"), what.as_str().unwrap()).unwrap();
+                writeln!(said, "{}[{}]: {}", text("severity"), text("code"), what).unwrap();
                 if let Some(at) = fields.get("at") {
                     writeln!(said, " --> {}:{}:{}", at["file"].as_str().unwrap(), at["line"], at["column"]).unwrap();
                 }

@@ -13,6 +13,8 @@
     reason = "a program of its own: it has effects, and its messages go to whoever runs it"
 )]
 
+mod endpoints;
+
 use std::fmt::Write as _;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
@@ -29,8 +31,13 @@ fn main() -> Result<()> {
         ["bare-write", from, to] => bare_write(Path::new(from), Path::new(to)),
         ["bare-read", list] => bare_read(Path::new(list)),
         ["peak", binary] => peak(Path::new(binary)),
-        [binary] => measure(&std::fs::canonicalize(binary)?),
-        _ => Err("usage: bench PATH-OF-NODEPREP".into()),
+        ["verify", binary] => endpoints::measure(&std::fs::canonicalize(binary)?),
+        [binary] => {
+            let binary = std::fs::canonicalize(binary)?;
+            measure(&binary)?;
+            endpoints::measure(&binary)
+        }
+        _ => Err("usage: bench [verify] PATH-OF-NODEPREP".into()),
     }
 }
 

@@ -27,12 +27,16 @@
     reason = "a program of its own: it has effects, and its messages go to whoever runs it"
 )]
 
+#[path = "../secrets/mod.rs"]
+mod secrets;
 mod tree;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use libtest_mimic::{Arguments, Failed, Trial};
+
+use secrets::Secrets;
 
 fn main() {
     let arguments = Arguments::from_args();
@@ -63,6 +67,8 @@ fn run(case: &Path) -> Result<(), Failed> {
     }
     let flags = std::fs::read_to_string(case.join("flags")).unwrap_or_default();
     let flags: Vec<&str> = flags.split_whitespace().collect();
+    let spec = if case.join("spec").exists() { case.join("spec") } else { case.to_owned() };
+    let secrets = Secrets::of(&[&spec, &case.join("then"), &case.join("before")]).map_err(|error| format!("{error:#}"))?;
     let nodeprep = |words: &[&str]| -> Result<(String, i32), Failed> {
         let output = Command::new(env!("CARGO_BIN_EXE_nodeprep"))
             .args(words)
@@ -71,6 +77,10 @@ fn run(case: &Path) -> Result<(), Failed> {
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())
             .output()?;
         let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        let given_away = secrets.judge(&words.join(" "), &text);
+        if !given_away.is_empty() {
+            return Err(given_away.join("\n").into());
+        }
         Ok((text, output.status.code().unwrap_or(-1)))
     };
     let several = case.join("spec").exists();
@@ -82,6 +92,21 @@ fn run(case: &Path) -> Result<(), Failed> {
     let with_spec = |words: &[&str]| -> Vec<String> { words.iter().chain(&here).map(ToString::to_string).collect() };
     let call = |words: Vec<String>| nodeprep(&words.iter().map(String::as_str).collect::<Vec<_>>());
 
+    // the same in the other form and with all of the log
+    let loudly = || -> Result<(), Failed> {
+        for words in [
+            &["-vv", "plan", "--output", "json"][..],
+            &["-vv", "plan", "--foreign", "carry"],
+            &["-vv", "verify", "--offline", "--output", "json"],
+        ] {
+            call(with_spec(words))?;
+        }
+        nodeprep(&["-vv", "explain", "--output", "json", "--root", "node", "docker.io/library/x"]).map(drop)
+    };
+    if !secrets.is_empty() {
+        loudly()?;
+    }
+    let readable = secrets.holders(&node).map_err(|error| format!("{error:#}"))?;
     let before = tree::read(&node)?;
     let (plan, code) = call(with(&["plan"]))?;
     same(&tree::read(&node)?, &before, "plan changed the node")?;
@@ -94,6 +119,15 @@ fn run(case: &Path) -> Result<(), Failed> {
     }
     let after = tree::read(&node)?;
     golden(&case.join("after.txt"), &tree::difference(&before, &after))?;
+    for (path, mode) in secrets.holders(&node).map_err(|error| format!("{error:#}"))? {
+        // whose file it was, his the mode
+        if mode != 0o600 && readable.get(&path).is_none_or(|was| mode & !was != 0) {
+            return Err(format!("/{} holds a secret with mode {mode:04o}", path.display()).into());
+        }
+    }
+    if !secrets.is_empty() {
+        loudly()?;
+    }
     if code == 0 {
         let (pending, code) = call(with(&["plan", "--exit-code"]))?;
         if code != 0 && !pending.contains("due") {

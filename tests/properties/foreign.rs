@@ -17,12 +17,12 @@ use crate::generate::{self, Draft, What};
 use crate::{lay, listing, load, material, nodeprep, snapshot};
 
 /// Path, content (`@0`, `@1`: a CA), mode.
-const THEIRS: [(&str, &str, u32); 14] = [
+const THEIRS: [(&str, &str, u32); 16] = [
     ("etc/containerd/certs.d/docker.io/hosts.toml", "[host.\"https://theirs.example.org\"]\n", 0o644),
     (
         "etc/containerd/certs.d/quay.io/hosts.toml",
         "server = \"https://quay.io\"\n[host.\"https://harbor.corp.example\"]\n[host.\"https://harbor.corp.example\".header]\n\
-         authorization = \"Basic dTpw\"\n",
+         authorization = \"Basic dTpw\"\nX-Team = \"theirs\"\n",
         0o600,
     ),
     ("etc/containerd/certs.d/mirror.corp.example:5000/hosts.toml", "[host.\"https://theirs.example.org\"]\n", 0o644),
@@ -38,6 +38,12 @@ const THEIRS: [(&str, &str, u32); 14] = [
         "etc/containers/registries.conf.d/30-foreign.conf",
         "[[registry]]\nlocation = \"docker.io/library\"\n[[registry.mirror]]\nlocation = \"theirs.example.org:5000/lib\"\n",
         0o600,
+    ),
+    ("etc/containerd/certs.d/elsewhere.example.org/hosts.toml", "server = \"https://theirs.example.org\"\n", 0o644),
+    (
+        "etc/containers/registries.conf.d/40-foreign.conf",
+        "[[registry]]\nprefix = \"*.example.org\"\nlocation = \"theirs.example.org\"\n\n[[registry]]\nlocation = \"nvcr.io\"\n",
+        0o644,
     ),
     ("etc/containers/registries.conf.d/zzz-foreign.conf", "[[registry]]\nlocation = \"quay.io\"\ninsecure = true\n", 0o644),
     ("etc/docker/certs.d/harbor.corp.example/ca.crt", "@1", 0o644),
@@ -121,8 +127,8 @@ fn replaced_comes_back() {
         reverted(scratch.path(), &before)
     });
     outcome.unwrap_or_else(|failure| panic!("{failure}"));
-    // what some runtime cannot express is refused, and what others say of registries that are denied, or that only `*` speaks of
-    assert!(applied.get() * 5 > all.get(), "only {} of {} applies succeeded", applied.get(), all.get());
+    // what some runtime cannot express is refused
+    assert!(applied.get() * 2 > all.get(), "only {} of {} applies succeeded", applied.get(), all.get());
 }
 
 /// What each runtime on the node asks for the images that others mirror, by the name of the runtime; under `never` without
@@ -151,7 +157,7 @@ fn asked(root: &Path, never: bool, folders: bool, images: &[&str]) -> BTreeMap<S
 #[test]
 fn carried_over_is_asked_as_before() {
     let (compared, applied) = (Cell::new(0u32), Cell::new(0u32));
-    let mut runner = TestRunner::new(Config { cases: 90, failure_persistence: None, max_shrink_iters: 100, ..Config::default() });
+    let mut runner = TestRunner::new(Config { cases: 40, failure_persistence: None, max_shrink_iters: 100, ..Config::default() });
     let outcome = runner.run(&(generate::draft(), node()), |(draft, (node, theirs))| {
         // `deny` is for whatever the spec does not name, and `*` names it
         let mirrors = draft.mirrors.iter().filter(|mirror| mirror.source != "*").cloned().collect();
@@ -183,5 +189,5 @@ fn carried_over_is_asked_as_before() {
         reverted(scratch.path(), &before)
     });
     outcome.unwrap_or_else(|failure| panic!("{failure}"));
-    assert!(applied.get() > 8 && compared.get() > 1, "{} applies, {} with mirrors of others", applied.get(), compared.get());
+    assert!(applied.get() > 12 && compared.get() > 1, "{} applies, {} with mirrors of others", applied.get(), compared.get());
 }

@@ -37,6 +37,7 @@ fn answer(demand: &Demand, what: case::Answer, layout: Option<&Path>, ask: &Ask)
             let realm = format!("{}://{}/token", ask.scheme, ask.host);
             Answer::status(401).with("WWW-Authenticate", format!("Bearer realm=\"{realm}\",service=\"real\""))
         }
+        case::Answer::Header if ask.path() != "/v2/" && ask.header("x-team") != Some("a") => Answer::status(403),
         _ if ask.path() == "/v2/" => Answer::status(200).with("Docker-Distribution-Api-Version", "registry/2.0"),
         _ => layout.and_then(|layout| content(demand, Some(what), layout, ask.path())).unwrap_or_else(|| Answer::status(404)),
     }

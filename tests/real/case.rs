@@ -8,6 +8,8 @@
 //! ```toml
 //! images = ["docker.io/library/hello:1"]      # pulled in this order by each runtime; {digest} is the image's digest
 //! runtimes = ["containerd"]                   # what is on the node; default: all
+//! containerd = ">=2.0"                        # only these versions of containerd; also "<2.0"
+//! without = ["etc/containerd/config.toml"]    # what a stock node has and this one has not
 //! probe = "require"                           # as for apply; default off. A containerd that would lose a login is refused then
 //! foreign = "carry"                           # as for apply: what is done with files of others that are in the way
 //!
@@ -27,6 +29,7 @@
 //!                                             #   "no blobs"  the manifest, but none of its blobs
 //!                                             #   "no digest" that the manifest is there, but not its digest; then 500
 //!                                             #   "token"     the image, for a token that it issues itself
+//!                                             #   "header"    the image, to whoever sends X-Team: a; 403 to others
 //! login = "user:password"                     # with "token": what the token costs; default nothing
 //! ```
 //!
@@ -45,6 +48,10 @@ pub struct Case {
     /// What is on the node.
     pub containerd: bool,
     pub podman: bool,
+    /// The versions of containerd that are concerned; empty: all.
+    pub versions: String,
+    /// Files of the stock node that are not there.
+    pub without: Vec<String>,
     /// What `apply` is told of probing.
     pub probe: String,
     /// What it is told of files of others that are in the way.
@@ -94,6 +101,7 @@ pub enum Answer {
     NoBlobs,
     NoDigest,
     Token,
+    Header,
 }
 
 impl Demand {
@@ -146,6 +154,8 @@ pub fn load(folder: &Path) -> Result<Case> {
     let runtimes = if document.contains_key("runtimes") { Some(strings(&document, "runtimes")?) } else { None };
     let there = |name: &str| runtimes.as_ref().is_none_or(|runtimes| runtimes.iter().any(|runtime| runtime == name));
     let told = |key: &str, usual: &str| document.get(key).map_or_else(|| Ok(usual.to_owned()), text);
+    let versions = told("containerd", "")?;
+    let without = if document.contains_key("without") { strings(&document, "without")? } else { Vec::new() };
     let (probe, foreign) = (told("probe", "off")?, told("foreign", "refuse")?);
     Ok(Case {
         folder: folder.to_owned(),
@@ -153,6 +163,8 @@ pub fn load(folder: &Path) -> Result<Case> {
         registries,
         containerd: there("containerd"),
         podman: there("podman"),
+        versions,
+        without,
         probe,
         foreign,
         closed,
@@ -200,6 +212,7 @@ fn answer(text: &str) -> Result<Answer> {
         "no blobs" => Answer::NoBlobs,
         "no digest" => Answer::NoDigest,
         "token" => Answer::Token,
+        "header" => Answer::Header,
         status => Answer::Status(status.parse().with_context(|| format!("answer = {status:?}"))?),
     })
 }

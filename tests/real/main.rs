@@ -7,18 +7,25 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "what was skipped, and what went wrong in the child, is said there")]
 
 mod answer;
+mod between;
 mod case;
 mod certificate;
+mod closed;
+mod daemon;
 mod grpc;
 mod image;
+mod live;
 mod matrix;
 mod node;
 mod programs;
 mod promise;
+mod proxy;
 mod pull;
 mod registry;
 mod responder;
 mod round;
+#[path = "../secrets/mod.rs"]
+mod secrets;
 mod tree;
 mod upstream;
 mod vector;
@@ -28,10 +35,19 @@ mod world;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use libtest_mimic::{Arguments, Failed, Trial};
 
 use programs::Programs;
+
+/// As many cases x version there are at least where more than one version of the programs is to be had.
+const LEAST: usize = 100;
+
+/// Cases x version that went as `explain` said, those that did not, and pulls that were held against access logs.
+static HELD: AtomicUsize = AtomicUsize::new(0);
+static DISAGREED: AtomicUsize = AtomicUsize::new(0);
+static PULLS: AtomicUsize = AtomicUsize::new(0);
 
 /// In the environment of this program's own child: the case to run, inside the namespaces made for it.
 const INSIDE: &str = "NODEPREP_REAL_CASE";
@@ -44,6 +60,9 @@ fn main() -> ExitCode {
             Kind::Containerd => vector::run(what, &Programs::told()),
             Kind::Containers => vector_containers::run(what, &Programs::told()),
             Kind::Matrix => matrix::run(what, &Programs::told()),
+            Kind::Between => between::run(what, &Programs::told()),
+            Kind::Daemon => daemon::run(what, &Programs::told()),
+            Kind::Proxy => proxy::run(what, &Programs::told()),
         };
         return match outcome {
             Ok(()) => ExitCode::SUCCESS,
@@ -58,18 +77,21 @@ fn main() -> ExitCode {
     for reason in &missing {
         println!("skipped: real programs: {reason}");
     }
+    let mut matrix = 0;
     let required = std::env::var("NODEPREP_REAL").is_ok_and(|value| value == "required");
     for (programs, case) in Programs::all().into_iter().flat_map(|programs| all().into_iter().map(move |case| (programs.clone(), case))) {
         let concerned = match kind(&case) {
             Kind::Case => case::load(&case).map_or(true, |case| programs.concern(&case)),
-            Kind::Containerd => !matches!(programs, Programs::Podman(_)),
+            Kind::Containerd | Kind::Daemon | Kind::Proxy => !matches!(programs, Programs::Podman(_)),
             Kind::Containers => !matches!(programs, Programs::Containerd(_)),
             Kind::Matrix => true,
+            Kind::Between => matches!(programs, Programs::Containerd(_)),
         };
         if !concerned {
             continue;
         }
         let name = scratch_name(&case, &programs);
+        matrix += usize::from(matches!(kind(&case), Kind::Case));
         let trial = if missing.is_empty() {
             Trial::test(name, move || enclosed(&case, &programs))
         } else if required {
@@ -80,7 +102,21 @@ fn main() -> ExitCode {
         };
         trials.push(trial);
     }
-    libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
+    if missing.is_empty() && Programs::all().len() > 2 {
+        let enough = move || if matrix >= LEAST { Ok(()) } else { Err(Failed::from(format!("{matrix} cases x version, not {LEAST}"))) };
+        trials.push(Trial::test("the_matrix_is_large_enough", enough));
+    }
+    let conclusion = libtest_mimic::run(&Arguments::from_args(), trials);
+    let count = |number: &AtomicUsize| number.load(Ordering::Relaxed);
+    if count(&HELD) + count(&DISAGREED) > 0 {
+        println!(
+            "explain against access logs: {} of {matrix} cases x version, {} pulls, disagreements in {}\n",
+            count(&HELD) + count(&DISAGREED),
+            count(&PULLS),
+            count(&DISAGREED)
+        );
+    }
+    conclusion.exit_code()
 }
 
 /// Why the real programs cannot run here; empty when they can.
@@ -108,13 +144,14 @@ fn source() -> &'static Path {
 fn scratch_name(case: &Path, programs: &Programs) -> String {
     let name = case.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let kind = match kind(case) {
-        Kind::Case | Kind::Matrix => "",
+        Kind::Case | Kind::Matrix | Kind::Between | Kind::Daemon | Kind::Proxy => "",
         Kind::Containerd | Kind::Containers => "vector-",
     };
     format!("{kind}{name}{}", programs.suffix())
 }
 
 /// What a folder is.
+#[derive(Clone, Copy)]
 enum Kind {
     Case,
     /// A vector of containerd.
@@ -123,14 +160,21 @@ enum Kind {
     Containers,
     /// Certificates of every kind.
     Matrix,
+    /// One version runs, another is on disk.
+    Between,
+    /// A daemon and a signal, a daemon and the OS trust store.
+    Daemon,
+    /// Ways through proxies of every kind.
+    Proxy,
 }
 
-/// What stands for the matrix among the folders.
-const MATRIX: &str = "probe-matrix";
+/// What stands among the folders of cases, below `tests/real`, and is none.
+const OTHERS: [(&str, Kind); 4] =
+    [("probe-matrix", Kind::Matrix), ("between-versions", Kind::Between), ("daemon", Kind::Daemon), ("probe-proxy", Kind::Proxy)];
 
 fn kind(folder: &Path) -> Kind {
-    if folder.ends_with(MATRIX) {
-        return Kind::Matrix;
+    if let Some((_, kind)) = OTHERS.iter().find(|(name, _)| folder.ends_with(name)) {
+        return *kind;
     }
     match folder.parent().and_then(Path::file_name).and_then(|name| name.to_str()) {
         Some("containerd") => Kind::Containerd,
@@ -150,7 +194,7 @@ fn all() -> Vec<PathBuf> {
         found
     };
     let mut all = listed("fixtures/real", "case.toml");
-    all.push(source().join("tests/real").join(MATRIX));
+    all.extend(OTHERS.map(|(name, _)| source().join("tests/real").join(name)));
     all.extend(listed("fixtures/vectors/containerd", "case.toml"));
     all.extend(listed("fixtures/vectors/containers", "expect.txt"));
     all
@@ -172,6 +216,12 @@ fn enclosed(case: &Path, programs: &Programs) -> Result<(), Failed> {
         .envs(std::env::var_os(round::OTHER_BINARY).map(|binary| (round::OTHER_BINARY, binary)))
         .output()
         .map_err(|error| format!("setpriv: {error}"))?;
+    if matches!(kind(case), Kind::Case) {
+        let outcome = if output.status.success() { &HELD } else { &DISAGREED };
+        outcome.fetch_add(1, Ordering::Relaxed);
+        let pulls = std::fs::read_to_string(scratch.folder.join(round::PULLS)).unwrap_or_default();
+        PULLS.fetch_add(pulls.parse().unwrap_or_default(), Ordering::Relaxed);
+    }
     if output.status.success() {
         // What was left out is said.
         let said = String::from_utf8_lossy(&output.stdout);

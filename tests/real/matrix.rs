@@ -291,16 +291,7 @@ pub fn run(what: &Path, programs: &Programs) -> Result<()> {
     let rows = rows()?;
     let named = |row: &Row| Demand { listen: format!("{}:5443", row.address), name: Some(row.host.clone()), ..Demand::default() };
     let registries = rows.iter().filter(|row| row.host != row.address).map(named).collect();
-    let case = Case {
-        folder: what.to_owned(),
-        images: Vec::new(),
-        registries,
-        containerd: true,
-        podman: true,
-        probe: String::new(),
-        foreign: String::new(),
-        closed: false,
-    };
+    let case = Case { folder: what.to_owned(), images: Vec::new(), registries, containerd: true, podman: true, ..Case::default() };
     scratch.furnish(&case, programs)?;
     let root = scratch.root();
     let config = root.join("etc/containerd/config.toml");

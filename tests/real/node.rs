@@ -128,6 +128,9 @@ impl Scratch {
         }
         fs::write(root.join("var/lib/dpkg/status"), status).context("var/lib/dpkg/status")?;
         copy_folder(&source().join("fixtures/real/node"), &root)?;
+        for name in &case.without {
+            fs::remove_file(root.join(name)).with_context(|| name.clone())?;
+        }
         copy_folder(&case.folder.join("node"), &root)?;
         let hosts = root.join("etc/hosts");
         let mut file = File::options().append(true).create(true).open(&hosts).with_context(|| hosts.display().to_string())?;

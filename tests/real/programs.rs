@@ -3,6 +3,8 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
+use nodeprep::model::version::Version;
+
 use crate::case::Case;
 use crate::prepared;
 use crate::pull::Puller;
@@ -87,7 +89,26 @@ impl Programs {
 
     /// Is there anything to pull with in this case?
     pub fn concern(&self, case: &Case) -> bool {
-        !self.pullers(case).is_empty()
+        !self.pullers(case).is_empty() && self.is_among(&case.versions)
+    }
+
+    /// Whether this containerd is one of `versions`: `>=2.0`, `<2.0`, or nothing for all of them.
+    fn is_among(&self, versions: &str) -> bool {
+        let Some(own) = self.containerd() else { return versions.is_empty() };
+        let bound = |sign| versions.strip_prefix(sign).and_then(Version::find);
+        bound(">=").is_none_or(|from| own >= from) && bound("<").is_none_or(|to| own < to)
+    }
+
+    /// The version of containerd, as its package says; `None` beside another Podman.
+    pub fn containerd(&self) -> Option<Version> {
+        let folder = match self {
+            Programs::Usual => prepared(),
+            Programs::Containerd(folder) => folder.clone(),
+            Programs::Podman(_) => return None,
+        };
+        let status = std::fs::read_to_string(folder.join("status")).ok()?;
+        let package = status.split("\n\n").find(|package| package.lines().any(|line| line == "Package: containerd"))?;
+        package.lines().find_map(|line| line.strip_prefix("Version: ")).and_then(Version::find)
     }
 
     /// Does a header reach the place where a registry's tokens are issued? containerd sends it there from 2.1 on; the containers/image family logs in there

@@ -84,7 +84,7 @@ pub fn expect(attempts: &[Attempt], registries: &[Demand], asker: Asker, filled:
                 expected.served = asker.layers_elsewhere && expect(&attempts[number + 1..], registries, asker, filled)?.served;
                 break;
             }
-            Some(Answer::Token | Answer::NoBlobs) | None if holds => {
+            Some(Answer::Token | Answer::Header | Answer::NoBlobs) | None if holds => {
                 expected.served = true;
                 break;
             }

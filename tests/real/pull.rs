@@ -54,13 +54,18 @@ pub fn start_containerd(scratch: &Scratch, seconds: u64) -> Result<Child> {
     let mut child = command.stdout(log.try_clone().context("the log")?).stderr(log).spawn().context("containerd")?;
     let deadline = Instant::now() + Duration::from_secs(seconds);
     loop {
-        let Err(said) = call(scratch, "ListImages", &[])? else { return Ok(child) };
+        let Err(said) = answers(scratch)? else { return Ok(child) };
         if let Some(status) = child.try_wait().context("containerd")? {
             bail!("containerd ended with {status}; see {}", path.display());
         }
         ensure!(Instant::now() < deadline, "containerd serves no images: {said}; see {}", path.display());
         std::thread::sleep(Duration::from_millis(50));
     }
+}
+
+/// Whether containerd serves images; the error inside is why not.
+pub fn answers(scratch: &Scratch) -> Result<Result<(), String>> {
+    call(scratch, "ListImages", &[])
 }
 
 /// One call of the CRI's image service.

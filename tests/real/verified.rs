@@ -7,13 +7,13 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use crate::case::{Answer, Case, Demand};
-use crate::image;
 use crate::node::Scratch;
 use crate::programs::Programs;
 use crate::pull::Puller;
+use crate::secrets::Secrets;
 
 /// Everything that is wrong.
-pub fn verify(case: &Case, programs: &Programs, scratch: &Scratch, spec: &Path) -> Result<Vec<String>> {
+pub fn verify(case: &Case, programs: &Programs, scratch: &Scratch, spec: &Path, secrets: &Secrets) -> Result<Vec<String>> {
     // nodeprep asks the machine's resolver; this process has a mount namespace of its own
     for file in ["etc/hosts", "etc/resolv.conf"] {
         let output = Command::new("mount").arg("--bind").arg(scratch.root().join(file)).arg(Path::new("/").join(file)).output()?;
@@ -29,11 +29,7 @@ pub fn verify(case: &Case, programs: &Programs, scratch: &Scratch, spec: &Path) 
         let output = command.env("HOME", "/root").output().context("nodeprep")?;
         let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         ensure!(matches!(output.status.code(), Some(0 | 8)), "verify: {}\n{said}", output.status);
-        for secret in secrets(case)? {
-            if said.contains(&secret) {
-                wrong.push(format!("verify --output {form} gives a secret away: {said}"));
-            }
-        }
+        wrong.extend(secrets.judge(&format!("verify --output {form}"), &said));
         if form == "json" {
             std::fs::write(scratch.folder.join("verify.json"), &output.stdout)?;
             let report: Value = serde_json::from_slice(&output.stdout).context("verify --output json is not JSON")?;
@@ -41,22 +37,6 @@ pub fn verify(case: &Case, programs: &Programs, scratch: &Scratch, spec: &Path) 
         }
     }
     Ok(wrong)
-}
-
-/// Passwords and keys of the case, in the forms in which they are sent or stored.
-fn secrets(case: &Case) -> Result<Vec<String>> {
-    let mut secrets = Vec::new();
-    for login in case.registries.iter().filter_map(|registry| registry.login.as_ref()) {
-        secrets.push(image::base64(login.as_bytes()));
-        secrets.extend(login.split_once(':').map(|(_, password)| password.to_owned()));
-    }
-    let pull_secret = case.folder.join("pull-secret.json");
-    if pull_secret.exists() {
-        let json: Value = serde_json::from_slice(&std::fs::read(pull_secret)?)?;
-        let auths = json["auths"].as_object().into_iter().flat_map(|auths| auths.values());
-        secrets.extend(auths.filter_map(|entry| entry["auth"].as_str()).map(ToOwned::to_owned));
-    }
-    Ok(secrets)
 }
 
 fn checks(case: &Case, programs: &Programs, report: &Value) -> Vec<String> {
@@ -90,6 +70,7 @@ fn expected(registry: &Demand, scheme: &str, containerd: bool, programs: &Progra
     let tokens = !containerd || new || registry.by_config;
     match registry.answer {
         Some(Answer::Token) if registry.login.is_some() => Some(tokens),
+        Some(Answer::Html) => Some(false),
         // whether the login in the spec is the right one is not known here
         _ if registry.htpasswd.is_some() => None,
         _ => Some(true),

@@ -70,6 +70,8 @@ pub struct Broken {
     pub why: String,
     /// Where.
     pub at: Place,
+    /// Builds of the same version with another TOML reader may start with it.
+    pub by_build: bool,
 }
 
 /// What the configuration comes to.
@@ -136,7 +138,11 @@ impl Chain {
                     if dialect.is_v2() {
                         continue;
                     }
-                    return Err(Broken { why: "short plugin name \"cri\" in a file of version 2".into(), at: place(node.spot()) });
+                    return Err(Broken {
+                        why: "short plugin name \"cri\" in a file of version 2".into(),
+                        at: place(node.spot()),
+                        by_build: false,
+                    });
                 }
                 let Some(node_here) = counts(name, node, own, dialect) else {
                     let why = format!("plugins.{name:?} does not count for {} in a file of version {own}", dialect.name());
@@ -228,16 +234,16 @@ impl Chain {
     pub fn unloadable(&self, dialect: Dialect) -> Option<Broken> {
         if let Some(Said { value, at }) = &self.no_url {
             let why = format!("the CRI plugin does not load: {value:?} in registry.auths is no URL");
-            return Some(Broken { why, at: at.clone() });
+            return Some(Broken { why, at: at.clone(), by_build: false });
         }
         let path = self.set_path.as_ref().filter(|_| !self.config_path(dialect).is_empty())?;
         if let Some(mirror) = self.mirrors.values().next() {
             let why = "the CRI plugin does not load: registry.mirrors and config_path are both set".to_owned();
-            return Some(Broken { why, at: mirror.at.clone() });
+            return Some(Broken { why, at: mirror.at.clone(), by_build: false });
         }
         let tls = self.configs.values().find_map(|config| config.tls.as_ref()).filter(|_| !dialect.is_v2())?;
         let why = format!("the CRI plugin does not load: registry.configs.*.tls and config_path ({}) are both set", path.value);
-        Some(Broken { why, at: tls.at.clone() })
+        Some(Broken { why, at: tls.at.clone(), by_build: false })
     }
 }
 
@@ -254,15 +260,17 @@ fn read_files<'a>(tree: &'a Tree, path: &NodePath, dialect: Dialect) -> Result<V
             Found::File(bytes, _) => bytes,
             // the built-in defaults hold
             Found::Absent if from.is_none() => return Ok(files),
-            Found::Absent => return Err(Broken { why: format!("import {path} does not exist, containerd does not start"), at }),
-            Found::Dir => return Err(Broken { why: format!("{path} is a folder"), at }),
-            Found::Unreadable(why) => return Err(Broken { why: format!("{path} cannot be read: {why}"), at }),
-            Found::Unread => return Err(Broken { why: format!("{path} was not looked at"), at }),
+            Found::Absent => {
+                return Err(Broken { why: format!("import {path} does not exist, containerd does not start"), at, by_build: false });
+            }
+            Found::Dir => return Err(Broken { why: format!("{path} is a folder"), at, by_build: false }),
+            Found::Unreadable(why) => return Err(Broken { why: format!("{path} cannot be read: {why}"), at, by_build: false }),
+            Found::Unread => return Err(Broken { why: format!("{path} was not looked at"), at, by_build: false }),
         };
         let text = String::from_utf8_lossy(bytes);
         if dialect.is_v2() && text.starts_with('\u{feff}') {
             let why = format!("TOML syntax: {path} begins with a byte order mark, {} does not start", dialect.name());
-            return Err(Broken { why, at });
+            return Err(Broken { why, at, by_build: false });
         }
         let number = files.len();
         let (version, top, imports) = parse(&text, &path, number, dialect)?;
@@ -283,11 +291,16 @@ fn parse(text: &str, path: &NodePath, number: usize, dialect: Dialect) -> Result
     let document = Document::parse(text).map_err(|error| Broken {
         why: format!("TOML syntax: {}, containerd does not start", error.message().lines().next().unwrap_or_default()),
         at: Place::at(path.as_str(), text, error.span().map_or(0, |span| span.start)),
+        by_build: false,
     })?;
     if let Some((what, offset)) = newer_than_toml_1_0(&document, !dialect.is_v2()) {
         let at = Place::at(path.as_str(), text, offset);
         let start = if dialect.is_v2() { "may not start" } else { "does not start" };
-        return Err(Broken { why: format!("TOML syntax: {}: {} {start}", unread(what, dialect), dialect.name()), at });
+        return Err(Broken {
+            why: format!("TOML syntax: {}: {} {start}", unread(what, dialect), dialect.name()),
+            at,
+            by_build: dialect.is_v2(),
+        });
     }
     // 0 is "not set" when files are merged
     let version = document.get("version").and_then(toml_edit::Item::as_integer).filter(|version| *version != 0);
@@ -297,7 +310,10 @@ fn parse(text: &str, path: &NodePath, number: usize, dialect: Dialect) -> Result
 
 /// The version that decides for all files together; per file from 2.3 on (F6, F7, T61, T64).
 fn version(files: &[Read<'_>], dialect: Dialect) -> Result<i64, Broken> {
-    let broken = |file: &Read<'_>, why: String| Err(Broken { why, at: Place::file(file.path.as_str()) });
+    let broken = |file: &Read<'_>, why: String| {
+        let offset = file.top.get(&["version"]).map_or(0, |said| said.spot().offset);
+        Err(Broken { why, at: Place::at(file.path.as_str(), &file.text, offset), by_build: false })
+    };
     let root = files.first().and_then(|file| file.version);
     let mut last = root;
     for file in files {

@@ -14,6 +14,8 @@ pub mod render;
 pub mod toml10;
 pub mod url;
 
+use std::time::Duration;
+
 use crate::model::path::NodePath;
 use crate::model::place::Place;
 
@@ -47,6 +49,8 @@ pub struct HostConfig {
     pub client: Option<Vec<(NodePath, Option<NodePath>)>>,
     /// `skip_verify`.
     pub skip_verify: Option<bool>,
+    /// `dial_timeout`, where it is a time; whether this version heeds it is another matter.
+    pub dial_timeout: Option<Duration>,
     /// Sent with every request. Values may be secret.
     pub header: Vec<(String, Vec<String>)>,
 }
@@ -55,7 +59,16 @@ impl HostConfig {
     /// A host without any key.
     #[must_use]
     pub fn bare(at: Place) -> Self {
-        Self { url: None, at, capabilities: Capabilities::ALL, ca: None, client: None, skip_verify: None, header: Vec::new() }
+        Self {
+            url: None,
+            at,
+            capabilities: Capabilities::ALL,
+            ca: None,
+            client: None,
+            skip_verify: None,
+            dial_timeout: None,
+            header: Vec::new(),
+        }
     }
 
     /// Whether TLS is configured: containerd then tries `https` first even on an `http` host.

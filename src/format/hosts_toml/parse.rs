@@ -1,6 +1,7 @@
 //! hosts.toml as one class of containerd versions reads it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use toml_edit::{Document, Item, Table, TableLike, Value};
 
@@ -116,7 +117,12 @@ impl Reader<'_> {
                 "skip_verify" => config.skip_verify = Some(self.boolean(key, item)?),
                 "override_path" => override_path = self.boolean(key, item)?,
                 "header" => config.header = self.header(item)?,
-                "dial_timeout" if self.dialect.knows_dial_timeout() => self.dial_timeout(item)?,
+                "dial_timeout" => {
+                    if self.dialect.knows_dial_timeout() {
+                        self.dial_timeout(item)?;
+                    }
+                    config.dial_timeout = item.as_str().and_then(go_duration).and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+                }
                 _ => {}
             }
         }
@@ -202,7 +208,7 @@ impl Reader<'_> {
 
     fn dial_timeout(&self, item: &Item) -> Read<()> {
         match item.as_str() {
-            Some(text) if text.is_empty() || is_go_duration(text) => Ok(()),
+            Some(text) if text.is_empty() || go_duration(text).is_some() => Ok(()),
             Some(text) => self.reject(item, format!("dial_timeout {text:?} is no duration")),
             None => self.reject(item, "dial_timeout is not a string"),
         }
@@ -231,27 +237,34 @@ fn standard_order(hosts: &dyn TableLike) -> Vec<(usize, &str)> {
     found
 }
 
-/// Go's `time.ParseDuration`: `1.5h`, `500ms`, `1m30s`, `0`, a sign in front.
-fn is_go_duration(text: &str) -> bool {
-    let text = text.strip_prefix(['+', '-']).unwrap_or(text);
+/// Go's `time.ParseDuration`, in seconds: `1.5h`, `500ms`, `1m30s`, `0`, a sign in front.
+fn go_duration(text: &str) -> Option<f64> {
+    let (sign, text) = (if text.starts_with('-') { -1.0 } else { 1.0 }, text.strip_prefix(['+', '-']).unwrap_or(text));
     if text == "0" {
-        return true;
+        return Some(0.0);
     }
-    let mut rest = text;
+    let (mut rest, mut seconds) = (text, 0.0);
     while !rest.is_empty() {
         let digits = rest.bytes().take_while(|byte| byte.is_ascii_digit() || *byte == b'.').count();
         let number = &rest[..digits];
         if !number.bytes().any(|byte| byte.is_ascii_digit()) || number.matches('.').count() > 1 {
-            return false;
+            return None;
         }
         rest = &rest[digits..];
         let unit = rest.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(rest.len());
-        if !matches!(&rest[..unit], "ns" | "us" | "µs" | "μs" | "ms" | "s" | "m" | "h") {
-            return false;
-        }
+        let each = match &rest[..unit] {
+            "ns" => 1e-9,
+            "us" | "µs" | "μs" => 1e-6,
+            "ms" => 1e-3,
+            "s" => 1.0,
+            "m" => 60.0,
+            "h" => 3600.0,
+            _ => return None,
+        };
+        seconds += number.parse::<f64>().ok()? * each;
         rest = &rest[unit..];
     }
-    !text.is_empty()
+    (!text.is_empty()).then_some(sign * seconds)
 }
 
 #[cfg(test)]

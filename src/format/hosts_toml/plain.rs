@@ -5,6 +5,7 @@
 //! this reader does accept, it reads as that one does; a test holds the two against each other.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::{Capabilities, HostConfig, HostsFile, Url};
 use crate::format::HEADER;
@@ -96,7 +97,7 @@ impl<'a> Part<'a> {
             ("capabilities", "[\"pull\", \"resolve\"]") => {
                 self.config.capabilities = Capabilities { pull: true, resolve: true, push: false };
             }
-            ("dial_timeout", "\"5s\"") => {}
+            ("dial_timeout", "\"5s\"") => self.config.dial_timeout = Some(Duration::from_secs(5)),
             ("override_path", "true") => self.override_path = true,
             ("skip_verify", "true") => self.config.skip_verify = Some(true),
             ("ca", value) => self.config.ca = Some(vec![folder.join(string(value)?)]),
@@ -170,6 +171,7 @@ mod tests {
             by_digest_only: false,
             timeout: None,
             header: &[],
+            guarded: false,
         };
         let bare =
             WrittenHost { scheme: Scheme::Http, prefix: &all, ca: None, client: None, skip_verify: true, login: None, ..rich.clone() };

@@ -13,7 +13,7 @@ use crate::model::repo::RepoPath;
 use crate::model::secret::Secret;
 
 /// How long a connection to a mirror may take; versions before 2.0.7 pass over the key.
-const DIAL_TIMEOUT: Duration = Duration::from_secs(5);
+pub const DIAL_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What a registry's file is to say. Certificate files are there before it is written.
 #[derive(Clone, Debug)]
@@ -51,6 +51,8 @@ pub struct WrittenHost<'a> {
     pub timeout: Option<Duration>,
     /// Other headers, name and value.
     pub header: &'a [(String, String)],
+    /// Their values are not to be shown.
+    pub guarded: bool,
 }
 
 /// The file. The result holds secrets, in each form in which they stand in it, when a host has a login.
@@ -163,7 +165,12 @@ fn header(text: &mut String, indent: &str, table: &str, host: &WrittenHost<'_>, 
         let _ = write!(text, "{indent}  ");
         string(text, name);
         text.push_str(" = ");
+        let start = text.len() + 1;
         string(text, value);
+        if host.guarded {
+            // as it is and as it stands there
+            secrets.extend([Secret::new(value.as_str()), Secret::new(&text[start..text.len() - 1])]);
+        }
         text.push('\n');
     }
     let Some(login) = host.login else { return };
@@ -303,6 +310,7 @@ mod tests {
             by_digest_only: false,
             timeout: None,
             header: &[],
+            guarded: false,
         }
     }
 

@@ -24,11 +24,12 @@ pub fn parse(file: &NodePath, text: &str, drop_in: bool) -> Result<Conf, Invalid
     let one = reader.version_1(top)?;
     let conf = reader.version_2(top)?;
     let Some(one) = one else { return Ok(conf) };
+    let place = || top.get_key_value("registries").and_then(|(key, _)| key.span());
     if drop_in {
-        return Err(reader.invalid(None, "v1-in-drop-in", "holds [registries.…] tables (version 1), which no drop-in may".into()));
+        return Err(reader.invalid(place(), "v1-in-drop-in", "holds [registries.…] tables (version 1), which no drop-in may".into()));
     }
     if conf != Conf::default() || sets_registries(top) {
-        return Err(reader.invalid(None, "v1-and-v2", "mixes [registries.…] tables (version 1) with [[registry]] (version 2)".into()));
+        return Err(reader.invalid(place(), "v1-and-v2", "mixes [registries.…] tables (version 1) with [[registry]] (version 2)".into()));
     }
     Ok(one)
 }

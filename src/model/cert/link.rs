@@ -33,6 +33,8 @@ pub struct Link {
     pub fingerprint: Fingerprint,
     /// Whose it is, for messages.
     pub title: String,
+    /// Who signed it, for messages.
+    pub signer: String,
     /// The name of whose it is, in DER.
     pub subject: Vec<u8>,
     /// The name of who signed it, in DER.
@@ -113,6 +115,7 @@ impl Link {
         let mut link = Self {
             fingerprint: Digest::of(der),
             title: cert.subject().to_string(),
+            signer: cert.issuer().to_string(),
             subject: cert.subject().as_raw().to_vec(),
             issuer: cert.issuer().as_raw().to_vec(),
             version: cert.version().0 + 1,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::dial::{Timed, addresses, connect};
-use super::http::{Answer, Broken, Request, exchange};
+use super::http::{Answer, Body, Broken, Request, exchange};
 use super::tls::{Noted, Terms, Tls, shake};
 use crate::model::cert::base64;
 use crate::model::challenge::Challenge;
@@ -23,14 +23,23 @@ application/vnd.docker.distribution.manifest.list.v2+json, application/vnd.docke
 pub(super) fn probe(target: &Target, patience: Duration) -> Seen {
     let mut probe = Probe { target, deadline: Instant::now() + patience, steps: Vec::new(), challenge: None };
     let mut troubles = Vec::new();
-    if let Err(trouble) = probe.reach() {
-        troubles.push(trouble);
-    } else {
+    let reached = probe.reach();
+    // containerd never asks for /v2/: a server that has none may have manifests
+    let ends = |(_, trouble): &(Stage, Trouble)| !matches!(trouble, Trouble::Page | Trouble::Status(..500));
+    let end = reached.as_ref().is_err_and(ends);
+    troubles.extend(reached.err());
+    if !end {
+        let begun = Instant::now();
         if let Err(trouble) = probe.login() {
+            probe.steps.push(step(Stage::Login, begun, trouble.at_once().to_owned()));
             troubles.push((Stage::Login, trouble));
         }
         for manifest in &target.manifests {
+            let (begun, known) = (Instant::now(), probe.steps.len());
             if let Err(trouble) = probe.manifest(manifest) {
+                if probe.steps.len() == known {
+                    probe.steps.push(step(Stage::Manifest, begun, format!("{}: {}", manifest.image, trouble.at_once())));
+                }
                 troubles.push((Stage::Manifest, trouble));
             }
         }
@@ -77,17 +86,26 @@ impl Probe<'_> {
 
     /// Every stage up to `/v2/`, without a login.
     fn reach(&mut self) -> Result<(), (Stage, Trouble)> {
-        let mut steps = Vec::new();
-        let line = self.line(&self.own(), &mut |stage, since, found| steps.push(step(stage, since, found)));
+        let (mut steps, mut begun) = (Vec::new(), Instant::now());
+        let line = self.line(&self.own(), &mut |stage, since, found| {
+            steps.push(step(stage, since, found));
+            begun = Instant::now();
+        });
         self.steps.append(&mut steps);
-        let begun = Instant::now();
         let answer = line.and_then(|line| {
-            self.send(line, &self.own(), "GET", "/v2/", Vec::new(), false).map_err(|trouble| at_tls(trouble, Stage::Api))
+            self.send(line, &self.own(), "GET", "/v2/", Vec::new(), Body::Page).map_err(|trouble| at_tls(trouble, Stage::Api))
+        });
+        let answer = answer.map_err(|(stage, trouble)| {
+            self.steps.push(step(stage, begun, trouble.at_once().to_owned()));
+            (stage, trouble)
         })?;
         let challenge = if answer.status == 401 { Challenge::of(answer.header("www-authenticate")) } else { Challenge::None };
         self.steps.push(step(Stage::Api, begun, format!("{}, {challenge}", answer.status)));
         if !matches!(answer.status, 200..=299 | 401) {
             return Err((Stage::Api, Trouble::Status(answer.status)));
+        }
+        if (200..300).contains(&answer.status) && answer.is_page() {
+            return Err((Stage::Api, Trouble::Page));
         }
         self.challenge = Some(challenge);
         Ok(())
@@ -99,7 +117,7 @@ impl Probe<'_> {
         let begun = Instant::now();
         match self.challenge.clone() {
             Some(Challenge::Basic) => {
-                let answer = self.ask(&self.own(), "GET", "/v2/", vec![("Authorization", basic(self.may_have(login)?))], false)?;
+                let answer = self.ask(&self.own(), "GET", "/v2/", vec![("Authorization", basic(self.may_have(login)?))], Body::Never)?;
                 if !(200..300).contains(&answer.status) {
                     return Err(Trouble::LoginRefused(answer.status));
                 }
@@ -122,10 +140,23 @@ impl Probe<'_> {
             }
             _ => {}
         }
-        let answer = self.ask(&self.own(), "HEAD", &manifest.path, headers, false)?;
-        self.steps.push(step(Stage::Manifest, begun, format!("{}: {}", manifest.image, answer.status)));
+        let answer = self.ask(&self.own(), "HEAD", &manifest.path, headers, Body::Never)?;
+        self.steps.push(step(
+            Stage::Manifest,
+            begun,
+            if answer.is_html() {
+                format!("{}: {}, text/html", manifest.image, answer.status)
+            } else {
+                format!("{}: {}", manifest.image, answer.status)
+            },
+        ));
         match answer.status {
+            // taken for the manifest, and the pull ends there: nobody else is asked (T42)
+            200 if answer.is_html() => Err(Trouble::NoManifest { image: manifest.image.clone() }),
             200 => Ok(()),
+            status @ (401 | 403) if self.target.more || self.challenge.is_none() => {
+                Err(Trouble::Closed { image: manifest.image.clone(), status })
+            }
             status => Err(Trouble::Manifest { image: manifest.image.clone(), status }),
         }
     }
@@ -162,7 +193,7 @@ impl Probe<'_> {
         }
         let headers = login.map(|login| ("Authorization", basic(login))).into_iter().collect();
         let place = Place { scheme, host: &host, trust: &self.target.trust, own: near };
-        let answer = self.ask(&place, "GET", &target, headers, true);
+        let answer = self.ask(&place, "GET", &target, headers, Body::Always);
         // which way the runtime takes to somebody else's host is not known here
         let answer = if near { answer? } else { answer.map_err(|_| elsewhere())? };
         if answer.status != 200 {
@@ -181,23 +212,28 @@ impl Probe<'_> {
         place: &Place<'_>,
         method: &'static str,
         target: &str,
-        headers: Vec<(&'static str, Vec<u8>)>,
-        body: bool,
+        headers: Vec<(&str, Vec<u8>)>,
+        body: Body,
     ) -> Result<Answer, Trouble> {
         let line = self.line(place, &mut |_, _, _| {}).map_err(|(_, trouble)| trouble)?;
         self.send(line, place, method, target, headers, body)
     }
 
-    fn send(
-        &self,
+    fn send<'b>(
+        &'b self,
         line: Line,
         place: &Place<'_>,
         method: &'static str,
         target: &str,
-        mut headers: Vec<(&'static str, Vec<u8>)>,
-        body: bool,
+        mut headers: Vec<(&'b str, Vec<u8>)>,
+        body: Body,
     ) -> Result<Answer, Trouble> {
         headers.push(("Connection", b"close".to_vec()));
+        if place.own && place.scheme == Scheme::Https {
+            headers.extend(
+                self.target.header.iter().filter(|header| is_sound(header)).map(|(name, value)| (&**name, value.expose().to_vec())),
+            );
+        }
         let mut absolute = String::new();
         if let (Scheme::Http, Route::Proxy { login, .. }) = (place.scheme, self.route(place)) {
             absolute = format!("http://{}{target}", place.host);
@@ -240,7 +276,7 @@ impl Probe<'_> {
             let target = format!("{}:{}", place.host.name(), place.port());
             let headers = login.as_ref().map(|login| ("Proxy-Authorization", basic(login))).into_iter().collect();
             let request = Request { method: "CONNECT", target: &target, host: &target, headers };
-            let answer = exchange(&mut stream, &request, false).map_err(|broken| (Stage::Proxy, trouble(broken, None)))?;
+            let answer = exchange(&mut stream, &request, Body::Never).map_err(|broken| (Stage::Proxy, trouble(broken, None)))?;
             if !(200..300).contains(&answer.status) {
                 return Err((Stage::Proxy, Trouble::ProxyRefused(answer.status)));
             }
@@ -272,6 +308,12 @@ fn trouble(broken: Broken, noted: Option<&Noted>) -> Trouble {
         (Broken::Io(error), None) if super::dial::is_late(&error) => Trouble::Silent,
         (Broken::Io(error), None) => Trouble::Unreachable(super::dial::reason(&error)),
     }
+}
+
+/// What Go would send: it refuses names that are no tokens and values with control characters.
+fn is_sound((name, value): &(String, Secret)) -> bool {
+    let token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    !name.is_empty() && name.bytes().all(token) && value.expose().iter().all(|byte| *byte == b'\t' || !byte.is_ascii_control())
 }
 
 fn basic(login: &Secret) -> Vec<u8> {

@@ -58,7 +58,7 @@ pub(super) fn addresses(name: &str, port: u16, deadline: Instant) -> Result<Vec<
     match left(deadline).map(|left| receive.recv_timeout(left)) {
         Some(Ok(Ok(found))) if found.is_empty() => Err(Trouble::NoName(format!("{name} has no address"))),
         Some(Ok(Ok(found))) => Ok(found),
-        Some(Ok(Err(why))) => Err(Trouble::NoName(format!("{name}: {why}"))),
+        Some(Ok(Err(why))) => Err(Trouble::NoName(format!("{name}: {}", why.trim_start_matches("failed to lookup address information: ")))),
         _ => Err(Trouble::Silent),
     }
 }

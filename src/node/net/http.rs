@@ -23,6 +23,18 @@ impl Answer {
     pub(super) fn header<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
         self.headers.iter().filter(move |(key, _)| key == name).map(|(_, value)| value.as_str())
     }
+
+    /// Whether it says that it is HTML.
+    pub(super) fn is_html(&self) -> bool {
+        self.header("content-type").any(|kind| kind.trim().to_ascii_lowercase().starts_with("text/html"))
+    }
+
+    /// Whether it is a page for people: some registries call everything HTML, but do not write any (quay.io answers `true`).
+    pub(super) fn is_page(&self) -> bool {
+        self.is_html()
+            && self.header("docker-distribution-api-version").next().is_none()
+            && self.body.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'<')
+    }
 }
 
 /// Why there is no answer.
@@ -40,11 +52,20 @@ pub(super) struct Request<'a> {
     pub method: &'static str,
     pub target: &'a str,
     pub host: &'a str,
-    pub headers: Vec<(&'static str, Vec<u8>)>,
+    pub headers: Vec<(&'a str, Vec<u8>)>,
 }
 
-/// Sends `request`, whose answer's body is of use if `body`.
-pub(super) fn exchange(stream: &mut (impl Read + Write), request: &Request<'_>, body: bool) -> Result<Answer, Broken> {
+/// When an answer's body is of use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Body {
+    Never,
+    /// When it may be a page for people.
+    Page,
+    Always,
+}
+
+/// Sends `request`, whose answer's body is of use as `body` says.
+pub(super) fn exchange(stream: &mut (impl Read + Write), request: &Request<'_>, body: Body) -> Result<Answer, Broken> {
     let mut head = format!(
         "{} {} HTTP/1.1\r\nHost: {}\r\nUser-Agent: nodeprep/{}\r\n",
         request.method,
@@ -80,7 +101,7 @@ pub(super) fn exchange(stream: &mut (impl Read + Write), request: &Request<'_>, 
         }
     };
     let mut answer = answer;
-    if body {
+    if body == Body::Always || body == Body::Page && answer.is_html() {
         let mut rest = bytes.split_off(length);
         let wanted = answer.header("content-length").next().and_then(|length| length.trim().parse::<usize>().ok());
         let chunked = answer.header("transfer-encoding").any(|value| value.to_ascii_lowercase().contains("chunked"));

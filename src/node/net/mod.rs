@@ -24,14 +24,26 @@ const MOST: usize = 64;
 /// What a probe's thread needs, with room to spare.
 const STACK: usize = 512 << 10;
 
-/// Tries each target, many at once, each for `patience` at most; the answers are in the order of the targets.
+/// What a probe is at; targets by their place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum At {
+    /// This one is being tried.
+    Begun(usize),
+    /// This one has been.
+    Ended(usize),
+}
+
+/// Tries each target, many at once, each for `patience` at most; the answers are in the order of the targets. `tell` hears of
+/// each as it begins and ends, from several threads.
 #[must_use]
-pub fn probe(targets: &[Target], patience: Duration) -> Vec<Seen> {
+pub fn probe(targets: &[Target], patience: Duration, tell: impl Fn(At) + Sync) -> Vec<Seen> {
     let next = AtomicUsize::new(0);
     let found: Mutex<Vec<Option<Seen>>> = Mutex::new(targets.iter().map(|_| None).collect());
     let work = || {
         while let Some((place, target)) = Some(next.fetch_add(1, Ordering::Relaxed)).and_then(|place| Some((place, targets.get(place)?))) {
+            tell(At::Begun(place));
             let seen = ask::probe(target, patience);
+            tell(At::Ended(place));
             if let Some(slot) = found.lock().unwrap_or_else(PoisonError::into_inner).get_mut(place) {
                 *slot = Some(seen);
             }

@@ -112,11 +112,21 @@ fn said(status: u16, headers: &str, body: &str) -> String {
 }
 
 fn target(scheme: Scheme, host: &Host, trust: Trusted) -> Target {
-    Target { scheme, host: host.clone(), trust, client: None, login: None, route: Route::Direct, manifests: Vec::new() }
+    Target {
+        scheme,
+        host: host.clone(),
+        trust,
+        client: None,
+        login: None,
+        header: Vec::new(),
+        more: false,
+        route: Route::Direct,
+        manifests: Vec::new(),
+    }
 }
 
 fn one(target: Target) -> Seen {
-    probe(&[target], LONG).remove(0)
+    probe(&[target], LONG, |_| {}).remove(0)
 }
 
 fn lines(arrived: &Arrived) -> Vec<String> {
@@ -189,6 +199,7 @@ fn tokens_are_fetched_from_the_registry_s_own_host_only() {
         realm.lock().unwrap().clone_from(&other);
         let seen = one(target.clone());
         assert!(matches!(seen.worst(), Some((_, Trouble::LoginKept(_)))), "{other}: {seen:?}");
+        assert!(seen.steps.iter().any(|step| step.stage == Stage::Login && step.found == "not tried"), "{seen:?}");
         assert_eq!(seen.worst().unwrap().1.outcome(), Outcome::CouldNotRun);
     }
     assert_eq!(lines(&stolen), [""; 0]);
@@ -262,6 +273,9 @@ fn what_is_in_the_way_is_told_apart() {
     );
     assert_eq!(https(&tls, Trusted::Anybody), []);
     assert_eq!(https(&plain, ca.pool()), [(Stage::Tls, Trouble::NoTls)]);
+    let seen = one(target(Scheme::Https, &plain, ca.pool()));
+    assert_eq!(stages(&seen), [Stage::Proxy, Stage::Dns, Stage::Tcp, Stage::Tls]);
+    assert_eq!(seen.steps.last().unwrap().found, "failed");
     assert!(matches!(http(&noise)[..], [(Stage::Api, Trouble::NoHttp(_))]));
     assert!(matches!(http(&endless)[..], [(Stage::Api, Trouble::NoHttp(_))]));
     assert_eq!(http(&broken), [(Stage::Api, Trouble::Status(503))]);
@@ -273,7 +287,7 @@ fn what_is_in_the_way_is_told_apart() {
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let host = Host::new(&silent.local_addr().unwrap().to_string()).unwrap();
     for scheme in [Scheme::Http, Scheme::Https] {
-        let seen = probe(&[target(scheme, &host, ca.pool())], Duration::from_millis(200)).remove(0);
+        let seen = probe(&[target(scheme, &host, ca.pool())], Duration::from_millis(200), |_| {}).remove(0);
         assert!(matches!(seen.troubles[..], [(_, Trouble::Silent)]), "{seen:?}");
     }
 }
@@ -324,7 +338,138 @@ fn fifty_at_once() {
         said(200, "", "")
     });
     let targets = vec![target(Scheme::Http, &host, Trusted::Anybody); ALL];
-    let seen = probe(&targets, LONG);
+    let seen = probe(&targets, LONG, |_| {});
     assert_eq!(seen.len(), ALL);
     assert!(seen.iter().all(|seen| seen.troubles.is_empty()), "{seen:?}");
+}
+
+/// Headers may hold a token, and a client certificate says who the node is: they go where the login goes.
+#[test]
+fn headers_and_client_certificates_go_to_their_own_host_over_tls() {
+    let (server, clients) = (ca(), ca());
+    let (der, key) = clients.signs();
+    let with = |scheme, host: &Host| Target {
+        client: Some(Arc::new(Identity { chain: vec![der.clone()], key: Secret::new(key.serialize_pem()) })),
+        header: vec![
+            ("X-Tenant".into(), Secret::new("t-secret")),
+            ("bad name".into(), Secret::new("x")),
+            ("X-Bad".into(), Secret::new("a\r\nb")),
+        ],
+        manifests: vec![Manifest { image: "a/b:1".into(), path: "/v2/a/b/manifests/1".into(), repo: "a/b".into() }],
+        ..target(scheme, host, server.pool())
+    };
+    let realm = Arc::new(Mutex::new(String::new()));
+    let told = Arc::clone(&realm);
+    let (host, arrived) = serve(Some(server.server(Some(&clients))), move |_, _| {
+        said(401, &format!("WWW-Authenticate: Bearer realm=\"{}\"\r\n", told.lock().unwrap()), "")
+    });
+    // whoever issues tokens elsewhere gets neither: one takes no connection without a client certificate, the others note all
+    let (strict, at_strict) = serve(Some(server.server(Some(&clients))), |_, _| said(200, "", "{\"token\": \"t\"}"));
+    let (open, at_open) = serve(Some(server.server(None)), |_, _| said(200, "", "{\"token\": \"t\"}"));
+    let (plain, at_plain) = serve(None, |_, _| said(200, "", "{\"token\": \"t\"}"));
+    for other in [format!("https://{strict}/token"), format!("https://{open}/token"), format!("http://{plain}/token")] {
+        *realm.lock().unwrap() = other;
+        assert!(!one(with(Scheme::Https, &host)).troubles.is_empty());
+    }
+    assert_eq!(lines(&at_strict), [""; 0]);
+    for (at, count) in [(&at_open, 1), (&at_plain, 1)] {
+        let heads = at.lock().unwrap();
+        assert!(heads.len() == count && heads.iter().all(|(_, head)| !head.contains("X-")), "{heads:?}");
+    }
+    let heads = arrived.lock().unwrap().clone();
+    assert!(
+        !heads.is_empty() && heads.iter().all(|(_, head)| head.contains("X-Tenant: t-secret\r\n") && !head.to_lowercase().contains("bad")),
+        "{heads:?}"
+    );
+    // over plain HTTP they stay here, and so what is refused there tells nothing
+    let (plain, at_plain) = serve(None, |line, _| said(if line.contains("/manifests/") { 403 } else { 200 }, "", ""));
+    let seen = one(Target { more: true, ..with(Scheme::Http, &plain) });
+    assert_eq!(seen.troubles, [(Stage::Manifest, Trouble::Closed { image: "a/b:1".into(), status: 403 })]);
+    assert_eq!(seen.troubles[0].1.outcome(), Outcome::CouldNotRun);
+    assert!(at_plain.lock().unwrap().iter().all(|(_, head)| !head.contains("X-")));
+}
+
+/// Neither where tokens are issued nor where manifests are is a redirect followed, whatever would go along.
+#[test]
+fn no_stage_follows_a_redirect() {
+    let ca = ca();
+    let (other, at_other) = serve(Some(ca.server(None)), |_, _| said(200, "", "{\"token\": \"t\"}"));
+    let away = move |path: &str| said(307, &format!("Location: https://{other}{path}\r\n"), "");
+    let (name, told) = (Arc::new(Mutex::new(String::new())), Arc::new(Mutex::new("")));
+    let (own, at) = (Arc::clone(&name), Arc::clone(&told));
+    let (host, arrived) = serve(Some(ca.server(None)), move |line, head| match (*at.lock().unwrap(), line) {
+        ("api", _) => away("/v2/"),
+        ("token", line) if line.starts_with("GET /token") => away("/token"),
+        (_, line) if line.starts_with("GET /token") => said(200, "", "{\"token\": \"a-token\"}"),
+        (_, line) if line.contains("/manifests/") && head.contains("Bearer a-token") => away("/v2/a/b/manifests/1"),
+        _ => said(401, &format!("WWW-Authenticate: Bearer realm=\"https://{}/token\"\r\n", own.lock().unwrap()), ""),
+    });
+    *name.lock().unwrap() = host.to_string();
+    let mut target = target(Scheme::Https, &host, ca.pool());
+    target.login = Some(Secret::new(LOGIN));
+    target.manifests = vec![Manifest { image: "a/b:1".into(), path: "/v2/a/b/manifests/1".into(), repo: "a/b".into() }];
+    for (stage, trouble) in [
+        ("api", Trouble::Status(307)),
+        ("token", Trouble::LoginRefused(307)),
+        ("manifest", Trouble::Manifest { image: "a/b:1".into(), status: 307 }),
+    ] {
+        *told.lock().unwrap() = stage;
+        let seen = one(target.clone());
+        assert_eq!(seen.troubles[0].1, trouble, "{stage}");
+    }
+    assert_eq!(lines(&at_other), [""; 0]);
+    // what was there to be carried along was sent to its own host
+    assert!(arrived.lock().unwrap().iter().any(|(_, head)| head.contains(&coded())));
+}
+
+/// The proxy's login goes to the proxy and the registry's to the registry, over TLS that the proxy cannot look into.
+#[test]
+fn a_proxy_gets_its_own_login_only() {
+    let (proxy, asked) = serve(None, |_, _| said(401, "WWW-Authenticate: Basic\r\n", ""));
+    let route =
+        |login: Option<&str>| Route::Proxy { host: proxy.name().to_owned(), port: proxy.port().unwrap(), login: login.map(Secret::new) };
+    for scheme in [Scheme::Https, Scheme::Http] {
+        for own in [None, Some("proxy:its-own")] {
+            let mut target = target(scheme, &Host::fixed("registry.example:5000"), Trusted::Anybody);
+            (target.route, target.login) = (route(own), Some(Secret::new(LOGIN)));
+            target.header = vec![("X-Tenant".into(), Secret::new("t"))];
+            let _ = one(target);
+        }
+    }
+    let heads = asked.lock().unwrap().clone();
+    let coded = base64(LOGIN.as_bytes());
+    assert!(heads.len() >= 4 && heads.iter().all(|(_, head)| !head.contains(&coded) && !head.contains("X-Tenant")), "{heads:?}");
+    assert!(heads.iter().any(|(_, head)| head.contains(&base64(b"proxy:its-own"))));
+}
+
+/// A page for people is no registry; but what calls itself HTML without writing any may be one, and so may what has no /v2/.
+#[test]
+fn a_page_of_html_is_no_registry() {
+    let page = "Content-Type: text/html; charset=utf-8\r\n";
+    let asked = |v2: (u16, &'static str, &'static str), manifest: (u16, &'static str)| {
+        let (host, _) = serve(
+            None,
+            move |line, _| {
+                if line.contains("/manifests/") { said(manifest.0, manifest.1, "") } else { said(v2.0, v2.1, v2.2) }
+            },
+        );
+        let manifests = vec![Manifest { image: "a/b:1".into(), path: "/v2/a/b/manifests/1".into(), repo: "a/b".into() }];
+        let seen = one(Target { manifests, ..target(Scheme::Http, &host, Trusted::Anybody) });
+        assert_eq!(seen.steps.last().unwrap().stage, Stage::Manifest, "{seen:?}");
+        seen.troubles.into_iter().map(|(_, trouble)| trouble).collect::<Vec<_>>()
+    };
+    let (good, image) = ((200, "Content-Type: application/json\r\n"), || "a/b:1".to_owned());
+    assert_eq!(
+        asked((200, page, "\n <!DOCTYPE html><title>Sign in</title>"), (200, page)),
+        [Trouble::Page, Trouble::NoManifest { image: image() }]
+    );
+    assert_eq!(asked((200, page, "<html>"), good), [Trouble::Page]);
+    assert_eq!(asked((200, page, "true"), good), []);
+    assert_eq!(asked((200, "Content-Type: text/html\r\nDocker-Distribution-Api-Version: registry/2.0\r\n", "<x>"), good), []);
+    assert_eq!(asked((404, page, "<html>"), good), [Trouble::Status(404)]);
+    assert_eq!(asked((404, "", ""), (401, "")), [Trouble::Status(404), Trouble::Closed { image: image(), status: 401 }]);
+    for trouble in [Trouble::Page, Trouble::Status(404), Trouble::Closed { image: image(), status: 401 }] {
+        assert_eq!(trouble.outcome(), Outcome::CouldNotRun);
+    }
+    assert_eq!(Trouble::NoManifest { image: image() }.outcome(), Outcome::Failed);
 }

@@ -44,8 +44,8 @@ impl Noted {
         let mut words =
             vec![connection.protocol_version().map_or_else(|| "TLS".to_owned(), |version| format!("{version:?}").replace('_', "."))];
         words.push(match self.belief.lock().unwrap_or_else(PoisonError::into_inner).as_ref() {
-            None => "certificate not checked".to_owned(),
-            Some(_) => "certificate believed".to_owned(),
+            None => "certificate not verified".to_owned(),
+            Some(_) => "certificate verified".to_owned(),
         });
         if self.asked.load(Ordering::Relaxed) {
             let what =

@@ -189,6 +189,17 @@ impl Hands<'_> {
             && (adopted, open) == (&old.adopted, &old.open)
     }
 
+    /// Whether a run without steps and commands leaves the ledger as it is: the same as comparing it with the final one, which
+    /// need not be made then.
+    pub(super) fn stays(&self) -> bool {
+        let (old, plan) = (&self.old, self.plan);
+        let idle = self.without_steps() && plan.activate.is_empty() && self.ran.is_empty() && self.left.is_empty();
+        idle && old.open.is_none()
+            && (&old.spec, &old.dirs, &old.due, &old.adopted) == (&plan.spec, &plan.dirs, &plan.due, &plan.adopted)
+            && old.owned == plan.owned
+            && without_any(&old.owned, &old.dirs).is_empty()
+    }
+
     fn without_steps(&self) -> bool {
         let Plan { stage, switch, retire, .. } = self.plan;
         stage.is_empty() && switch.is_empty() && retire.is_empty()
@@ -212,8 +223,8 @@ impl Hands<'_> {
         let mut dirs: BTreeSet<NodePath> = self.plan.dirs.union(&self.made).cloned().collect();
         dirs.retain(|dir| !self.gone.contains(dir));
         let mut empty = BTreeSet::new();
-        for dir in dirs.iter().rev() {
-            if !holds_any(&owned, dir) && self.is_empty(dir, &empty)? {
+        for dir in without_any(&owned, &dirs).into_iter().rev() {
+            if self.is_empty(dir, &empty)? {
                 empty.insert(dir.clone());
             }
         }
@@ -275,10 +286,15 @@ impl Hands<'_> {
     }
 }
 
-/// Whether one of our paths lies below a folder.
-fn holds_any(owned: &Owns, dir: &NodePath) -> bool {
-    let alike = |path: &&NodePath| path.as_str().starts_with(dir.as_str());
-    owned.range(dir.clone()..).map(|(path, _)| path).take_while(alike).any(|path| path.is_below(dir))
+/// The folders below which none of our paths lies. Both are gone through side by side.
+fn without_any<'a>(owned: &Owns, dirs: &'a BTreeSet<NodePath>) -> Vec<&'a NodePath> {
+    let mut paths = owned.keys().peekable();
+    let holds_none = |dir: &&NodePath| {
+        while paths.next_if(|path| path < dir).is_some() {}
+        // what only begins like it may come first (`a`, `a-b`, `a/x`)
+        !paths.clone().take_while(|path| path.as_str().starts_with(dir.as_str())).any(|path| path.is_below(dir))
+    };
+    dirs.iter().filter(holds_none).collect()
 }
 
 /// A name for the next ledger becomes the name of the ledger.

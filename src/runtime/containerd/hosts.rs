@@ -20,7 +20,7 @@ pub(super) struct Located {
 }
 
 /// Names under which a registry's folder is looked for, in order (`runtime-semantics.md` 1.1).
-fn candidates(host: &str) -> Vec<String> {
+pub(super) fn candidates(host: &str) -> Vec<String> {
     let mut names = Vec::with_capacity(3);
     if let Some(colon) = host.rfind(':').filter(|at| *at > 0) {
         names.push(format!("{}_{}_", &host[..colon], &host[colon + 1..]));

@@ -7,6 +7,7 @@
 mod activation;
 mod adopt;
 mod carry;
+mod give_way;
 mod hosts;
 mod legacy;
 mod service;
@@ -25,10 +26,11 @@ pub use view::View;
 pub use want::{Known, PKI, folder_name, want, want_knowing};
 pub use wishes::wishes;
 
-use crate::format::config_toml::Chain;
+use crate::format::config_toml::{Broken, Chain};
 use crate::model::path::NodePath;
 use crate::model::tree::Tree;
 use crate::model::version::Version;
+use crate::runtime::FoundRuntime;
 
 /// Versions that read their files alike (`runtime-semantics.md` 1.1–1.8).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -173,14 +175,31 @@ impl Dialect {
         if known.is_empty() { Self::ALL.into_iter().rev().collect() } else { known }
     }
 
+    /// What config.toml comes to for this class of versions. It is read at the next start, by the version on disk: where the file
+    /// is not for the running one (an update has moved it on already), it is what the one on disk makes of it.
+    ///
+    /// # Errors
+    /// Why containerd would not start with it.
+    pub fn reads_config(self, tree: &Tree, on: &FoundRuntime) -> Result<Chain, Broken> {
+        let own = Chain::read(tree, &on.config, self);
+        match on.installed.map(Self::of_version) {
+            Some(next) if next != self && !self.suits(tree, &on.config) => Chain::read(tree, &on.config, next).or(own),
+            _ => own,
+        }
+    }
+
+    /// Whether config.toml is for this class of versions. 1.6 starts with a file of a later version, but nobody writes one for it.
+    #[must_use]
+    pub fn suits(self, tree: &Tree, config: &NodePath) -> bool {
+        let starts = |dialect: Self| Chain::read(tree, config, dialect).is_ok();
+        starts(self) && (!self.is_v1_6() || starts(Self::V1_7_0))
+    }
+
     /// Those of `dialects` that start with the configuration on the node, in their order: a file of version 3 rules 1.x out
     /// where the version of containerd is not known. All of them when none does: then the file is what is wrong.
     #[must_use]
     pub fn plausible(dialects: &[Self], tree: &Tree, config: &NodePath) -> Vec<Self> {
-        let starts = |dialect: Self| Chain::read(tree, config, dialect).is_ok();
-        // 1.6 starts with a file of a later version, but nobody writes one for it
-        let likely = |dialect: &Self| starts(*dialect) && (!dialect.is_v1_6() || starts(Self::V1_7_0));
-        let starting: Vec<Self> = dialects.iter().copied().filter(likely).collect();
+        let starting: Vec<Self> = dialects.iter().copied().filter(|dialect| dialect.suits(tree, config)).collect();
         if starting.is_empty() { dialects.to_vec() } else { starting }
     }
 }

@@ -1,5 +1,7 @@
 //! What we write is read by every version as the spec means it; what stands in the way is refused.
 
+mod between;
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock};
 

@@ -7,7 +7,9 @@ use super::{Dialect, View};
 use crate::desired::{Part, Refusal};
 use crate::model::challenge::Challenge;
 use crate::model::host::Host;
+use crate::model::image::ImageRef;
 use crate::model::problem::Problem;
+use crate::model::resolution::Auth;
 use crate::model::tree::Tree;
 use crate::plan::build::overlay;
 use crate::runtime::FoundRuntime;
@@ -34,7 +36,8 @@ pub fn concerned<'a>(spec: &'a Spec, dialects: &[Dialect]) -> Vec<&'a Host> {
     by_header.map(|(host, _)| host).collect()
 }
 
-/// Refuses the part where a login would get lost, and warns where that could not be told.
+/// Refuses the part where a login would get lost, and warns where that could not be told. What is on the node already, in the
+/// same place, loses nothing that is not lost now: without an answer that is no reason to refuse.
 #[must_use]
 pub fn judge(part: Part, spec: &Spec, found: &FoundRuntime, tree: &Tree, dialects: &[Dialect], answers: &Answers) -> Part {
     let hosts = concerned(spec, dialects);
@@ -52,8 +55,21 @@ pub fn judge(part: Part, spec: &Spec, found: &FoundRuntime, tree: &Tree, dialect
             problem.at.clone_from(&at);
             problem
         };
-        let unasked = || Err(answers.unasked.unwrap_or("it was not asked").to_owned());
-        match answers.of.get(host).cloned().unwrap_or_else(unasked) {
+        let as_now = || {
+            let own = ImageRef::parse(&format!("{host}/nodeprep/probe:1")).ok();
+            let basic = spec.access(host).login.as_ref().map(|login| Auth::Basic(login.basic.clone()));
+            let view = View::new(tree, found, *dialect);
+            let now = own.into_iter().flat_map(|image| view.resolve(&image).attempts).find(|attempt| attempt.upstream);
+            now.is_some_and(|attempt| Some(attempt.auth) == basic) && !view.reaches_tokens(&host.api())
+        };
+        let answer = match (answers.of.get(host), answers.unasked) {
+            (Some(answer), _) => answer.clone(),
+            (None, Some(why)) => Err(why.to_owned()),
+            // it is not the spec's: kept back with its host, or carried over, and where it was
+            (None, None) if as_now() => continue,
+            (None, None) => Err("it was not asked".to_owned()),
+        };
+        match answer {
             Ok(Challenge::Bearer { .. }) => {
                 let what = format!("{host} wants tokens, and {} does not send the login to where they are issued", dialect.name());
                 lost.push(placed(Problem::error("token-login", what, ACCEPT)));
@@ -64,7 +80,7 @@ pub fn judge(part: Part, spec: &Spec, found: &FoundRuntime, tree: &Tree, dialect
                     "whether {host} wants tokens could not be checked ({why}); {} would not send the login to where they are issued",
                     dialect.name()
                 );
-                if answers.required {
+                if answers.required && !as_now() {
                     lost.push(placed(Problem::error("token-login-unchecked", what, "let the registry answer, or give --probe=warn")));
                 } else {
                     part.notes.push(placed(Problem::warning("token-login-unchecked", what, ASK)));

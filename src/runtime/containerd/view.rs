@@ -24,10 +24,10 @@ use crate::model::tree::{Found, Tree};
 use crate::runtime::FoundRuntime;
 
 /// A registry that has no folder of its own anywhere.
-const NOBODY: &str = "registry.nodeprep-probe.example";
+pub(super) const NOBODY: &str = "registry.nodeprep-probe.example";
 
 /// The registry that a folder's name is for: `host_port_` is `host:port`.
-fn registry(folder: &str) -> Option<String> {
+pub(super) fn registry(folder: &str) -> Option<String> {
     if folder == "_default" {
         return Some(NOBODY.to_owned());
     }
@@ -60,7 +60,7 @@ impl View {
     /// Reads the main configuration from the tree.
     #[must_use]
     pub fn new(tree: &Tree, on: &FoundRuntime, dialect: Dialect) -> Self {
-        let chain = Chain::read(tree, &on.config, dialect).map(Box::new);
+        let chain = dialect.reads_config(tree, on).map(Box::new);
         let roots = chain.as_ref().map(|chain| chain.roots(dialect)).unwrap_or_default();
         let (cas, clients, last) = (RefCell::default(), RefCell::default(), RefCell::default());
         Self { tree: tree.clone(), config: on.config.clone(), dialect, chain, roots, cas, clients, last }
@@ -105,6 +105,13 @@ impl View {
     pub fn reaches_tokens(&self, host: &Host) -> bool {
         let in_config = || self.chain.as_ref().is_ok_and(|chain| chain.configs.get(host.as_str()).is_some_and(|how| how.basic.is_some()));
         self.dialect.transfers() || in_config()
+    }
+
+    /// Whether `login` for `host` stands in config.toml.
+    #[must_use]
+    pub fn is_in_config(&self, host: &Host, login: &Secret) -> bool {
+        let known = |chain: &Chain| chain.configs.get(host.as_str()).is_some_and(|how| how.basic.as_ref() == Some(login));
+        self.chain.as_ref().is_ok_and(|chain| known(chain))
     }
 
     /// The same if only `registry.mirrors` counted, whether `config_path` is set or not; `None` without any.
@@ -215,6 +222,7 @@ impl View {
                 client,
                 auth: auth.clone(),
                 header: header.clone(),
+                timeout: config.dial_timeout,
                 from: from.clone(),
             };
             let (trust, client) = tls;

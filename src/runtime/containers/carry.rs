@@ -1,6 +1,7 @@
 //! What of somebody else's configuration is carried over beside the spec (`--foreign=carry`): entries of registries.conf below
 //! a source of the spec, and CAs, client certificates and logins of hosts about which the spec says nothing of the kind.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 
 use super::entries::{Entries, entries};
@@ -28,7 +29,13 @@ use crate::spec::intent::intent;
 ///
 /// # Errors
 /// What cannot be carried over with the same meaning.
-pub(super) fn carried(spec: &Spec, found: &[&FoundRuntime], tree: &Tree, known: Known<'_>, part: &mut Part) -> Result<Spec, Vec<Problem>> {
+pub(super) fn carried<'a>(
+    spec: &'a Spec,
+    found: &[&FoundRuntime],
+    tree: &Tree,
+    known: Known<'_>,
+    part: &mut Part,
+) -> Result<Cow<'a, Spec>, Vec<Problem>> {
     let mut adopted = known.adopted.cloned().unwrap_or_default();
     let mut now = Carried::default();
     if known.foreign == Foreign::Carry {

@@ -35,13 +35,22 @@ pub struct Entries {
 /// Translates a spec.
 #[must_use]
 pub fn entries(spec: &Spec) -> Entries {
-    entries_over(spec, &[], &[])
+    entries_over(spec, &Replaced::default(), &[])
+}
+
+/// Longer prefixes than ours for which others have entries, to be replaced.
+#[derive(Debug, Default)]
+pub struct Replaced {
+    /// Registries, and what is below them.
+    pub prefixes: Vec<(Host, RepoPath)>,
+    /// `*.domain`.
+    pub domains: Vec<Suffix>,
 }
 
 /// The same with entries for further prefixes below those of the spec, which say once more what is meant there, because somebody
 /// else has entries for them: `replaced` as was asked for, `below` of older settings.
 #[must_use]
-pub fn entries_over(spec: &Spec, replaced: &[(Host, RepoPath)], below: &[String]) -> Entries {
+pub fn entries_over(spec: &Spec, replaced: &Replaced, below: &[String]) -> Entries {
     let search = spec.search.as_ref().map(|hosts| hosts.iter().map(ToString::to_string).collect());
     let mut entries = Entries { search, ..Entries::default() };
     for mirror in &spec.mirrors {
@@ -55,7 +64,7 @@ pub fn entries_over(spec: &Spec, replaced: &[(Host, RepoPath)], below: &[String]
             all.push(prefix);
         }
     }
-    for prefix in replaced {
+    for prefix in &replaced.prefixes {
         if !all.contains(prefix) {
             all.push(prefix.clone());
         }
@@ -67,6 +76,9 @@ pub fn entries_over(spec: &Spec, replaced: &[(Host, RepoPath)], below: &[String]
         if let Source::Domain(domain) = &mirror.source {
             entries.domain(spec, domain, mirror);
         }
+    }
+    for domain in &replaced.domains {
+        entries.below_domain(spec, domain);
     }
     if spec.unlisted == Unlisted::Deny {
         entries.deny(spec);
@@ -191,6 +203,13 @@ fn text(host: &Host, path: &RepoPath) -> String {
     if path.is_all() { host.to_string() } else { format!("{host}/{path}") }
 }
 
+/// Nothing is asked for it.
+fn blocked(prefix: String, spec: &Spec) -> Registry {
+    let location = if prefix.starts_with('*') { String::new() } else { prefix.clone() };
+    let at = Place::file(spec.file.clone());
+    Registry { prefix, location, insecure: false, blocked: true, by_digest_only: false, mirrors: Vec::new(), at }
+}
+
 impl Entries {
     fn add(&mut self, spec: &Spec, host: &Host, path: &RepoPath) {
         let mirror = responsible(spec, host, path).or_else(|| spec.wider(host));
@@ -235,6 +254,16 @@ impl Entries {
         });
     }
 
+    /// A domain below that of a source, or one that is denied as all that the spec does not name.
+    fn below_domain(&mut self, spec: &Spec, domain: &Suffix) {
+        let Ok(probe) = Host::new(&format!("nodeprep-probe.{}", domain.domain())) else { return };
+        match spec.wider(&probe) {
+            Some(mirror) => self.domain(spec, domain, mirror),
+            None if spec.unlisted == Unlisted::Deny => self.registries.push(blocked(domain.to_string(), spec)),
+            None => {}
+        }
+    }
+
     /// Closes what the spec does not name: the rest of each sub-host source's registry, and whole top-level domains.
     fn deny(&mut self, spec: &Spec) {
         let known: BTreeSet<String> = self.registries.iter().map(|entry| entry.prefix.clone()).collect();
@@ -248,17 +277,7 @@ impl Entries {
         let own = own.filter(|domain| domain.contains('.') && !hosts.contains(domain));
         let domains = own.chain(spec.closed_domains().map(|domain| format!("*.{domain}"))).filter(|domain| !known.contains(domain));
         let domains: Vec<String> = domains.collect();
-        for prefix in hosts.into_iter().chain(domains) {
-            self.registries.push(Registry {
-                location: if prefix.starts_with('*') { String::new() } else { prefix.clone() },
-                prefix,
-                insecure: false,
-                blocked: true,
-                by_digest_only: false,
-                mirrors: Vec::new(),
-                at: Place::file(spec.file.clone()),
-            });
-        }
+        self.registries.extend(hosts.into_iter().chain(domains).map(|prefix| blocked(prefix, spec)));
     }
 
     fn mirror(&mut self, spec: &Spec, endpoint: &Endpoint, rest: &RepoPath, place: &Place) -> Entry {

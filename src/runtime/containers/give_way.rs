@@ -6,16 +6,18 @@
 use std::collections::BTreeSet;
 
 use super::conflicts::as_wanted;
-use super::entries::Entries;
+use super::entries::{Entries, Replaced};
 use super::files::{self, Places, load};
 use super::want::{Known, certs_in, overlay};
 use crate::desired::{Foreign, Part, Target, Want};
 use crate::format::certs_d::{self, Certs};
-use crate::format::registries_conf::{Conf, DROP_IN};
+use crate::format::registries_conf::{Conf, DROP_IN, Registry};
 use crate::ledger::{Owned, Owns, Prior, Stamp};
 use crate::model::host::Host;
+use crate::model::image::ImageRef;
 use crate::model::path::NodePath;
 use crate::model::repo::RepoPath;
+use crate::model::suffix::Suffix;
 use crate::model::tree::Tree;
 use crate::runtime::FoundRuntime;
 use crate::spec::Spec;
@@ -83,16 +85,23 @@ pub(super) fn certs(
     }
 }
 
-/// Prefixes below ours for which others have entries: those would go on counting, being longer. Ours say the same there as
-/// above, once that was asked for as long as theirs are there.
-pub(super) fn below(found: &[&FoundRuntime], tree: &Tree, known: Known<'_>, entries: &Entries) -> Vec<(Host, RepoPath)> {
-    let ours: BTreeSet<&str> = entries.registries.iter().map(|entry| entry.prefix.as_str()).collect();
+/// Prefixes for which others have entries that would go on counting, being longer than ours: below ours, and what `*.domain` or
+/// `unlisted = "deny"` is for. Ours say once more what is meant there, once that was asked for as long as theirs are there.
+pub(super) fn longer(spec: &Spec, found: &[&FoundRuntime], tree: &Tree, known: Known<'_>, entries: &Entries) -> Replaced {
     let without = overlay(tree, &Part::new(Target::Containers), known.owned);
     let mut all = BTreeSet::new();
     for on in found {
-        let theirs = load(&without, &files::places(&without, on)).conf.registries.into_keys();
-        let is_below = |prefix: &String| ours.iter().any(|ours| prefix.strip_prefix(ours).is_some_and(|rest| rest.starts_with('/')));
-        let theirs: Vec<String> = theirs.filter(|prefix| is_below(prefix) && !ours.contains(prefix.as_str())).collect();
+        let places = files::places(&without, on);
+        // what goes as a whole needs no answer
+        let goes = |file: &NodePath, conf: &Conf| {
+            let first = places.dirs.first();
+            let later = *file != places.main && (file.parent().as_ref() != first || file.name() > DROP_IN);
+            known.foreign == Foreign::Replace && later && speaks_only_of(conf, |prefix| is_meant(spec, entries, prefix))
+        };
+        let stay = load(&without, &places).layers.into_iter().filter(|(file, conf)| !goes(file, conf));
+        let theirs = stay.flat_map(|(_, conf)| conf.registries.into_keys());
+        let is_longer = |prefix: &String| !entries.registries.iter().any(|ours| ours.prefix == *prefix) && is_meant(spec, entries, prefix);
+        let theirs: BTreeSet<String> = theirs.filter(is_longer).collect();
         // ours may be long, and mostly there is nothing to ask it
         if theirs.is_empty() || known.foreign == Foreign::Replace {
             all.extend(theirs);
@@ -104,22 +113,40 @@ pub(super) fn below(found: &[&FoundRuntime], tree: &Tree, known: Known<'_>, entr
         all.extend(theirs.into_iter().filter(|prefix| said_before.contains(prefix)));
     }
     let parts = |prefix: &String| {
-        let (host, path) = prefix.split_once('/')?;
+        let (host, path) = prefix.split_once('/').unwrap_or((prefix, ""));
         Some((Host::new(host).ok()?, RepoPath::verbatim(path)))
     };
-    all.iter().filter_map(parts).collect()
+    let domain = |prefix: &String| Suffix::new(prefix.strip_prefix("*.")?).ok();
+    Replaced { prefixes: all.iter().filter_map(parts).collect(), domains: all.iter().filter_map(domain).collect() }
 }
 
-/// Drop-ins behind ours that only speak of what ours speaks of.
-pub(super) fn behind(part: &mut Part, after: &Tree, places: &Places, entries: &Entries) {
+/// Whether the spec says something of what a prefix is for: it has an entry of ours, lies below one, or is among the registries
+/// that the spec does not name and speaks of all the same.
+fn is_meant(spec: &Spec, entries: &Entries, prefix: &str) -> bool {
+    let ours = |entry: &Registry| prefix.strip_prefix(&entry.prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+    entries.registries.iter().any(ours) || is_covered(spec, prefix)
+}
+
+/// A drop-in that says nothing but entries, for prefixes of which `known` tells.
+fn speaks_only_of(conf: &Conf, known: impl Fn(&str) -> bool) -> bool {
+    let Conf { search, short_name_mode, credential_helpers, aliases, registries, version_1: _ } = conf;
+    let nothing_else = search.is_none() && short_name_mode.is_none() && credential_helpers.is_none() && aliases.is_empty();
+    nothing_else && !registries.is_empty() && registries.keys().all(|prefix| known(prefix))
+}
+
+/// Whether the spec says something of registries that it does not name, and a prefix is for such.
+fn is_covered(spec: &Spec, prefix: &str) -> bool {
+    let name = prefix.strip_prefix("*.").map_or_else(|| prefix.to_owned(), |domain| format!("nodeprep-probe.{domain}"));
+    ImageRef::parse(&format!("{name}/nodeprep-probe:1")).is_ok_and(|image| !image.short && spec.covers(&image))
+}
+
+/// Drop-ins behind ours that only speak of what ours speaks of; where they are to be replaced, of what the spec speaks of.
+pub(super) fn behind(part: &mut Part, spec: &Spec, after: &Tree, places: &Places, entries: &Entries, foreign: Foreign) {
     let ours: BTreeSet<&str> = entries.registries.iter().map(|entry| entry.prefix.as_str()).collect();
+    let known = |prefix: &str| ours.contains(prefix) || foreign == Foreign::Replace && is_meant(spec, entries, prefix);
     let layers = load(after, places).layers;
     let later = layers.iter().skip_while(|(file, _)| file.name() != DROP_IN).skip(1);
-    for (file, conf) in later {
-        let Conf { search, short_name_mode, credential_helpers, aliases, registries, version_1: _ } = conf;
-        let nothing_else = search.is_none() && short_name_mode.is_none() && credential_helpers.is_none() && aliases.is_empty();
-        if nothing_else && !registries.is_empty() && registries.keys().all(|prefix| ours.contains(prefix.as_str())) {
-            part.wants.insert(file.clone(), Want::Gone(WHY.to_owned()));
-        }
+    for (file, _) in later.filter(|(_, conf)| speaks_only_of(conf, known)) {
+        part.wants.insert(file.clone(), Want::Gone(WHY.to_owned()));
     }
 }

@@ -6,7 +6,7 @@ use super::files::{self, Loaded};
 use super::logins::{self, Logins};
 use crate::format::auth_json::Login;
 use crate::format::certs_d::{self, Certs};
-use crate::format::registries_conf::{ShortNames, Source};
+use crate::format::registries_conf::{DROP_IN, ShortNames, Source};
 use crate::model::endpoint::Scheme;
 use crate::model::host::Host;
 use crate::model::image::ImageRef;
@@ -45,11 +45,16 @@ impl View {
         Self { loaded, short_names, certs, logins: Logins::read(tree, &logins::consulted(tree, on)) }
     }
 
-    /// Every prefix of the merged configuration that names repositories (not `*.domain`), and every host with certificates.
+    /// Every prefix of the merged configuration that names repositories, and every host with certificates. For `*.domain` stands
+    /// a registry below it that nobody names; not for ours, which may be a thousand and are in the spec.
     #[must_use]
     pub fn names(&self) -> Vec<String> {
-        let prefixes = self.loaded.conf.registries.keys().filter(|prefix| !prefix.contains('*'));
-        prefixes.chain(self.certs.keys()).cloned().collect::<BTreeSet<String>>().into_iter().collect()
+        let prefixes = self.loaded.conf.registries.values().filter_map(|entry| match entry.prefix.strip_prefix("*.") {
+            Some(_) if entry.at.file.ends_with(&format!("/{DROP_IN}")) => None,
+            Some(domain) => Some(format!("nodeprep-probe.{domain}")),
+            None => Some(entry.prefix.clone()),
+        });
+        prefixes.chain(self.certs.keys().cloned()).collect::<BTreeSet<String>>().into_iter().collect()
     }
 
     /// What is asked for `image`, in order, and what happens after the last request. `Broken` when nothing is asked: invalid
@@ -176,6 +181,7 @@ impl View {
             client,
             auth: auth.clone(),
             header: Vec::new(),
+            timeout: None,
             from: source.map(|source| source.at.clone()),
         };
         if source.is_some_and(|source| source.insecure) {

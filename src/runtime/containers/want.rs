@@ -63,7 +63,7 @@ fn containers(spec: &Spec, found: &[&FoundRuntime], tree: &Tree, known: Known<'_
     let spec = &counts;
     let places: Vec<_> = found.iter().map(|on| files::places(tree, on)).collect();
     let mut legacy = legacy::found(tree, &places, owned);
-    let entries = entries_over(spec, &give_way::below(found, tree, known, &entries(spec)), &legacy.prefixes());
+    let entries = entries_over(spec, &give_way::longer(spec, found, tree, known, &entries(spec)), &legacy.prefixes());
     part.notes.extend(entries.notes.iter().cloned());
     let mut against = Against { cannot: entries.cannot.clone(), ..Against::default() };
     let dirs: BTreeSet<&NodePath> = places.iter().filter_map(|places| places.dirs.first()).collect();
@@ -101,7 +101,7 @@ fn containers(spec: &Spec, found: &[&FoundRuntime], tree: &Tree, known: Known<'_
         let wanted = part.wants.len();
         give_way::certs(&mut part, spec, tree, &after, on, &entries.reached, known);
         if known.foreign != Foreign::Refuse {
-            give_way::behind(&mut part, &after, places, &entries);
+            give_way::behind(&mut part, spec, &after, places, &entries, known.foreign);
         }
         if part.wants.len() != wanted {
             after = overlay(tree, &part, owned);

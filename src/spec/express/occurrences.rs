@@ -1,5 +1,5 @@
 //! Where a spec asks for something that the table speaks of.
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use super::{Family, Row, Subject};
 use crate::model::endpoint::{Endpoint, Pull, Scheme};
@@ -143,7 +143,10 @@ fn endpoints(spec: &Spec, name: &str, wanted: fn(&Endpoint) -> bool) -> Vec<(Str
 
 /// Endpoints that lie, wholly or partly, under the block of a `never` source; a longer source that is open lifts it.
 fn closed_endpoints(spec: &Spec) -> Vec<(String, Option<Place>)> {
-    let mut sources: BTreeMap<&str, Vec<(&RepoPath, &Mirror)>> = BTreeMap::new();
+    if spec.mirrors.iter().all(|mirror| mirror.fallback != Fallback::Never) {
+        return Vec::new();
+    }
+    let mut sources: HashMap<&str, Vec<(&RepoPath, &Mirror)>> = HashMap::with_capacity(spec.mirrors.len());
     for mirror in &spec.mirrors {
         if let Some((host, path)) = mirror.source.prefix() {
             sources.entry(canonical(host)).or_default().push((path, mirror));

@@ -10,6 +10,9 @@ use crate::spec::{Fallback, Mirror, OnUnready, Pause};
 
 /// Checks every `[[blocked]]` against each other and against what is mirrored.
 pub fn check(raw: &Raw, mirrors: &[mirror::Checked], problems: &mut Problems<'_>) -> Vec<Mirror> {
+    if raw.blocked.is_empty() {
+        return Vec::new();
+    }
     let mirrored = mirrors.iter().map(|checked| (mirror::same(&checked.mirror.source), (&checked.at, "mirrored", &checked.mirror)));
     let mirrored: HashMap<String, (&Range<usize>, &str, &Mirror)> = mirrored.collect();
     let mut lines: HashMap<String, (String, u32)> = HashMap::new();

@@ -6,10 +6,8 @@ use super::super::decode::{At, RawEndpoint, short};
 use super::super::problems::Problems;
 use super::super::text::{is_a_login, names_a_login};
 use super::name;
-use crate::model::endpoint::Endpoint;
+use crate::model::endpoint::{Endpoint, TIMEOUTS};
 
-/// Longer than this nobody waits for a connection: kubelet gives a pull up earlier.
-const LONGEST: Duration = Duration::from_secs(300);
 /// Headers that a runtime sets itself, or that change what is answered.
 const RUNTIMES_OWN: [&str; 8] =
     ["accept", "host", "connection", "range", "content-length", "content-type", "transfer-encoding", "user-agent"];
@@ -32,7 +30,7 @@ fn timeout(written: &At<String>, problems: &mut Problems<'_>) -> Option<Duration
         (Some(number), "m") => number.checked_mul(60).map(Duration::from_secs),
         _ => None,
     };
-    let found = read.filter(|time| !time.is_zero() && *time <= LONGEST);
+    let found = read.filter(|time| TIMEOUTS.contains(time));
     if found.is_none() {
         let what = match read {
             Some(time) if time.is_zero() => "timeout \"0\" leaves no time for a connection".to_owned(),

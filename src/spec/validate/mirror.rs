@@ -1,6 +1,7 @@
 //! `[[mirror]]`: what is pulled from where.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::borrow::Cow;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ops::Range;
 
 use super::super::decode::{At, Raw, RawEndpoint, RawMirror};
@@ -37,7 +38,7 @@ enum Kind {
 
 /// Checks every `[[mirror]]`; one with `hosts` is as many as it lists. `fleet`: the document's `runtimes`.
 pub fn check(raw: &Raw, fleet: Option<&[Runtime]>, problems: &mut Problems<'_>) -> Vec<Checked> {
-    let mut seen = Seen::default();
+    let mut seen = Seen(HashMap::with_capacity(raw.mirrors.len()));
     let mut found = Vec::with_capacity(raw.mirrors.len());
     for written in &raw.mirrors {
         let runtimes = written.runtimes.as_ref().map(|names| super::runtimes(names, problems));
@@ -125,11 +126,13 @@ fn endpoints(
         let templated = written.hosts.is_some() && at.value.contains(HOST);
         let host = source.and_then(|(source, _)| source.host());
         let filled = match (templated, host) {
-            (true, Some(host)) => At { value: at.value.replace(HOST, host.as_str()), span: at.span.clone() },
+            (true, Some(host)) => {
+                let location = At { value: at.value.replace(HOST, host.as_str()), span: at.span.clone() };
+                Cow::Owned(RawEndpoint { location: Some(location), ..entry.clone() })
+            }
             (true, None) => continue,
-            (false, _) => at.clone(),
+            (false, _) => Cow::Borrowed(entry),
         };
-        let filled = RawEndpoint { location: Some(filled), ..entry.clone() };
         let mut quiet = Problems::new(problems.text());
         let read = endpoint::read(&filled, &mut quiet);
         // a port cannot stand in a path
@@ -147,7 +150,8 @@ fn endpoints(
             endpoint::read(&filled, problems);
         }
         let Some(endpoint) = read else { continue };
-        if !places.insert((canonical(&endpoint.host).to_owned(), endpoint.prefix.clone())) {
+        // one alone cannot be there twice
+        if list.len() > 1 && !places.insert((canonical(&endpoint.host).to_owned(), endpoint.prefix.clone())) {
             if told.insert((index, Kind::Twice)) {
                 problems.error("duplicate", &at.span, format!("endpoint {endpoint} is there twice"), "take one of them out");
             }
@@ -171,7 +175,7 @@ fn endpoints(
 /// One text for all ways to write a source.
 pub fn same(source: &Source) -> String {
     match source {
-        Source::Prefix { host, path } => format!("{}/{path}", canonical(host)),
+        Source::Prefix { host, path } => [canonical(host), "/", path.as_str()].concat(),
         Source::All | Source::Domain(_) => source.to_string(),
     }
 }
@@ -187,11 +191,10 @@ fn none_left(source: &Source, endpoints: &[Endpoint], span: &Range<usize>, probl
 }
 
 /// Sources by what they really are, and for whom.
-#[derive(Default)]
-struct Seen(BTreeMap<String, Vec<Known>>);
+struct Seen(HashMap<String, Vec<Known>>);
 
 struct Known {
-    name: String,
+    source: Source,
     place: Place,
     runtimes: Option<BTreeSet<Runtime>>,
 }
@@ -206,17 +209,17 @@ impl Seen {
             _ => true,
         };
         let all = self.0.entry(key).or_default();
-        if let Some(Known { name, place, .. }) = all.iter().find(meets) {
+        if let Some(Known { source: first, place, .. }) = all.iter().find(meets) {
             let place = problems.text().seen_from(place, span.start);
-            let what = if *name == source.to_string() {
+            let what = if first == source {
                 format!("source {source} is mirrored twice, first {place}")
             } else {
-                format!("source {source} is mirrored twice: {name} {place} is the same registry")
+                format!("source {source} is mirrored twice: {first} {place} is the same registry")
             };
             problems.error("duplicate", span, what, "put the endpoints of both into one [[mirror]]");
             return;
         }
         let place = problems.text().place(span.start);
-        all.push(Known { name: source.to_string(), place, runtimes });
+        all.push(Known { source: source.clone(), place, runtimes });
     }
 }

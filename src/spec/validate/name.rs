@@ -97,7 +97,7 @@ pub fn source(written: &At<String>, problems: &mut Problems<'_>) -> Option<Sourc
         let what = format!("source {text:?}: `*` stands alone, or in front of a domain as `*.`");
         return wrong(what, "write `*.domain` for every registry below a domain, or `*` for all".to_owned());
     }
-    if text.contains("://") {
+    if text.as_bytes().contains(&b':') && text.contains("://") {
         return wrong(
             format!("source {text:?} begins with a scheme"),
             "write it as it stands in image references, without scheme".to_owned(),

@@ -58,13 +58,17 @@ fn chains_as_go_builds_them() {
     assert_eq!(ask(&[&root], &[&leaf, &middle], "10.0.0.1"), Belief::Yes);
     // an intermediate that is trusted is an end of the way
     assert_eq!(ask(&[&middle], &[&leaf], "a.example"), Belief::Yes);
-    assert_eq!(why(ask(&[&root], &[&leaf], "a.example")), "x509: certificate signed by unknown authority");
-    assert_eq!(why(ask(&[], &[&leaf, &middle], "a.example")), "x509: certificate signed by unknown authority");
+    let unknown = |more: &str| format!("x509: certificate signed by unknown authority ({more})");
+    let nobody = |what: &str| unknown(&format!("{what}, which is neither trusted nor sent by the server"));
+    assert_eq!(why(ask(&[&root], &[&leaf], "a.example")), nobody("CN=leaf is signed by CN=middle"));
+    assert_eq!(why(ask(&[], &[&leaf, &middle], "a.example")), nobody("CN=middle is signed by CN=root"));
+    assert_eq!(why(ask(&[], &[&leaf, &middle, &root], "a.example")), unknown("the chain ends with CN=root, which is not trusted"));
     assert_eq!(why(ask(&[&root], &[&leaf, &middle], "b.example")), "x509: certificate is valid for a.example, not b.example");
     assert_eq!(why(ask(&[&root], &[&leaf, &middle], "10.0.0.2")), "x509: certificate is valid for 10.0.0.1, not 10.0.0.2");
     // another root of the same name has not signed it
     let twin = itself(params("root", &[], Some(BasicConstraints::Unconstrained)));
-    assert_eq!(why(ask(&[&twin], &[&leaf, &middle], "a.example")), "x509: certificate signed by unknown authority");
+    let other = "CN=middle is signed by CN=root; one of that name is trusted, but it did not sign this";
+    assert_eq!(why(ask(&[&twin], &[&leaf, &middle], "a.example")), unknown(other));
     assert_eq!(ask(&[&twin, &root], &[&leaf, &middle], "a.example"), Belief::Yes);
 }
 
@@ -73,7 +77,7 @@ fn a_server_s_own_certificate_is_believed_when_it_is_trusted() {
     for flag in [None, Some(BasicConstraints::Unconstrained)] {
         let own = itself(params("own", &["a.example"], flag));
         assert_eq!(ask(&[&own], &[&own], "a.example"), Belief::Yes);
-        assert!(why(ask(&[], &[&own], "a.example")).contains("unknown authority"));
+        assert!(why(ask(&[], &[&own], "a.example")).contains("unknown authority (CN=own signs itself and is not trusted)"));
         assert!(why(ask(&[&own], &[&own], "b.example")).contains("not b.example"));
     }
     // without the flag it signs for nobody else

@@ -1,5 +1,6 @@
 //! The keys of config.toml: one folder in `config_path`, and the pause image. Everything that forbids to touch it.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 
 use super::super::{Dialect, adopt};
@@ -19,11 +20,11 @@ use crate::spec::Spec;
 type Problems = Vec<Problem>;
 
 /// What [`prepare`] decides.
-pub(super) struct Prepared {
+pub(super) struct Prepared<'a> {
     /// The folder that holds the registries' folders.
     pub root: NodePath,
     /// The spec with what is carried over.
-    pub whole: Spec,
+    pub whole: Cow<'a, Spec>,
 }
 
 /// Decides where the registry folders go and wants the keys of config.toml that this needs. `None`: this containerd serves no
@@ -31,15 +32,17 @@ pub(super) struct Prepared {
 ///
 /// # Errors
 /// Why the target has to be left untouched.
-pub(super) fn prepare(
-    spec: &Spec,
+pub(super) fn prepare<'a>(
+    spec: &'a Spec,
     found: &FoundRuntime,
     tree: &Tree,
     dialects: &[Dialect],
     known: Known<'_>,
     part: &mut Part,
-) -> Result<Option<Prepared>, Problems> {
-    let chains = read_all(tree, &found.config, dialects)?;
+) -> Result<Option<Prepared<'a>>, Problems> {
+    // config.toml is read at the next start, by the version on disk
+    let on_disk = found.installed.map_or_else(|| dialects.to_vec(), |version| vec![Dialect::of_version(version)]);
+    let chains = read_all(tree, &found.config, &on_disk)?;
     if let Some(at) = chains.iter().find_map(|(_, chain)| chain.disabled.clone()) {
         let what = "disabled_plugins names the CRI plugin: no kubelet pulls through this containerd, it is left as it is";
         part.notes
@@ -50,9 +53,12 @@ pub(super) fn prepare(
     let adopted = known.adopted.cloned().unwrap_or_default().with(legacy.adopted.clone());
     let mut whole = crate::spec::adopt::adopt(spec, &adopted);
     let starting: Vec<Dialect> = chains.iter().map(|(dialect, _)| *dialect).collect();
-    let logins = super::logins::wanted(&mut whole, &starting);
+    // hosts.toml is read at every pull, by the running one
+    let pulling = if found.installed.is_some() { dialects } else { &starting };
+    let logins = super::logins::wanted(&mut whole, pulling);
     adopt::prove(spec, &whole, &legacy, tree, found, &starting)?;
     part.notes.extend(legacy.notes.iter().cloned());
+    part.notes.extend(dialects.iter().filter_map(|dialect| not_for_running(*dialect, tree, found)));
     part.adopted = adopted;
     let root = root(&chains);
     if let Found::File(..) = tree.find(&root) {
@@ -121,7 +127,7 @@ pub(super) fn prepare(
     let settings: Vec<Setting<'_>> = settings.iter().map(super::logins::Login::setting).collect();
     let (after, more) = set(&after, &settings).map_err(unusable)?;
     edits.extend(more.into_iter().map(|edit| crate::format::KeyEdit { secret: true, ..edit }));
-    prove(tree, found, dialects, &after, &root, pause)?;
+    prove(tree, found, &on_disk, &after, &root, pause)?;
     if let Found::File(_, meta) = tree.find(&found.config)
         && !logins.is_empty()
         && edits.is_empty()
@@ -159,7 +165,11 @@ fn join(edits: &[crate::format::KeyEdit]) -> String {
 fn read_all(tree: &Tree, config: &NodePath, dialects: &[Dialect]) -> Result<Vec<(Dialect, Chain)>, Problems> {
     let read = |dialect: &Dialect| {
         Chain::read(tree, config, *dialect).map(|chain| (*dialect, chain)).map_err(|broken| {
-            let help = "repair the file; `containerd config dump` shows the same error";
+            let help = if broken.by_build {
+                "write it as TOML 1.0, which every build reads: an inline table in one line, without a comma at its end, and without \\e and \\x"
+            } else {
+                "repair the file; `containerd config dump` shows the same error"
+            };
             vec![Problem::error("config-toml", broken.why, help).at(broken.at)]
         })
     };
@@ -170,6 +180,20 @@ fn read_all(tree: &Tree, config: &NodePath, dialects: &[Dialect]) -> Result<Vec<
         Some(problems) if known.is_empty() || dialects.len() < Dialect::ALL.len() => Err(problems),
         _ => Ok(known),
     }
+}
+
+/// The running version would not start with a file that is for the one on disk.
+fn not_for_running(running: Dialect, tree: &Tree, found: &FoundRuntime) -> Option<Problem> {
+    let on_disk = found.installed.map(Dialect::of_version).filter(|next| *next != running && !running.suits(tree, &found.config))?;
+    let why = Chain::read(tree, &found.config, running).err().map_or_else(String::new, |broken| format!(" ({})", broken.why));
+    let what = format!(
+        "{} is for {}, which is on disk, not for {}, which is running{why}: it takes effect when containerd is started again",
+        found.config,
+        on_disk.name(),
+        running.name()
+    );
+    let help = "start containerd again when it suits, so that what runs is what is on disk";
+    Some(Problem::warning("config-toml-not-for-running", what, help).at(Place::file(found.config.as_str())))
 }
 
 /// 8.4, rule 13.

@@ -1,6 +1,8 @@
 //! Logins in config.toml: `registry.configs."HOST".auth`, for versions that do not send a header of hosts.toml to where tokens
 //! are issued (`runtime-semantics.md` 1.7; seen on 1.6.20 and 1.7.24). It goes together with `config_path` (1.8).
 
+use std::borrow::Cow;
+
 use super::super::Dialect;
 use crate::format::auth_json;
 use crate::format::config_toml::{Chain, Setting, registry_key};
@@ -8,14 +10,18 @@ use crate::format::hosts_toml::render::quoted;
 use crate::model::cert::base64;
 use crate::model::host::Host;
 use crate::model::secret::Secret;
-use crate::spec::{LoginBy, Spec};
+use crate::spec::{Access, LoginBy, Spec};
 
 /// The logins that go there, by the host that is contacted. Where every version sends the header, that is what is used: it
 /// needs no restart, and from 2.1 on a login in config.toml brings back the old way of pulling.
-pub(super) fn wanted(spec: &mut Spec, dialects: &[Dialect]) -> Vec<(Host, Secret)> {
+pub(super) fn wanted(spec: &mut Cow<'_, Spec>, dialects: &[Dialect]) -> Vec<(Host, Secret)> {
+    let by_config = |access: &Access| access.login.as_ref().is_some_and(|login| login.by == LoginBy::Config);
+    if !spec.access.values().any(by_config) {
+        return Vec::new();
+    }
     let needed = dialects.iter().any(|dialect| !dialect.transfers());
     let mut found = Vec::new();
-    for (host, access) in &mut spec.access {
+    for (host, access) in &mut spec.to_mut().access {
         let Some(login) = access.login.as_mut().filter(|login| login.by == LoginBy::Config) else { continue };
         if needed {
             found.push((host.api(), login.basic.clone()));

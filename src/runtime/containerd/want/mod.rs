@@ -7,10 +7,10 @@ mod config;
 mod logins;
 mod pki;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
-use super::{Dialect, adopt, carry};
+use super::{Dialect, adopt, carry, give_way};
 use crate::desired::{Part, Refusal, Target, Want, Whole};
 use crate::format::HEADER;
 use crate::format::hosts_toml::render::{Written, WrittenHost, check, check_default, render, render_open_default};
@@ -64,6 +64,8 @@ pub struct Known<'a> {
     pub adopted: Option<&'a Adopted>,
     /// What is ours, by path.
     pub owned: Option<&'a crate::ledger::Owns>,
+    /// Folders that we made.
+    pub dirs: Option<&'a BTreeSet<NodePath>>,
     /// What is done with what others have written.
     pub foreign: crate::desired::Foreign,
 }
@@ -91,10 +93,11 @@ pub fn want_knowing(spec: &Spec, found: &FoundRuntime, tree: &Tree, dialects: &[
     };
     let config::Prepared { root, whole } = prepared;
     let adopted = std::mem::take(&mut part.adopted);
-    let spec = &whole;
+    let spec = &*whole;
     let mut problems = Vec::new();
     let mut pki = pki::Pki::default();
     let stage = root.parent().unwrap_or_else(NodePath::root).join(STAGE);
+    let mut folders = Vec::new();
     for (host, mirror) in registries(spec) {
         let folder = root.join(&folder_name(&host));
         let (content, why) = {
@@ -120,8 +123,9 @@ pub fn want_knowing(spec: &Spec, found: &FoundRuntime, tree: &Tree, dialects: &[
         }
         let mode = if content.secrets.is_empty() { 0o644 } else { 0o600 };
         let whole = Whole { content, mode, addressed: false, unit: Some(folder.clone()), stage: stage.clone(), why };
-        part.wants.insert(file, Want::Whole(whole));
+        folders.push((file, Want::Whole(whole)));
     }
+    part.wants.append(&mut folders.into_iter().collect());
     if let Some(all) = spec.all() {
         let content = default_file(spec, all, &mut pki);
         if let Err(broken) = check_default(&String::from_utf8_lossy(&content.bytes)) {
@@ -136,6 +140,15 @@ pub fn want_knowing(spec: &Spec, found: &FoundRuntime, tree: &Tree, dialects: &[
         let why = "registries that the spec does not name are denied".to_owned();
         part.wants.insert(root.join(DEFAULT).join("hosts.toml"), default_whole(&root, denied(), &stage, why));
     }
+    for (host, folder) in give_way::folders(spec, &root, tree, known, &part.wants) {
+        // word for word what `_default` says: the registry itself is asked as the OS does it
+        let mirror = spec.wider(&host);
+        let content = mirror.map_or_else(denied, |mirror| default_file(spec, mirror, &mut pki));
+        let why = if mirror.is_some() { why(host.as_str(), mirror) } else { format!("{host} is denied: the spec does not name it") };
+        let mode = if content.secrets.is_empty() { 0o644 } else { 0o600 };
+        let whole = Whole { content, mode, addressed: false, unit: Some(folder.clone()), stage: stage.clone(), why };
+        part.wants.insert(folder.join("hosts.toml"), Want::Whole(whole));
+    }
     part.wants.extend(pki.into_wants());
     part.carries(adopted, &whole);
     if !problems.is_empty() {
@@ -149,12 +162,13 @@ pub fn want_knowing(spec: &Spec, found: &FoundRuntime, tree: &Tree, dialects: &[
 /// Every host name with a folder of its own, and the mirror that is responsible for it: as [`Spec::mirror_of`] says, of
 /// several the last, but without asking each mirror about each host.
 pub(super) fn registries(spec: &Spec) -> BTreeMap<Host, Option<&Mirror>> {
-    let mut found: BTreeMap<Host, Option<&Mirror>> = spec.own_hosts().map(|(host, _)| (host.clone(), None)).collect();
+    let mut found: Vec<(Host, Option<&Mirror>)> = spec.own_hosts().map(|(host, _)| (host.clone(), None)).collect();
     for (host, mirror) in spec.mirrors.iter().filter_map(|mirror| Some((mirror.source.whole()?, mirror))) {
-        found.insert(host.clone(), Some(mirror));
+        found.push((host.clone(), Some(mirror)));
         found.extend(spec.closed_names(mirror).into_iter().map(|alias| (alias, Some(mirror))));
     }
-    found
+    // of one host the last counts
+    found.into_iter().collect()
 }
 
 /// The file of a registry from which nothing is pulled: its only host cannot exist.
@@ -172,9 +186,10 @@ fn why(host: &str, mirror: Option<&Mirror>) -> String {
         Some(mirror) if mirror.is_blocked() => format!("nothing is pulled from {host}: the spec blocks it"),
         None => format!("images of {host} are pulled from there directly"),
         Some(mirror) => {
-            let mut why = format!("images of {host} come from ");
+            let mut why = ["images of ", host, " come from "].concat();
             for endpoint in &mirror.endpoints {
-                let _ = write!(why, "{endpoint}, ");
+                let _ = write!(why, "{endpoint}");
+                why.push_str(", ");
             }
             why + if mirror.fallback == Fallback::Never { "nothing else" } else { "then the registry itself" }
         }
@@ -257,6 +272,7 @@ impl OwnedHost<'_> {
             by_digest_only: self.endpoint.is_some_and(|endpoint| endpoint.pull == Pull::Digest),
             timeout: self.endpoint.and_then(|endpoint| endpoint.timeout),
             header: self.endpoint.map(|endpoint| endpoint.header.as_slice()).unwrap_or_default(),
+            guarded: self.endpoint.is_some_and(|endpoint| endpoint.guarded),
         }
     }
 }
