@@ -4,7 +4,7 @@ use super::*;
 
 /// A containerd of which one version runs while another is on disk.
 fn between(running: Version, installed: Version) -> FoundRuntime {
-    let process = crate::runtime::Running { pid: 7, started: crate::model::time::Time(5), version: Some(running) };
+    let process = crate::runtime::Running { pid: 7, started: crate::model::time::Time(5), version: Some(running), socket: None };
     FoundRuntime { installed: Some(installed), running: Some(process), ..on() }
 }
 
