@@ -2,6 +2,7 @@
 
 use clap::Args;
 
+use super::activate::{ActivateArgs, unit_reports};
 use super::session::{Session, Stopped, secrets, spec};
 use super::{Ended, OutputArgs, PlanChoices, ProbeArgs, RootArgs, SpecArgs, runtimes};
 use crate::desired::Refusal;
@@ -23,6 +24,8 @@ pub(super) struct PlanArgs {
     #[command(flatten)]
     choices: PlanChoices,
     #[command(flatten)]
+    activate: ActivateArgs,
+    #[command(flatten)]
     probe: ProbeArgs,
     #[command(flatten)]
     output: OutputArgs,
@@ -42,7 +45,9 @@ impl PlanArgs {
         let mut session = Session::open(root, &self.choices.runtimes)?;
         session.guard(&spec, &self.choices)?;
         session.configure(&spec, &self.choices);
-        let (planned, unready) = session.gated(&spec, &self.choices, self.probe.probe);
+        let (mut planned, unready) = session.gated(&spec, &self.choices, self.probe.probe);
+        let choice = self.activate.choice(session.snapshot.probes.live);
+        let decided = session.decide(&mut planned, &choice);
         let outcome = match refused(&planned) {
             Some(outcome) => outcome,
             None if planned.keeps_back() => Outcome::VerifyFailed,
@@ -50,7 +55,8 @@ impl PlanArgs {
             None => Outcome::Converged,
         };
         let problems = problems.into_iter().chain(unready).chain(runtimes::in_use(&session, &planned)).collect();
-        Ok(report(&session, &spec, &planned, problems, outcome))
+        let report = report(&session, &spec, &planned, problems, outcome);
+        Ok(Report { units: unit_reports(&decided, &choice), ..report })
     }
 }
 

@@ -2,7 +2,8 @@
 
 use clap::Args;
 
-use super::apply::carry_out;
+use super::activate::ActivateArgs;
+use super::apply::{Activation, carry_out};
 use super::plan::refused;
 use super::session::{Session, Stopped};
 use super::{Ended, OutputArgs, RootArgs};
@@ -13,7 +14,6 @@ use crate::model::problem::Problem;
 use crate::node::lock::Lock;
 use crate::plan::activation::refresh_back;
 use crate::plan::back;
-use crate::plan::build::{Foreign, Now};
 use crate::report::exit::Outcome;
 use crate::report::plan::{Tense, parts, text};
 use crate::report::style::Style;
@@ -24,6 +24,8 @@ use crate::report::{PartState, Report};
 pub(super) struct Revert {
     #[command(flatten)]
     root: RootArgs,
+    #[command(flatten)]
+    activate: ActivateArgs,
     #[command(flatten)]
     output: OutputArgs,
 }
@@ -40,19 +42,14 @@ impl Revert {
         tidy(&root, &state)?;
         let session = Session::open(root, &[])?;
         session.sweep()?;
-        let now = Now {
-            tree: &session.snapshot.tree,
-            ledger: &session.ledger,
-            blobs: &session.blobs,
-            foreign: Foreign::Refuse,
-            live: session.snapshot.probes.live,
-        };
         let refresh = refresh_back(&session.snapshot.tree);
-        let plan = |orphans: &[Problem]| back::plan(now, &session.found, refresh.as_ref(), orphans);
+        let plan = |orphans: &[Problem]| back::plan(session.now(), &session.found, refresh.as_ref(), orphans);
         let planned = plan(&[]);
         let orphans = session.orphans(&planned, None);
         let mut planned = if orphans.is_empty() { planned } else { plan(&orphans) };
         try_bundle(&mut planned, &session.snapshot);
+        let choice = self.activate.choice(session.snapshot.probes.live);
+        let decided = session.decide(&mut planned, &choice);
         let mut report = Report::new(refused(&planned).unwrap_or(Outcome::Converged));
         report.runtimes.clone_from(&session.found);
         report.parts = session.awake(parts(None, &planned, &session.snapshot.tree, &[]));
@@ -62,7 +59,8 @@ impl Revert {
             let what = "nodeprep owns nothing on this node";
             report.problems.push(Problem::warning("nothing-owned", what, "check --root if this is not the node that you mean"));
         }
-        carry_out(&session, &planned.plan, &mut report);
+        let activation = Activation { choice: &choice, decided: &decided, health: self.activate.health(), secrets: &[] };
+        carry_out(&session, &planned.plan, &activation, &mut report);
         Ok(report)
     }
 }

@@ -25,4 +25,5 @@ pub mod root;
 mod stage;
 mod survey;
 pub mod terminal;
+pub mod units;
 pub mod write;

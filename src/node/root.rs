@@ -141,6 +141,13 @@ impl Root {
         stat("/proc/1/root").or_else(|_| stat("/")).is_ok_and(same)
     }
 
+    /// Whether it is the root of this process, too: not when the root of the running system is looked at from a container.
+    #[must_use]
+    pub fn is_own(&self) -> bool {
+        let Ok(own) = fstat(&*self.top) else { return false };
+        stat("/").is_ok_and(|other| (own.st_dev, own.st_ino) == (other.st_dev, other.st_ino))
+    }
+
     /// Resolves `path`, links in the middle always and one at the end as `last` says. What stands at the end is not looked
     /// at further and need not exist. `on_link` hears of each link that was followed.
     ///
