@@ -36,6 +36,12 @@ pub fn wishes(tree: &Tree, probes: &Probes, ledger: &Ledger, named: &[Runtime]) 
     wishes
 }
 
+/// What tells whether Docker's containers live on while it is stopped.
+#[must_use]
+pub fn docker() -> Vec<Wish> {
+    vec![Wish::path(NodePath::fixed(facts::DOCKER))]
+}
+
 /// Files that may be larger than configuration is: bundles of certificates, the package database.
 #[must_use]
 pub fn large_files() -> Vec<NodePath> {

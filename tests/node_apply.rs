@@ -7,9 +7,11 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 use node_support::*;
-use nodeprep::apply::{self, ApplyError, Door, End, Outcome};
+use nodeprep::apply::health::Look;
+use nodeprep::apply::{self, ApplyError, Door, End, Outcome, UnitError};
 use nodeprep::desired::Target;
 use nodeprep::ledger::{Ledger, Prior};
 use nodeprep::model::digest::Digest;
@@ -18,6 +20,7 @@ use nodeprep::node::command::{CommandError, Output};
 use nodeprep::node::error::{Class, NodeError};
 use nodeprep::node::lock::Lock;
 use nodeprep::node::root::Root;
+use nodeprep::plan::turn::Turn;
 use nodeprep::plan::{Activation, Expect, How, Plan};
 
 /// Runs a plan; gives what came of it and the commands that ran.
@@ -179,6 +182,18 @@ struct Toolless;
 impl Door for Toolless {
     fn run(&mut self, _: &[String]) -> Result<Output, CommandError> {
         Err(CommandError::Tools("it is not there".to_owned()))
+    }
+
+    fn look(&mut self, turn: &Turn) -> Look {
+        Scripted::default().look(turn)
+    }
+
+    fn turn(&mut self, turn: &Turn, back: bool) -> Result<(), UnitError> {
+        Scripted::default().turn(turn, back)
+    }
+
+    fn watch(&mut self, turn: &Turn, enough: impl FnMut(&Look, Duration) -> bool) -> Look {
+        Scripted::default().watch(turn, enough)
     }
 }
 

@@ -3,18 +3,23 @@
 //! What lives here: the order of things ([`transaction`]), which is pure, and the loop that lets `node/` do them. What must
 //! not: effects of its own, decisions about what the node should hold.
 
+pub mod health;
 pub mod transaction;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::ledger::Ledger;
 use crate::model::path::NodePath;
+use crate::model::unit::Active;
 use crate::node::command::{CommandError, Output};
 use crate::node::error::{Class, NodeError};
 use crate::node::root::Root;
 use crate::node::write::Hands;
+use crate::plan::turn::{Turn, Turning};
 use crate::plan::{Activation, How, Plan, Step};
 
+use health::{Health, Look};
 use transaction::{Action, Event, Shape, State, Verdict, next};
 
 /// The door to what a test must be able to script.
@@ -24,6 +29,40 @@ pub trait Door {
     /// # Errors
     /// When it did not run to its end.
     fn run(&mut self, argv: &[String]) -> Result<Output, CommandError>;
+
+    /// What can be seen of the daemon of a unit now.
+    fn look(&mut self, turn: &Turn) -> Look;
+
+    /// Reloads or restarts a unit and waits for the end of that. One that does not run stays so, unless it is the way `back`:
+    /// then it ran when the run began.
+    ///
+    /// # Errors
+    /// When it did not come to its end, or ended badly.
+    fn turn(&mut self, turn: &Turn, back: bool) -> Result<(), UnitError>;
+
+    /// Looks again and again until it was `enough`, or it takes too long; gives what was seen last. `enough` hears how long it
+    /// has taken so far.
+    fn watch(&mut self, turn: &Turn, enough: impl FnMut(&Look, Duration) -> bool) -> Look;
+}
+
+/// Why a unit could not be reloaded or restarted.
+#[derive(Debug, thiserror::Error)]
+pub enum UnitError {
+    /// The service manager's command did not run to its end.
+    #[error(transparent)]
+    Command(#[from] CommandError),
+    /// It says that the job failed.
+    #[error("{said}")]
+    Job {
+        /// In its own words.
+        said: String,
+    },
+    /// The daemon itself has to say that it has read everything, and says that it has not, or nothing.
+    #[error("{said}")]
+    Unconfirmed {
+        /// In its own words.
+        said: String,
+    },
 }
 
 /// What a run reports while it goes on.
@@ -34,8 +73,12 @@ pub enum Progress<'a> {
     Staging,
     /// A step has been taken.
     Changed(&'a Step),
-    /// Something is told to look again.
+    /// A command is run.
     Activating(&'a Activation),
+    /// A unit is reloaded or restarted.
+    Turning(&'a Turn),
+    /// It is waited until its daemon is well.
+    Proving(&'a Turn),
     /// Something failed; what was changed is being put back.
     RollingBack,
 }
@@ -71,6 +114,46 @@ pub enum ApplyError {
         /// The end of what it said.
         said: String,
     },
+    /// A unit could not be reloaded or restarted.
+    #[error("cannot {} {unit}", turning.word())]
+    Unit {
+        /// Which.
+        unit: String,
+        /// What was to be done.
+        turning: Turning,
+        /// Why not.
+        #[source]
+        error: UnitError,
+    },
+    /// A daemon is not well after it was reloaded or restarted.
+    #[error("{unit} is not well {}: {why}", turning.after())]
+    Unwell {
+        /// Which.
+        unit: String,
+        /// What was done.
+        turning: Turning,
+        /// What is seen.
+        why: String,
+    },
+}
+
+/// Something to tell of a unit that is no failure of the run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Remark {
+    /// It was not well before, and is not now.
+    StillUnwell {
+        /// Which.
+        unit: String,
+        /// What is seen.
+        why: String,
+    },
+    /// Shims of containers were gone after its restart.
+    ShimsGone {
+        /// Which unit.
+        unit: String,
+        /// How many.
+        count: usize,
+    },
 }
 
 impl ApplyError {
@@ -80,6 +163,7 @@ impl ApplyError {
         match self {
             Self::Node(error) => error.help(),
             Self::Stuck { path } => Some(format!("restore {path} by hand from the copies in the state folder")),
+            Self::Unit { unit, .. } | Self::Unwell { unit, .. } => Some(format!("look why with `journalctl -u {unit}`")),
             Self::Command { .. } | Self::Status { .. } => Some("run the command by hand to see what it needs, then run again".to_owned()),
         }
     }
@@ -102,6 +186,8 @@ pub enum End {
         why: ApplyError,
         /// Paths that are not as before, with the reason.
         by_hand: Vec<(NodePath, NodeError)>,
+        /// Units that are not well, and why.
+        unwell: Vec<(String, String)>,
     },
 }
 
@@ -112,8 +198,13 @@ pub struct Outcome {
     pub end: End,
     /// The paths that are not as before the run.
     pub changed: Vec<NodePath>,
-    /// Activations that are left to whoever asked: units, and commands that cannot be run in this root.
+    /// Activations that are left to whoever asked: units that are not in the plan's turns, and commands that cannot be run in
+    /// this root.
     pub due: Vec<Activation>,
+    /// The units that were turned and are well.
+    pub turned: Vec<String>,
+    /// What is to be told of units.
+    pub remarks: Vec<Remark>,
     /// The ledger as it is on the node now.
     pub ledger: Arc<Ledger>,
 }
@@ -167,11 +258,19 @@ pub fn execute(
     door: &mut impl Door,
     progress: &mut impl FnMut(Progress<'_>),
 ) -> Outcome {
-    // what is not a command is left to the caller
+    // what is neither a command nor a turn is left to the caller
     let (commands, mut due): (Vec<Activation>, Vec<Activation>) =
         plan.activate.iter().filter(|one| one.how != How::Nothing).cloned().partition(|one| matches!(one.how, How::Refresh(_)));
+    due.retain(|one| !plan.turns.iter().any(|turn| turn.serves.contains(one)));
+    let mut units = Watch { turns: &plan.turns, first: plan.turns.iter().map(|turn| door.look(turn)).collect(), ..Watch::default() };
     let mut hands = Hands::new(root, state, plan, ledger.into());
-    let shape = Shape { stage: plan.stage.len(), switch: plan.switch.len(), activate: commands.len(), retire: plan.retire.len() };
+    let shape = Shape {
+        stage: plan.stage.len(),
+        switch: plan.switch.len(),
+        activate: commands.len(),
+        turn: plan.turns.len(),
+        retire: plan.retire.len(),
+    };
     let only_commands = Shape { activate: shape.activate, ..Shape::default() };
     if shape == only_commands && hands.ledger_is_final() {
         // nothing to write: not even the ledger. A refresh that is cut off here is found again, because it is derived
@@ -185,7 +284,7 @@ pub fn execute(
         });
         let end = end.and_then(|()| hands.settle().map_err(ApplyError::from));
         let end = end.map_or_else(End::Refused, |()| End::Unchanged);
-        return Outcome { end, changed: Vec::new(), due, ledger: hands.into_ledger() };
+        return Outcome { end, changed: Vec::new(), due, turned: Vec::new(), remarks: Vec::new(), ledger: hands.into_ledger() };
     }
     let mut why = None;
     let mut by_hand = Vec::new();
@@ -224,6 +323,18 @@ pub fn execute(
                     hands.ran(command);
                 }
                 result.map(drop)
+            }
+            Action::Turn(one) => {
+                progress(Progress::Turning(&plan.turns[one]));
+                units.turn(one, at.is_back(), door)
+            }
+            Action::Prove(one) => {
+                progress(Progress::Proving(&plan.turns[one]));
+                let result = units.prove(one, at.is_back(), door);
+                if result.is_ok() && !at.is_back() {
+                    hands.turned(&plan.turns[one].unit);
+                }
+                result
             }
             Action::Close => hands.close().map_err(ApplyError::from),
             Action::Undo(step) => {
@@ -265,10 +376,75 @@ pub fn execute(
         }
         Verdict::Stuck => {
             changed = by_hand.iter().map(|(path, _)| path.clone()).collect();
-            End::RollbackFailed { why, by_hand }
+            End::RollbackFailed { why, by_hand, unwell: units.unwell }
         }
     };
-    Outcome { end, changed, due, ledger: hands.into_ledger() }
+    Outcome { end, changed, due, turned: units.well, remarks: units.remarks, ledger: hands.into_ledger() }
+}
+
+/// Units while they are turned, and what was seen of them.
+#[derive(Debug, Default)]
+struct Watch<'a> {
+    turns: &'a [Turn],
+    /// Before the first byte.
+    first: Vec<Look>,
+    /// Right before it was turned last.
+    before: Look,
+    well: Vec<String>,
+    remarks: Vec<Remark>,
+    unwell: Vec<(String, String)>,
+}
+
+impl Watch<'_> {
+    fn turn(&mut self, one: usize, back: bool, door: &mut impl Door) -> Result<(), ApplyError> {
+        let turn = &self.turns[one];
+        self.before = door.look(turn);
+        if turn.turning == Turning::Prove {
+            return Ok(());
+        }
+        door.turn(turn, back).map_err(|error| {
+            let why = error.to_string();
+            self.failed(turn, why);
+            ApplyError::Unit { unit: turn.unit.clone(), turning: turn.turning, error }
+        })
+    }
+
+    /// Waits until the daemon is well, or will not become so.
+    fn prove(&mut self, one: usize, back: bool, door: &mut impl Door) -> Result<(), ApplyError> {
+        let (turn, first) = (&self.turns[one], &self.first[one]);
+        // with the files of before, whatever they are
+        let turn = if back { &Turn { proof: turn.proof.going_back(), ..turn.clone() } } else { turn };
+        let mut health = Health::Unwell("nothing was seen of it".to_owned());
+        let last = door.watch(turn, |look, after| {
+            health = health::judge(turn, &self.before, look, after);
+            !matches!(health, Health::Unwell(_))
+        });
+        let gone = health::gone(&self.before, &last);
+        if turn.turning == Turning::Restart && gone > 0 {
+            self.remarks.push(Remark::ShimsGone { unit: turn.unit.clone(), count: gone });
+        }
+        let (Health::Unwell(why) | Health::Hopeless(why)) = health else {
+            self.unwell.retain(|(unit, _)| *unit != turn.unit);
+            if !back {
+                self.well.push(turn.unit.clone());
+            }
+            return Ok(());
+        };
+        // what was broken before is told, and not blamed
+        let was_well = matches!(first.answer, health::Answer::Ready | health::Answer::Unasked) && first.active == Active::Active;
+        if !was_well && !health::is_worse(first, &last) && turn.turning != Turning::Prove {
+            self.remarks.push(Remark::StillUnwell { unit: turn.unit.clone(), why });
+            return Ok(());
+        }
+        self.failed(turn, why.clone());
+        Err(ApplyError::Unwell { unit: turn.unit.clone(), turning: turn.turning, why })
+    }
+
+    fn failed(&mut self, turn: &Turn, why: String) {
+        self.well.retain(|unit| *unit != turn.unit);
+        self.unwell.retain(|(unit, _)| *unit != turn.unit);
+        self.unwell.push((turn.unit.clone(), why));
+    }
 }
 
 /// What became of a command.

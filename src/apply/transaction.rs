@@ -1,11 +1,15 @@
 //! What happens next, decided without touching anything: the whole order of a run and of its way back stands here.
 //!
 //! ```text
-//! preflight ▶ stage ▶ record ▶ change 0 … ▶ sync ▶ activate 0 … ▶ change (retire) … ▶ sync ▶ close ▶ clean ▶ finish
-//!     └─────────┴────────┴───────┐   └─────────┴───────────┴──────────────────┴─────────┴──────┐
-//!                                ▼                                                             ▼
-//!                    forget ▶ clean ▶ finish                        undo n … 0 ▶ activate again ▶ forget ▶ clean ▶ finish
+//! preflight ▶ stage ▶ record ▶ change 0 … ▶ sync ▶ activate 0 … ▶ (turn ▶ prove) 0 … ▶ change (retire) … ▶ sync ▶ close ▶ clean ▶ finish
+//!     └─────────┴────────┴───────┐   └─────────┴───────────┴─────────────┴────────────────────┴─────────┴──────┐
+//!                                ▼                                                                             ▼
+//!                    forget ▶ clean ▶ finish        undo n … 0 ▶ activate again ▶ (turn ▶ prove) again ▶ forget ▶ clean ▶ finish
 //! ```
+//!
+//! *activate* runs commands (the trust store's), *turn* reloads or restarts a unit, *prove* waits until its daemon is well.
+//! On the way back what was turned is turned once more, with the files of before; a daemon that is not well then either leaves
+//! the run stuck. A run that has put nothing in place has nothing to go back to: what it turned stays as it is, and told.
 //!
 //! Changes are numbered through: first the content-addressed files (which nothing names yet), then what makes them visible,
 //! then what goes away. Between these groups the disk is brought up to date, so that a power cut never leaves a file that
@@ -18,8 +22,10 @@ pub struct Shape {
     pub stage: usize,
     /// What becomes visible.
     pub switch: usize,
-    /// Commands and units.
+    /// Commands.
     pub activate: usize,
+    /// Units.
+    pub turn: usize,
     /// What goes away.
     pub retire: usize,
 }
@@ -31,12 +37,16 @@ pub struct State {
     action: Action,
     /// Changes made and not undone.
     made: usize,
-    /// Activations begun.
+    /// Commands begun.
     activated: usize,
+    /// Units begun.
+    turned: usize,
     /// On the way back.
     back: bool,
     /// Something could not be undone.
     stuck: bool,
+    /// A daemon is not well on the way back.
+    unwell: bool,
 }
 
 /// What is to be done now.
@@ -54,8 +64,12 @@ pub enum Action {
     Change(usize),
     /// Bring the changes made so far to the disk.
     Sync,
-    /// Carry out activation number n.
+    /// Run command number n.
     Activate(usize),
+    /// Reload or restart unit number n.
+    Turn(usize),
+    /// Wait until the daemon of unit number n is well.
+    Prove(usize),
     /// Write down that it has happened.
     Close,
     /// Take back change number n.
@@ -94,7 +108,7 @@ impl State {
     /// Before the first action.
     #[must_use]
     pub const fn new(shape: Shape) -> Self {
-        Self { shape, action: Action::Idle, made: 0, activated: 0, back: false, stuck: false }
+        Self { shape, action: Action::Idle, made: 0, activated: 0, turned: 0, back: false, stuck: false, unwell: false }
     }
 
     /// Whether it is on the way back.
@@ -118,6 +132,8 @@ impl State {
             Action::Sync
         } else if self.made == self.visible() && self.activated < self.shape.activate {
             Action::Activate(self.activated)
+        } else if self.made == self.visible() && self.turned < self.shape.turn {
+            Action::Turn(self.turned)
         } else if self.made < self.changes() {
             Action::Change(self.made)
         } else {
@@ -126,10 +142,10 @@ impl State {
     }
 
     const fn verdict(&self) -> Verdict {
-        match (self.back, self.stuck) {
+        match (self.back, self.stuck || self.unwell) {
             (false, _) => Verdict::Applied,
             (true, true) => Verdict::Stuck,
-            (true, false) if self.made == 0 && self.activated == 0 => Verdict::Refused,
+            (true, false) if self.made == 0 && self.activated == 0 && self.turned == 0 => Verdict::Refused,
             (true, false) => Verdict::RolledBack,
         }
     }
@@ -174,15 +190,32 @@ pub const fn next(state: State, event: Event) -> (State, Action) {
                 to.forward(true)
             }
         }
+        Action::Turn(at) if !state.back && !failed => Action::Prove(at),
+        Action::Turn(at) | Action::Prove(at) if !state.back => {
+            to.turned = at + 1;
+            if failed {
+                to.back = true;
+                // nothing was put in place, so there is nothing that could be taken back
+                to.stuck = state.made == 0;
+                back_from(&to)
+            } else {
+                to.forward(true)
+            }
+        }
         // what was activated is activated again with the files of before, while the ledger still says that something is open;
         // that it fails changes nothing any more
         Action::Activate(at) if at + 1 < state.activated => Action::Activate(at + 1),
-        Action::Activate(_) if !state.stuck => Action::Forget,
+        Action::Activate(_) => turn_back(&to),
+        Action::Turn(at) if !failed => Action::Prove(at),
+        Action::Turn(at) | Action::Prove(at) => {
+            to.unwell = state.unwell || failed;
+            if at + 1 < state.turned { Action::Turn(at + 1) } else { end_of_way_back(&to) }
+        }
         Action::Undo(at) => {
             to.stuck = state.stuck || failed;
             if at == 0 { after_undo(&to) } else { Action::Undo(at - 1) }
         }
-        Action::Activate(_) | Action::Close | Action::Forget => Action::Clean,
+        Action::Close | Action::Forget => Action::Clean,
         Action::Clean | Action::Finish(_) => Action::Finish(state.verdict()),
     };
     (to, to.action)
@@ -192,15 +225,18 @@ const fn back_from(state: &State) -> Action {
     if state.made == 0 { after_undo(state) } else { Action::Undo(state.made - 1) }
 }
 
-/// While something is not as before, the ledger has to keep saying so.
 const fn after_undo(state: &State) -> Action {
-    if state.activated > 0 {
-        Action::Activate(0)
-    } else if state.stuck {
-        Action::Clean
-    } else {
-        Action::Forget
-    }
+    if state.activated > 0 { Action::Activate(0) } else { turn_back(state) }
+}
+
+/// Units are turned again only if files were taken back for it.
+const fn turn_back(state: &State) -> Action {
+    if state.turned > 0 && state.made > 0 { Action::Turn(0) } else { end_of_way_back(state) }
+}
+
+/// While something is not as before, the ledger has to keep saying so.
+const fn end_of_way_back(state: &State) -> Action {
+    if state.stuck { Action::Clean } else { Action::Forget }
 }
 
 #[cfg(test)]
@@ -224,7 +260,7 @@ mod tests {
         }
     }
 
-    const SHAPE: Shape = Shape { stage: 1, switch: 2, activate: 1, retire: 1 };
+    const SHAPE: Shape = Shape { stage: 1, switch: 2, activate: 1, turn: 0, retire: 1 };
 
     #[test]
     fn goes_through_all_phases() {
@@ -261,6 +297,86 @@ mod tests {
         let (actions, verdict) = run(SHAPE, &[8]);
         assert_eq!(actions[8], Action::Activate(0));
         assert_eq!((actions.iter().filter(|action| **action == Action::Activate(0)).count(), verdict), (2, Verdict::RolledBack));
+    }
+
+    const TURNING: Shape = Shape { stage: 0, switch: 1, activate: 1, turn: 2, retire: 1 };
+
+    #[test]
+    fn each_unit_is_proved_before_the_next_is_turned_and_before_anything_goes() {
+        use Action::{Activate, Change, Clean, Close, Preflight, Prove, Record, Stage, Sync, Turn};
+        let (actions, verdict) = run(TURNING, &[]);
+        let want = [
+            [Preflight, Stage, Record, Change(0), Sync, Activate(0)].as_slice(),
+            &[Turn(0), Prove(0), Turn(1), Prove(1)],
+            &[Change(1), Sync, Close, Clean],
+        ];
+        assert_eq!((actions, verdict), (want.concat(), Verdict::Applied));
+    }
+
+    #[test]
+    fn a_unit_that_is_not_well_is_turned_again_after_the_files_are_back() {
+        use Action::{Activate, Clean, Forget, Prove, Turn, Undo};
+        // at its restart, and at its proof
+        for (fail, begun) in [(6, 1), (7, 1), (8, 2), (9, 2)] {
+            let (actions, verdict) = run(TURNING, &[fail]);
+            let again: Vec<Action> = (0..begun).flat_map(|at| [Turn(at), Prove(at)]).collect();
+            let want = [&[Undo(0), Activate(0)], &again[..], &[Forget, Clean]].concat();
+            assert_eq!((&actions[fail + 1..], verdict), (&want[..], Verdict::RolledBack), "{fail}");
+        }
+        // something fails after all units were proved: they have read what goes
+        let (actions, verdict) = run(TURNING, &[10]);
+        assert_eq!(actions.iter().filter(|action| matches!(action, Turn(_))).count(), 4, "{actions:?}");
+        assert_eq!(verdict, Verdict::RolledBack);
+    }
+
+    #[test]
+    fn a_unit_that_is_not_well_on_the_way_back_is_told_and_the_files_are_back() {
+        use Action::{Forget, Prove, Turn, Undo};
+        for second in [10, 11] {
+            let (actions, verdict) = run(TURNING, &[7, second]);
+            assert_eq!((actions[7], actions[10], verdict), (Prove(0), Turn(0), Verdict::Stuck), "{actions:?}");
+            assert!(actions.contains(&Undo(0)) && actions.contains(&Forget), "{actions:?}");
+        }
+        // and the others are turned back all the same
+        let (actions, verdict) = run(TURNING, &[9, 12, 14]);
+        assert_eq!((actions.last(), actions[14], verdict), (Some(&Action::Clean), Prove(1), Verdict::Stuck), "{actions:?}");
+    }
+
+    #[test]
+    fn without_files_to_take_back_a_unit_is_turned_once_and_the_ledger_stays_open() {
+        let shape = Shape { turn: 1, ..Shape::default() };
+        for fail in [3, 4] {
+            let (actions, verdict) = run(shape, &[fail]);
+            assert_eq!(actions.iter().filter(|action| matches!(action, Action::Turn(_))).count(), 1, "{actions:?}");
+            assert!(!actions.contains(&Action::Forget), "{actions:?}");
+            assert_eq!(verdict, Verdict::Stuck);
+        }
+    }
+
+    /// Whatever fails, and however often: an end is reached, nothing is changed after the first failure, and whoever was turned
+    /// is turned and proved again or the run says that it is stuck.
+    #[test]
+    fn every_order_of_failures_ends_well_or_says_so() {
+        let mut pending = vec![Vec::new()];
+        let mut seen = 0;
+        while let Some(fails) = pending.pop() {
+            let (actions, verdict) = run(TURNING, &fails);
+            seen += 1;
+            if let Some(first) = fails.first() {
+                assert!(!actions[first + 1..].iter().any(|action| matches!(action, Action::Change(_) | Action::Close)), "{fails:?}");
+                assert_ne!(verdict, Verdict::Applied);
+                let begun = actions[..=*first].iter().filter(|action| matches!(action, Action::Turn(_))).count();
+                let again = actions[first + 1..].iter().filter(|action| matches!(action, Action::Turn(_))).count();
+                assert_eq!(begun, again, "{fails:?} {actions:?}");
+            }
+            let after = fails.last().map_or(0, |last| last + 1);
+            if fails.len() < 3 {
+                // that something temporary cannot be removed changes nothing
+                let matters = |next: &usize| actions[*next] != Action::Clean;
+                pending.extend((after..actions.len()).filter(matters).map(|next| [&fails[..], &[next]].concat()));
+            }
+        }
+        assert!(seen > 150, "{seen}");
     }
 
     #[test]

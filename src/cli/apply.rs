@@ -1,19 +1,24 @@
 //! `nodeprep apply`: make the node true to the spec.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 
+use super::activate::{ActivateArgs, account, progress};
 use super::pause::{self, Settled};
 use super::plan::{refused, report};
 use super::preflight::Asks;
-use super::session::{Session, Stopped, outcome, spec};
+use super::session::{Session, Stopped, outcome, secrets, spec};
 use super::{Ended, OutputArgs, PlanChoices, ProbeArgs, RootArgs, SpecArgs};
 use crate::apply::{End, Outcome as Applied, execute, tidy};
 use crate::model::path::NodePath;
 use crate::model::problem::Problem;
-use crate::node::command::Tools;
+use crate::model::secret::{Secret, mask};
 use crate::node::lock::Lock;
+use crate::node::units::NodeDoor;
+use crate::plan::back::interrupted as interrupted_run;
+use crate::plan::turn::{Choice, Turns};
 use crate::plan::{How, Plan};
 use crate::report::Report;
 use crate::report::exit::Outcome;
@@ -31,24 +36,16 @@ pub(super) struct Apply {
     root: RootArgs,
     #[command(flatten)]
     choices: PlanChoices,
-    /// What may be done so that running programs see the change. This version never reloads or restarts a runtime: it says
-    /// what is due. (The trust store is always refreshed.)
-    #[arg(long, value_enum, default_value_t = Activate::Never, env = "NODEPREP_ACTIVATE", value_name = "WHAT")]
-    activate: Activate,
+    #[command(flatten)]
+    activate: ActivateArgs,
     #[command(flatten)]
     probe: ProbeArgs,
     #[command(flatten)]
     output: OutputArgs,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Activate {
-    Never,
-}
-
 impl Apply {
     pub(super) fn run(self, style: Style) -> Ended {
-        let Activate::Never = self.activate;
         Ended::of(self.report(), self.output.output, style, |report| text(report, Tense::Did, false, style))
     }
 
@@ -62,16 +59,19 @@ impl Apply {
         session.sweep()?;
         session.guard(&spec, &self.choices)?;
         session.configure(&spec, &self.choices);
+        let choice = self.activate.choice(session.snapshot.probes.live);
         let gated = session.gated(&spec, &self.choices, &self.probe, Asks::ToDo);
         let settled = match pause::settle(session, spec, gated, &self.choices, &self.probe)? {
             Ok(settled) => settled,
             Err(report) => return Ok(*report),
         };
-        let Settled { session, spec, planned, told, done: earlier } = settled;
+        let Settled { session, spec, mut planned, told, done: earlier } = settled;
         let problems = problems.into_iter().chain(told).collect();
         let kept = if planned.keeps_back() { Outcome::VerifyFailed } else { Outcome::Converged };
+        let decided = session.decide(&mut planned, &choice);
         let mut report = report(&session, &spec, &planned, problems, refused(&planned).unwrap_or(kept));
-        let done = carry_out(&session, &planned.plan, &mut report);
+        let activation = Activation { choice: &choice, decided: &decided, health: self.activate.health(), secrets: &secrets(&spec) };
+        let done = carry_out(&session, &planned.plan, &activation, &mut report);
         if done && planned.refreshes() && !report.due.iter().any(|due| matches!(due.how, How::Refresh(_))) {
             arrived(&session, &spec, &mut report);
         }
@@ -100,12 +100,33 @@ fn arrived(session: &Session, spec: &Spec, report: &mut Report) {
     report.exit_code = report.outcome.code();
 }
 
+/// How units are activated.
+pub(super) struct Activation<'a> {
+    pub choice: &'a Choice,
+    pub decided: &'a Turns,
+    pub health: Duration,
+    /// What daemons say is shown without these.
+    pub secrets: &'a [Secret],
+}
+
 /// Executes a plan and puts into the report what came of it; whether it went through.
-pub(super) fn carry_out(session: &Session, plan: &Plan, report: &mut Report) -> bool {
-    let mut door = Tools { root: &session.root, patience: PATIENCE };
-    let applied = execute(&session.root, &session.state, plan, Arc::clone(&session.ledger), &mut door, &mut |_| {});
+pub(super) fn carry_out(session: &Session, plan: &Plan, activation: &Activation<'_>, report: &mut Report) -> bool {
+    let mut door = NodeDoor { root: &session.root, patience: PATIENCE, health: activation.health };
+    let mut run = |plan: &Plan, ledger| execute(&session.root, &session.state, plan, ledger, &mut door, &mut |step| progress(&step));
+    let mut applied = run(plan, Arc::clone(&session.ledger));
+    if let Some(back) = interrupted(session, plan, &applied) {
+        let again = run(&back, Arc::clone(&applied.ledger));
+        applied.end = match (again.end, applied.end) {
+            (End::Applied, End::RollbackFailed { why, .. }) => End::RolledBack(why),
+            // with neither the files of now nor those of before
+            (End::RollbackFailed { by_hand, unwell, .. }, End::RollbackFailed { why, .. }) => End::RollbackFailed { why, by_hand, unwell },
+            (_, end) => end,
+        };
+        applied.ledger = again.ledger;
+    }
     report.due = session.due(&applied.due);
-    report.problems.extend(failures(&applied));
+    let masked = |problem: Problem| Problem { what: mask(&problem.what, activation.secrets), ..problem };
+    report.problems.extend(failures(&applied).into_iter().map(masked));
     if let Some(class) = applied.class() {
         report.outcome = outcome(class);
         // nothing was changed, or everything was put back: nothing is due for it either
@@ -120,7 +141,16 @@ pub(super) fn carry_out(session: &Session, plan: &Plan, report: &mut Report) -> 
         }
     }
     report.exit_code = report.outcome.code();
+    account(report, &applied, activation.decided, activation.choice);
     applied.class().is_none()
+}
+
+/// The way back from an earlier run that was cut off, where a unit that it had turned is not well and this run has nothing of its
+/// own to take back for it.
+fn interrupted(session: &Session, plan: &Plan, applied: &Applied) -> Option<Plan> {
+    let End::RollbackFailed { by_hand, unwell, .. } = &applied.end else { return None };
+    let turns: Vec<_> = plan.turns.iter().filter(|turn| unwell.iter().any(|(unit, _)| *unit == turn.unit)).cloned().collect();
+    if by_hand.is_empty() { interrupted_run(session.now(), &turns) } else { None }
 }
 
 fn failures(applied: &Applied) -> Vec<Problem> {
@@ -136,8 +166,13 @@ fn failures(applied: &Applied) -> Vec<Problem> {
     match &applied.end {
         End::Unchanged | End::Applied => Vec::new(),
         End::Refused(error) | End::RolledBack(error) => vec![told(error)],
-        End::RollbackFailed { why, by_hand } => {
+        End::RollbackFailed { why, by_hand, unwell } => {
             let mut problems = vec![told(why)];
+            problems.extend(unwell.iter().map(|(unit, why)| {
+                let what = format!("{unit} is not well: {why}");
+                let help = format!("read `journalctl -u {unit}` and mend what it says, then `systemctl restart {unit}`; `nodeprep revert` gives back the files of before nodeprep");
+                Problem::error("not-well", what, help)
+            }));
             problems.extend(by_hand.iter().map(|(path, error)| {
                 let help = format!("restore {path} by hand; its content from before is in {}/blobs", crate::flow::STATE);
                 Problem::error("not-rolled-back", format!("{path} is not as it was: {}", super::session::problem(error).what), help)
@@ -148,4 +183,4 @@ fn failures(applied: &Applied) -> Vec<Problem> {
 }
 
 /// How long a trust store's command may take: it hashes a few hundred files, on the slowest board in seconds.
-const PATIENCE: std::time::Duration = std::time::Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_secs(120);

@@ -1,5 +1,6 @@
 //! The command line: one file per subcommand, wiring only. Results go to standard output, everything else to standard error.
 
+mod activate;
 mod apply;
 mod check;
 mod explain;

@@ -1,8 +1,9 @@
 //! A new pause image is in the store, or is pulled, before its key changes.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::apply::carry_out;
+use super::apply::{Activation, carry_out};
 use super::plan::report;
 use super::preflight::Asks;
 use super::runtimes::{PULL, Runs, runs};
@@ -14,6 +15,7 @@ use crate::model::secret::mask;
 use crate::node::cri::Client;
 use crate::plan::build::overlay_plan;
 use crate::plan::pause::{Held, changing, holding, reads_late};
+use crate::plan::turn::{Choice, Mode, Turns};
 use crate::plan::whole::Planned;
 use crate::report::exit::Outcome;
 use crate::report::{PartState, Report};
@@ -141,7 +143,10 @@ pub(super) fn settle(
     let mut done = None;
     if !rest.is_empty() {
         let mut report = report(&session, &without, &rest, told.clone(), Outcome::Converged);
-        if !carry_out(&session, &rest.plan, &mut report) {
+        // units are turned once, when the key is there too
+        let (choice, decided) = (Choice { mode: Mode::Never, allowed: BTreeSet::new() }, Turns::default());
+        let activation = Activation { choice: &choice, decided: &decided, health: Duration::ZERO, secrets: &secrets(&spec) };
+        if !carry_out(&session, &rest.plan, &activation, &mut report) {
             return Ok(Err(Box::new(report)));
         }
         done = Some(report);

@@ -2,6 +2,7 @@
 
 use clap::Args;
 
+use super::activate::{ActivateArgs, unit_reports};
 use super::preflight::Asks;
 use super::session::{Session, Stopped, secrets, spec};
 use super::{Ended, OutputArgs, PlanChoices, ProbeArgs, RootArgs, SpecArgs, runtimes};
@@ -24,6 +25,8 @@ pub(super) struct PlanArgs {
     #[command(flatten)]
     choices: PlanChoices,
     #[command(flatten)]
+    activate: ActivateArgs,
+    #[command(flatten)]
     probe: ProbeArgs,
     #[command(flatten)]
     output: OutputArgs,
@@ -43,7 +46,9 @@ impl PlanArgs {
         let mut session = Session::open(root, &self.choices.runtimes)?;
         session.guard(&spec, &self.choices)?;
         session.configure(&spec, &self.choices);
-        let (planned, unready) = session.gated(&spec, &self.choices, &self.probe, Asks::ToKnow);
+        let (mut planned, unready) = session.gated(&spec, &self.choices, &self.probe, Asks::ToKnow);
+        let choice = self.activate.choice(session.snapshot.probes.live);
+        let decided = session.decide(&mut planned, &choice);
         let outcome = match refused(&planned) {
             Some(outcome) => outcome,
             None if planned.keeps_back() => Outcome::VerifyFailed,
@@ -51,7 +56,8 @@ impl PlanArgs {
             None => Outcome::Converged,
         };
         let problems = problems.into_iter().chain(unready).chain(runtimes::in_use(&session, &planned)).collect();
-        Ok(report(&session, &spec, &planned, problems, outcome))
+        let report = report(&session, &spec, &planned, problems, outcome);
+        Ok(Report { units: unit_reports(&decided, &choice), ..report })
     }
 }
 

@@ -2,7 +2,8 @@
 
 use clap::Args;
 
-use super::apply::carry_out;
+use super::activate::ActivateArgs;
+use super::apply::{Activation, carry_out};
 use super::plan::refused;
 use super::preflight::{Asks, refusals};
 use super::session::{Session, Stopped};
@@ -14,7 +15,6 @@ use crate::model::problem::Problem;
 use crate::node::lock::Lock;
 use crate::plan::activation::refresh_back;
 use crate::plan::back;
-use crate::plan::build::{Foreign, Now};
 use crate::report::exit::Outcome;
 use crate::report::plan::{Tense, parts, text};
 use crate::report::style::Style;
@@ -27,6 +27,8 @@ pub(super) struct Revert {
     root: RootArgs,
     #[command(flatten)]
     preflight: PreflightArgs,
+    #[command(flatten)]
+    activate: ActivateArgs,
     #[command(flatten)]
     output: OutputArgs,
 }
@@ -43,15 +45,8 @@ impl Revert {
         tidy(&root, &state)?;
         let session = Session::open(root, &[])?;
         session.sweep()?;
-        let now = Now {
-            tree: &session.snapshot.tree,
-            ledger: &session.ledger,
-            blobs: &session.blobs,
-            foreign: Foreign::Refuse,
-            live: session.snapshot.probes.live,
-        };
         let refresh = refresh_back(&session.snapshot.tree);
-        let plan = |orphans: &[Problem], preflight: &[_]| back::plan(now, &session.found, refresh.as_ref(), orphans, preflight);
+        let plan = |orphans: &[Problem], preflight: &[_]| back::plan(session.now(), &session.found, refresh.as_ref(), orphans, preflight);
         let planned = plan(&[], &[]);
         let orphans = session.orphans(&planned, None);
         // what never worked is nothing to go back to
@@ -59,6 +54,8 @@ impl Revert {
         let preflight = refusals(&session, &planned, &self.preflight, Asks::ToDo, &mut problems);
         let mut planned = if orphans.is_empty() && preflight.is_empty() { planned } else { plan(&orphans, &preflight) };
         try_bundle(&mut planned, &session.snapshot);
+        let choice = self.activate.choice(session.snapshot.probes.live);
+        let decided = session.decide(&mut planned, &choice);
         let mut report = Report::new(refused(&planned).unwrap_or(Outcome::Converged));
         report.problems = problems;
         report.runtimes.clone_from(&session.found);
@@ -69,7 +66,8 @@ impl Revert {
             let what = "nodeprep owns nothing on this node";
             report.problems.push(Problem::warning("nothing-owned", what, "check --root if this is not the node that you mean"));
         }
-        carry_out(&session, &planned.plan, &mut report);
+        let activation = Activation { choice: &choice, decided: &decided, health: self.activate.health(), secrets: &[] };
+        carry_out(&session, &planned.plan, &activation, &mut report);
         Ok(report)
     }
 }

@@ -18,7 +18,7 @@ use crate::node::material::{MaterialError, documents, materials};
 use crate::node::root::Root;
 use crate::node::{Snapshot, blobs, net, probe, read, terminal};
 use crate::plan::activation::cut_off;
-use crate::plan::build::{Foreign, overlay_plan};
+use crate::plan::build::{Foreign, Now, overlay_plan};
 use crate::plan::guard::{Allowed, against};
 use crate::plan::hold::Unready;
 use crate::plan::whole::Planned;
@@ -149,8 +149,9 @@ impl Session {
         let tree = read::read_within(&root, &limits, |tree| wishes(tree, &probes, &ledger, named));
         let found = facts::with_named(facts::found(&tree, &probes), named);
         let mut kept = BTreeMap::new();
-        for (path, owned) in &ledger.owned {
-            if let crate::ledger::Prior::File { blob, .. } = &owned.origin
+        let before = ledger.open.iter().flat_map(|open| &open.before);
+        for (path, prior) in ledger.owned.iter().map(|(path, owned)| (path, &owned.origin)).chain(before) {
+            if let crate::ledger::Prior::File { blob, .. } = prior
                 && !kept.contains_key(blob)
                 // a blob that is gone is told where it is needed, with the path that needs it
                 && let Ok(bytes) = blobs::read(&root, &state, *blob, path)
@@ -159,6 +160,12 @@ impl Session {
             }
         }
         Ok(Self { root, state, ledger: Arc::new(ledger), stored: is_stored, snapshot: Snapshot { tree, probes }, found, blobs: kept })
+    }
+
+    /// What a plan without a spec is made from.
+    pub(super) fn now(&self) -> Now<'_> {
+        let Snapshot { tree, probes } = &self.snapshot;
+        Now { tree, ledger: &self.ledger, blobs: &self.blobs, foreign: Foreign::Refuse, live: probes.live }
     }
 
     /// Leaves only the runtimes that are configured under this spec.

@@ -14,6 +14,8 @@ pub enum Init {
     /// Nothing that nodeprep knows, or it cannot be reached.
     #[default]
     None,
+    /// The root is not that of the running system.
+    Elsewhere,
 }
 
 /// What a unit is doing (systemd's `ActiveState`).

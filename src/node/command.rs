@@ -12,7 +12,6 @@ use nix::unistd::Pid;
 
 use super::foreign;
 use super::root::Root;
-use crate::apply::Door;
 use crate::trust::family::IN_TRANSACTION;
 
 /// The search path of a tool; its environment is this and `LANG=C`.
@@ -61,7 +60,8 @@ pub enum CommandError {
     Empty,
 }
 
-/// Runs `argv` inside the root: directly when it is the running system's, else by `chroot` when this is root.
+/// Runs `argv` inside the root: directly when it is the running system's, by `nsenter` into the namespaces of process 1 when that
+/// is looked at from a container, else by `chroot` when this is root.
 ///
 /// # Errors
 /// When it cannot be started or takes longer than `patience`. A failing status is no error here.
@@ -73,8 +73,14 @@ pub fn run(root: &Root, argv: &[String], patience: Duration) -> Result<Output, C
 fn run_knowing(root: &Root, argv: &[String], patience: Duration, variable: Option<(&str, &str)>) -> Result<Output, CommandError> {
     let program = argv.first().ok_or(CommandError::Empty)?;
     let direct = root.is_live() && root.is_own();
+    let enter = ["/usr/bin/nsenter", "/bin/nsenter"].into_iter().find(|path| root.is_live() && Path::new(path).exists());
     let mut command = if direct {
         Command::new(program)
+    } else if let Some(enter) = enter {
+        // from a container: into the namespaces of the node's process 1, where its tools and their sockets are
+        let mut command = Command::new(enter);
+        command.args(["--target=1", "--mount", "--uts", "--ipc", "--net", "--"]).arg(program);
+        command
     } else {
         if !nix::unistd::geteuid().is_root() {
             return Err(CommandError::Tools("only root can change into it".to_owned()));
@@ -93,10 +99,13 @@ fn run_knowing(root: &Root, argv: &[String], patience: Duration, variable: Optio
     if !direct && matches!(output.status, 125..=127) && output.stderr.contains("chroot: ") {
         return Err(CommandError::Tools(foreign::why(root, program)));
     }
+    if !direct && output.status != 0 && output.stderr.starts_with("nsenter: ") {
+        return Err(CommandError::Tools(output.stderr.trim().to_owned()));
+    }
     Ok(output)
 }
 
-/// The real door: tools of a root, each with the same patience.
+/// Tools of a root, each with the same patience.
 #[derive(Debug)]
 pub struct Tools<'a> {
     /// Whose tools.
@@ -105,8 +114,12 @@ pub struct Tools<'a> {
     pub patience: Duration,
 }
 
-impl Door for Tools<'_> {
-    fn run(&mut self, argv: &[String]) -> Result<Output, CommandError> {
+impl Tools<'_> {
+    /// Runs one of them.
+    ///
+    /// # Errors
+    /// When it did not run to its end.
+    pub fn run(&self, argv: &[String]) -> Result<Output, CommandError> {
         let Some(transaction) = std::env::var(IN_TRANSACTION).ok().filter(|value| means_yes(value)) else {
             return run(self.root, argv, self.patience);
         };

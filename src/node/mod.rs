@@ -26,4 +26,5 @@ pub mod shadow;
 mod stage;
 mod survey;
 pub mod terminal;
+pub mod units;
 pub mod write;

@@ -81,26 +81,40 @@ fn boot_id() -> String {
     fs::read_to_string("/proc/sys/kernel/random/boot_id").map(|text| text.trim().to_owned()).unwrap_or_default()
 }
 
-fn processes(root: &Root) -> Vec<Process> {
+/// The moment of the boot, in milliseconds of the clock of now.
+fn booted() -> i64 {
     let uptime = fs::read_to_string("/proc/uptime").ok().and_then(|text| uptime(&text));
-    let booted = uptime.map_or_else(
+    uptime.map_or_else(
         || fs::read_to_string("/proc/stat").ok().and_then(|text| boot_time(&text)).unwrap_or(0) * 1000,
         |uptime| now().0 - uptime,
-    );
+    )
+}
+
+fn processes(root: &Root) -> Vec<Process> {
+    let booted = booted();
     let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
     let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
-    let mut found: Vec<Process> = pids.filter_map(|pid| process(root, pid, booted)).collect();
+    let mut found: Vec<Process> = pids.filter_map(|pid| runtime_process(root, pid, booted)).collect();
     found.sort_by_key(|process| process.pid);
     found
 }
 
-fn process(root: &Root, pid: u32, booted: i64) -> Option<Process> {
+/// One process of the running system, whatever it is.
+pub(super) fn process(root: &Root, pid: u32) -> Option<Process> {
+    any_process(root, pid, booted(), |_| true)
+}
+
+fn runtime_process(root: &Root, pid: u32, booted: i64) -> Option<Process> {
+    any_process(root, pid, booted, |exe| RUNTIMES.contains(&exe.name()))
+}
+
+fn any_process(root: &Root, pid: u32, booted: i64, counts: impl Fn(&NodePath) -> bool) -> Option<Process> {
     let dir = Path::new("/proc").join(pid.to_string());
     let exe = fs::read_link(dir.join("exe")).ok()?.into_os_string().into_string().ok()?;
     let (exe, replaced) = exe.strip_suffix(" (deleted)").map_or((exe.as_str(), false), |exe| (exe, true));
     let inside = root.dir().to_str().filter(|dir| *dir != "/").and_then(|dir| exe.strip_prefix(dir.trim_end_matches('/')));
     let exe = NodePath::new(inside.unwrap_or(exe)).ok()?;
-    if !RUNTIMES.contains(&exe.name()) || in_a_container(&dir) {
+    if !counts(&exe) || in_a_container(&dir) {
         return None;
     }
     let stat = fs::read_to_string(dir.join("stat")).ok()?;
@@ -138,7 +152,7 @@ fn boot_time(text: &str) -> Option<i64> {
 }
 
 /// Field 22 of `/proc/PID/stat`; the second is a name in parentheses that may hold anything, parentheses too.
-fn start_ticks(stat: &str) -> Option<i64> {
+pub(super) fn start_ticks(stat: &str) -> Option<i64> {
     stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()
 }
 

@@ -51,6 +51,14 @@ pub fn print(text: &str) -> std::io::Result<()> {
     }
 }
 
+/// Tells who waits at a terminal what takes long; nobody else.
+pub fn tell(text: &str) {
+    let mut errors = std::io::stderr();
+    if errors.is_terminal() {
+        let _ = writeln!(errors, "{text}");
+    }
+}
+
 /// Shows on standard error which of `names` are waited for, where that is a terminal that can write a line over; nothing at all
 /// in a pipe or a file.
 #[must_use]

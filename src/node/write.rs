@@ -58,6 +58,8 @@ pub struct Hands<'a> {
     left: Vec<Activation>,
     /// Whose commands were run.
     ran: BTreeSet<Target>,
+    /// Units that have read everything.
+    turned: BTreeSet<String>,
 }
 
 impl<'a> Hands<'a> {
@@ -81,6 +83,7 @@ impl<'a> Hands<'a> {
             when: now(),
             left: Vec::new(),
             ran: BTreeSet::new(),
+            turned: BTreeSet::new(),
         }
     }
 
@@ -123,7 +126,7 @@ impl<'a> Hands<'a> {
         for job in &mut self.jobs {
             job.temp = write_temp(job, &mut self.staging, &mut self.unsynced).map_err(|error| error.about(&job.step.path))?;
         }
-        if self.jobs.is_empty() && commands.is_empty() {
+        if self.jobs.is_empty() && commands.is_empty() && self.plan.turns.is_empty() {
             return Ok(()); // only the ledger itself changes: it is closed at once
         }
         self.current = Arc::new(self.ahead()?);
@@ -173,6 +176,12 @@ impl<'a> Hands<'a> {
     pub(crate) fn ran(&mut self, one: &Activation) {
         self.closing &= self.plan.due.iter().all(|due| due.what.who != one.who);
         self.ran.insert(one.who.clone());
+    }
+
+    /// Remembers that a unit has read everything: nothing is due for it any more.
+    pub(crate) fn turned(&mut self, unit: &str) {
+        self.turned.insert(unit.to_owned());
+        self.closing = false;
     }
 
     /// Writes only that what was due is due no more, where nothing else is to be written.

@@ -57,9 +57,11 @@ pub fn cut_off(ledger: &Ledger) -> bool {
 }
 
 /// Adds what earlier runs left to be done (docs/adr/0006). On the running system it is due until the process has started after
-/// the change; elsewhere it was told when the change was made, and the ledger keeps it for a run on the running system.
-pub fn take_over(plan: &mut Plan, parts: &mut [PlannedPart], now: Now<'_>, found: &[FoundRuntime]) {
+/// the change; elsewhere it was told when the change was made, and the ledger keeps it for a run on the running system. `late`:
+/// what is seen to be due though no ledger says so.
+pub fn take_over(plan: &mut Plan, parts: &mut [PlannedPart], now: Now<'_>, found: &[FoundRuntime], late: Vec<Due>) {
     let mut left = now.ledger.left();
+    left.extend(late);
     left.extend(seen_late(now, found).into_iter().filter(|_| now.live));
     for due in left {
         if let How::Refresh(_) = due.what.how {

@@ -4,9 +4,12 @@ use std::collections::BTreeSet;
 
 use super::activation::{activations, cut_off, take_over};
 use super::build::{Now, give_back};
+use super::turn::{Turn, Turning};
 use super::whole::{Planned, PlannedPart, keep, readers};
 use super::{Act, Activation, How, Plan};
 use crate::desired::{Part, Refusal, Target};
+use crate::ledger::{Ledger, Owned, Owns};
+use crate::model::path::NodePath;
 use crate::model::problem::{Problem, Severity};
 use crate::runtime::FoundRuntime;
 
@@ -53,9 +56,43 @@ pub fn plan(
         whole.owned.append(&mut steps.owned);
         parts.push(PlannedPart { part, refused: None, activations: needed });
     }
-    take_over(&mut whole, &mut parts, now, found);
+    take_over(&mut whole, &mut parts, now, found, Vec::new());
     whole.spec = now.ledger.spec.clone().filter(|_| !whole.owned.is_empty());
     Planned { plan: whole, parts }
+}
+
+/// The way back from a run that was cut off after it had turned units which are not well now: the files that they read become as
+/// they were before that run, and the units are turned once more. `None` where nothing of it can be put back.
+#[must_use]
+pub fn interrupted(now: Now<'_>, unwell: &[Turn]) -> Option<Plan> {
+    let open = now.ledger.open.as_ref()?;
+    let targets: BTreeSet<&Target> = unwell.iter().flat_map(|turn| &turn.serves).map(|need| &need.who).collect();
+    let mut past = Ledger { owned: Owns::new(), ..now.ledger.clone() };
+    for (path, prior) in &open.before {
+        if let Some(owned) = now.ledger.owned.get(path).filter(|owned| targets.contains(&owned.target)) {
+            past.owned.insert(path.clone(), Owned { origin: prior.clone(), shared: false, ..Owned::clone(owned) }.into());
+        }
+    }
+    let mut plan = Plan { dirs: now.ledger.dirs.clone(), spec: now.ledger.spec.clone(), ..Plan::default() };
+    for target in &targets {
+        give_back(&mut plan, Now { ledger: &past, ..now }, target, |_| false);
+    }
+    if !plan.notes.is_empty() || plan.switch.is_empty() && plan.retire.is_empty() {
+        return None;
+    }
+    // what that run has brought to the node is ours no more
+    let is_new = |path: &NodePath, owned: &Owned| past.owned.get(path).is_some_and(|before| before.origin == owned.origin);
+    plan.owned =
+        now.ledger.owned.iter().filter(|(path, owned)| !is_new(path, owned)).map(|(path, owned)| (path.clone(), owned.clone())).collect();
+    plan.adopted.clone_from(&now.ledger.adopted);
+    plan.adopted.retain(|file, _| !past.owned.contains_key(file));
+    plan.spec = plan.spec.filter(|_| !plan.owned.is_empty());
+    let again = |turn: &Turn| {
+        let how = turn.serves.iter().map(|need| if matches!(need.how, How::Reload(_)) { Turning::Reload } else { Turning::Restart });
+        Turn { turning: how.max().unwrap_or(Turning::Restart), proof: turn.proof.going_back(), ..turn.clone() }
+    };
+    plan.turns = unwell.iter().map(again).collect();
+    Some(plan)
 }
 
 /// What cannot be given back is somebody's later change: a conflict.

@@ -43,6 +43,8 @@ pub struct Plan {
     pub switch: Vec<Step>,
     /// What makes running programs see it, and what earlier runs left of that.
     pub activate: Vec<Activation>,
+    /// The units that are reloaded or restarted for `activate`, or proved to be well.
+    pub turns: Vec<turn::Turn>,
     /// What stands in for `activate` on the way back, by whom it concerns.
     pub back: Vec<Activation>,
     /// What earlier runs left to be done and this one does not do either: the ledger goes on saying so.
@@ -165,6 +167,17 @@ pub enum How {
     Reload(String),
     /// The unit is restarted.
     Restart(String),
+}
+
+impl How {
+    /// The unit that it concerns, if it concerns one.
+    #[must_use]
+    pub fn unit(&self) -> Option<&str> {
+        match self {
+            Self::Nothing | Self::Refresh(_) => None,
+            Self::Reload(unit) | Self::Restart(unit) => Some(unit),
+        }
+    }
 }
 
 /// The state before a step, for the ledger.

@@ -61,9 +61,10 @@ fn relying(spec: &Spec, after: &Tree, reader: &FoundRuntime) -> Vec<Host> {
     let of_node = names.iter().filter_map(|name| ImageRef::parse(&format!("{name}/nodeprep/probe:1")).ok());
     let own = spec.for_runtime(reader.runtime);
     // not names that only stand for all that nobody names
-    let named = probe_images(&own, &[]).into_iter().filter(|image| own.access.contains_key(&image.host) || own.mirror_of(image).is_some());
+    let own_images =
+        probe_images(&own, &[]).into_iter().filter(|image| own.access.contains_key(&image.host) || own.mirror_of(image).is_some());
     let mut hosts = BTreeSet::new();
-    for image in of_node.chain(named) {
+    for image in of_node.chain(own_images) {
         for attempt in view.resolve(&image).attempts {
             let alone = matches!(&attempt.trust, Trust::Verified { extra } if extra.is_empty());
             // a name under `.invalid` closes a registry
@@ -80,5 +81,96 @@ fn target(reader: &FoundRuntime) -> Target {
     match reader.runtime {
         Runtime::Containerd => Target::Containerd(reader.config.clone()),
         Runtime::Crio | Runtime::Podman => Target::Containers,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::ledger::{Ledger, Owned, Prior, Stamp};
+    use crate::model::time::Time;
+    use crate::model::tree::{Entry, Meta};
+    use crate::plan::build::Foreign;
+    use crate::runtime::{Presence, Running};
+    use crate::spec::load::Draft;
+
+    const BUNDLE: &str = "/etc/ssl/certs/ca-certificates.crt";
+    const CONFIG: &str = "version = 2\n[plugins.\"io.containerd.grpc.v1.cri\".registry]\nconfig_path = \"/etc/containerd/certs.d\"\n";
+
+    fn spec() -> Spec {
+        let text = "version = 1\nfallback = \"upstream\"\n[[mirror]]\nsource = \"quay.io\"\nendpoints = [\"m.example\"]\n";
+        Draft::open("spec.toml", text.as_bytes()).unwrap().close(&BTreeMap::new(), None).spec.unwrap()
+    }
+
+    fn reader(env: &[(&str, &str)]) -> FoundRuntime {
+        FoundRuntime {
+            runtime: Runtime::Containerd,
+            presence: Presence::There,
+            because: NodePath::fixed("/usr/bin/containerd"),
+            installed: Some(crate::model::version::Version(1, 7, 24)),
+            running: Some(Running { pid: 7, started: Time(50), version: None, socket: None }),
+            config: NodePath::fixed("/etc/containerd/config.toml"),
+            unit: Some("containerd.service".to_owned()),
+            env: env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
+        }
+    }
+
+    /// containerd with a hosts.toml for each host; `ca` where it has a CA file of its own.
+    fn tree(hosts: &[(&str, bool)]) -> Tree {
+        let mut tree = Tree::default();
+        tree.insert(NodePath::root(), Entry::Dir { listed: true });
+        tree.put(&NodePath::fixed("/etc/containerd/config.toml"), CONFIG.as_bytes(), 0o644);
+        let pem =
+            rcgen::CertificateParams::new(vec!["ca".to_owned()]).unwrap().self_signed(&rcgen::KeyPair::generate().unwrap()).unwrap().pem();
+        tree.put(&NodePath::fixed("/etc/ca.pem"), pem.as_bytes(), 0o644);
+        tree.insert(NodePath::fixed("/etc/containerd/certs.d"), Entry::Dir { listed: true });
+        for (host, own) in hosts {
+            let ca = if *own { "ca = \"/etc/ca.pem\"\n" } else { "" };
+            let folder = NodePath::fixed("/etc/containerd/certs.d").join(host);
+            tree.insert(folder.clone(), Entry::Dir { listed: true });
+            let text = format!("server = \"https://{host}\"\n{ca}\n[host.\"https://{host}\"]\n{ca}");
+            tree.put(&folder.join("hosts.toml"), text.as_bytes(), 0o644);
+        }
+        tree
+    }
+
+    fn need(hosts: &[(&str, bool)], env: &[(&str, &str)]) -> How {
+        let needs = activations(&spec(), &tree(hosts), &[reader(env)], &NodePath::fixed(BUNDLE));
+        assert_eq!(needs.len(), 1);
+        needs[0].how.clone()
+    }
+
+    #[test]
+    fn only_a_registry_without_a_ca_of_its_own_relies_on_the_store() {
+        let restart = How::Restart("containerd.service".to_owned());
+        assert_eq!(need(&[("quay.io", true), ("m.example", true)], &[]), How::Nothing);
+        assert_eq!(need(&[("quay.io", true), ("m.example", true), ("other.example", false)], &[]), restart);
+        assert_eq!(need(&[("quay.io", false), ("m.example", true)], &[]), restart);
+        // it reads another store
+        let elsewhere = [("SSL_CERT_FILE", "/opt/ca.pem"), ("SSL_CERT_DIR", "/opt/certs")];
+        assert_eq!(need(&[("other.example", false)], &elsewhere), How::Nothing);
+        assert_eq!(need(&[("other.example", false)], &elsewhere[..1]), restart);
+        // what does not run needs nothing
+        let stopped = FoundRuntime { running: None, ..reader(&[]) };
+        assert!(activations(&spec(), &tree(&[("other.example", false)]), &[stopped], &NodePath::fixed(BUNDLE)).is_empty());
+    }
+
+    #[test]
+    fn an_anchor_of_ours_that_is_younger_than_the_daemon_is_seen_without_the_ledger() {
+        let mut tree = tree(&[("other.example", false)]);
+        let anchor = NodePath::fixed("/usr/local/share/ca-certificates/x.crt");
+        let mut ledger = Ledger::new([1; 32]);
+        let owned =
+            Owned { target: Target::Trust, now: Stamp::Absent, origin: Prior::Absent, keys: Vec::new(), format: None, shared: false };
+        ledger.owned.insert(anchor.clone(), owned.into());
+        for (written, due) in [(100, 1), (10, 0)] {
+            let meta = Meta { mtime: Time(written), ..Meta::new(0o644) };
+            tree.insert(anchor.clone(), Entry::File { bytes: b"x".as_slice().into(), meta });
+            let blobs = BTreeMap::new();
+            let now = Now { tree: &tree, ledger: &ledger, blobs: &blobs, foreign: Foreign::Refuse, live: true };
+            assert_eq!(late(&spec(), &tree, now, &[reader(&[])], &NodePath::fixed(BUNDLE)).len(), due);
+        }
     }
 }

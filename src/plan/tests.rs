@@ -6,6 +6,7 @@ use super::activation::take_over;
 use super::back;
 use super::build::{Foreign, Now, in_order, way_back};
 use super::owned::left_alone;
+use super::turn::{Proof, Turn, Turning};
 use super::{Act, Activation, How, Plan};
 use crate::desired::Target;
 use crate::format::{KeyEdit, KeyFormat};
@@ -63,7 +64,7 @@ fn see<'a>(tree: &'a Tree, ledger: &'a Ledger, blobs: &'a BTreeMap<Digest, Vec<u
 /// What is told as due, and what the ledger keeps.
 fn taken(ledger: &Ledger, tree: &Tree, found: &[FoundRuntime], live: bool) -> (usize, usize) {
     let mut plan = Plan::default();
-    take_over(&mut plan, &mut [], see(tree, ledger, &BTreeMap::new(), live), found);
+    take_over(&mut plan, &mut [], see(tree, ledger, &BTreeMap::new(), live), found, Vec::new());
     (plan.activate.len(), plan.due.len())
 }
 
@@ -171,6 +172,42 @@ fn what_a_cut_off_run_never_came_to_write_is_not_ours() {
     };
     assert_eq!((entry("absent"), entry("foreign")), (None, None));
     assert_eq!(entry("kept").map(|entry| entry.now.clone()), Some(ledger.stamp(b"old", 0o644)));
+}
+
+/// A run that was cut off has put a file there and turned a unit that is not well now.
+#[test]
+fn the_way_back_from_a_run_that_was_cut_off_is_what_it_found() {
+    let (before, now) = ("version = 2\n", "version = 2\nours = 1\n");
+    let tree = tree(&[(CONFIG, now), ("/etc/x/kept", "ours")]);
+    let mut ledger = Ledger::new([1; 32]);
+    let blob = Digest::of(before.as_bytes());
+    let prior = Prior::File { blob, meta: Meta::new(0o644) };
+    let stamp = ledger.stamp(now.as_bytes(), 0o644);
+    ledger.owned.insert(path(CONFIG), owned(stamp.clone(), prior.clone()).into());
+    let kept = Owned { target: Target::Trust, ..owned(ledger.stamp(b"ours", 0o644), Prior::Absent) };
+    ledger.owned.insert(path("/etc/x/kept"), kept.into());
+    let blobs = BTreeMap::from([(blob, before.as_bytes().to_vec())]);
+    let turn = Turn {
+        unit: "containerd.service".to_owned(),
+        turning: Turning::Prove,
+        serves: vec![restart()],
+        along: Vec::new(),
+        proof: Proof::default(),
+    };
+    assert!(back::interrupted(see(&tree, &ledger, &blobs, true), std::slice::from_ref(&turn)).is_none(), "nothing was cut off");
+    ledger.open = Some(Open {
+        before: BTreeMap::from([(path(CONFIG), prior), (path("/etc/x/kept"), Prior::Absent)]),
+        after: BTreeMap::from([(path(CONFIG), stamp)]),
+        activations: vec![restart()],
+        ..Open::default()
+    });
+    let plan = back::interrupted(see(&tree, &ledger, &blobs, true), &[turn]).unwrap();
+    let [step] = &plan.switch[..] else { panic!("{:?}", plan.switch) };
+    let Act::PutFile { content, .. } = &step.act else { panic!("{step:?}") };
+    assert_eq!((step.path.as_str(), content.bytes.as_slice()), (CONFIG, before.as_bytes()));
+    // other targets keep what that run has brought
+    assert!(plan.retire.is_empty() && plan.owned.keys().eq([&path("/etc/x/kept")]), "{:?}", plan.owned);
+    assert_eq!(plan.turns.iter().map(|turn| turn.turning).collect::<Vec<_>>(), [Turning::Restart]);
 }
 
 #[test]

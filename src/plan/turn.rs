@@ -6,10 +6,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 
 use super::{Activation, Expect, How};
+use crate::desired::Target;
 use crate::model::path::NodePath;
 use crate::model::tree::Tree;
-use crate::model::unit::{Init, UnitFacts, Units};
+use crate::model::unit::{Active, Init, UnitFacts, Units};
 use crate::runtime::FoundRuntime;
+use crate::runtime::facts::reload_says;
 
 /// What may be done so that running programs see a change.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -62,6 +64,18 @@ impl Turning {
     }
 }
 
+impl Turning {
+    /// After what a daemon is looked at.
+    #[must_use]
+    pub const fn after(self) -> &'static str {
+        match self {
+            Self::Prove => "after a run that was cut off",
+            Self::Reload => "after a reload",
+            Self::Restart => "after a restart",
+        }
+    }
+}
+
 /// One unit that is turned, for all that needs it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Turn {
@@ -86,8 +100,18 @@ pub struct Proof {
     pub socket: Option<NodePath>,
     /// The configuration file that it has to be started with.
     pub config: Option<NodePath>,
+    /// What it writes into its journal after a reload that went well, and after one that did not.
+    pub confirms: Option<(String, String)>,
     /// What has to stand in the files that it reads at its start.
     pub files: Vec<(NodePath, Expect)>,
+}
+
+impl Proof {
+    /// The same after the way back, on which files are as they were before the plan.
+    #[must_use]
+    pub fn going_back(&self) -> Self {
+        Self { files: Vec::new(), ..self.clone() }
+    }
 }
 
 /// A unit that is left as it is.
@@ -141,17 +165,18 @@ pub fn turns(
     units: &Units,
     choice: &Choice,
 ) -> Turns {
-    let mut wanted: BTreeMap<&str, (Turning, Vec<Activation>)> = BTreeMap::new();
+    // of one unit, because of one runtime: a second containerd that somebody started by hand has the unit of none
+    let mut wanted: BTreeMap<(&str, Option<usize>), Wanted> = BTreeMap::new();
     let proofs = proofs.iter().filter_map(|one| Some((unit(&one.how)?.0, Turning::Prove, one)));
     let needed = activations.iter().filter_map(|one| unit(&one.how).map(|(unit, turning)| (unit, turning, one)));
     for (unit, turning, one) in needed.chain(proofs) {
-        let entry = wanted.entry(unit).or_insert((turning, Vec::new()));
+        let entry = wanted.entry((unit, reader_of(one, unit, found))).or_insert((turning, Vec::new()));
         entry.0 = entry.0.max(turning);
         entry.1.push(one.clone());
     }
     let mut decided = Turns::default();
-    for (unit, (turning, serves)) in wanted {
-        let reader = found.iter().find(|reader| reader.unit_name().as_deref() == Some(unit) && reader.running.is_some());
+    for ((unit, reader), (turning, serves)) in wanted {
+        let reader = reader.and_then(|at| found.get(at));
         let unknown = UnitFacts::default();
         let facts = units.facts.get(unit).unwrap_or(&unknown);
         match judge(unit, turning, reader, facts, units, choice) {
@@ -171,6 +196,20 @@ pub fn turns(
     decided
 }
 
+/// The strongest that is needed, and for what.
+type Wanted = (Turning, Vec<Activation>);
+
+/// The runtime that an activation concerns; one that runs rather than one that does not.
+fn reader_of(one: &Activation, unit: &str, found: &[FoundRuntime]) -> Option<usize> {
+    let concerns = |reader: &FoundRuntime| match &one.who {
+        Target::Containerd(config) => reader.config == *config,
+        Target::Containers | Target::Crio | Target::Trust => true,
+    };
+    let of_unit = |reader: &FoundRuntime| reader.unit_name().as_deref() == Some(unit) && concerns(reader);
+    let readers = found.iter().enumerate().filter(|(_, reader)| of_unit(reader));
+    readers.max_by_key(|(_, reader)| reader.running.is_some()).map(|(at, _)| at)
+}
+
 /// Whether it is turned, or needs it not; else why it is left.
 fn judge(
     unit: &str,
@@ -181,16 +220,25 @@ fn judge(
     choice: &Choice,
 ) -> Result<bool, String> {
     let running = reader.and_then(|reader| reader.running.as_ref());
-    if units.init != Init::None && facts.loaded && !facts.active.is_up() && running.is_none() {
-        return Ok(false);
+    // one that failed after an earlier run has turned it ran before
+    let failed = turning == Turning::Prove && facts.active == Active::Failed;
+    let is_down = match units.init {
+        Init::Systemd | Init::OpenRc => facts.loaded && !facts.active.is_up(),
+        Init::None => true,
+        Init::Elsewhere => false,
+    };
+    if is_down && running.is_none() {
+        return Ok(failed);
     }
     match (choice.mode, turning) {
         (_, Turning::Prove) | (Mode::Auto, _) | (Mode::ReloadOnly, Turning::Reload) => {}
         (Mode::ReloadOnly, Turning::Restart) => return Err("--activate reload-only does not restart".to_owned()),
         (Mode::Never, _) => return Err("nothing is activated with --activate never".to_owned()),
     }
-    if units.init == Init::None {
-        return Err("no service manager that nodeprep knows runs here".to_owned());
+    match units.init {
+        Init::Systemd | Init::OpenRc => {}
+        Init::None => return Err("no service manager that nodeprep knows runs here".to_owned()),
+        Init::Elsewhere => return Err("the root is not that of the running system".to_owned()),
     }
     if !facts.loaded {
         return Err(format!("there is no unit {unit}"));
@@ -201,9 +249,8 @@ fn judge(
         return Err(format!("process {} was not started by {unit}; start it anew as it was started", process.pid));
     }
     match turning {
-        Turning::Prove => {}
         Turning::Reload if !facts.reloads => return Err(format!("{unit} cannot be told to reload")),
-        Turning::Reload => {}
+        Turning::Prove | Turning::Reload => {}
         Turning::Restart => stops(unit, facts, units, choice)?,
     }
     Ok(true)
@@ -239,6 +286,7 @@ fn proof(reader: &FoundRuntime, after: &Tree) -> Proof {
         runtime: reader.runtime.name().to_owned(),
         socket: reader.socket(after).filter(|_| reader.is_pulled_through(after)),
         config: Some(reader.config.clone()),
+        confirms: reload_says(reader.runtime).map(|(done, failed)| (done.to_owned(), failed.to_owned())),
         files: reader.start_files(after).into_iter().filter_map(expect).collect(),
     }
 }
@@ -246,10 +294,8 @@ fn proof(reader: &FoundRuntime, after: &Tree) -> Proof {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::desired::Target;
     use crate::model::time::Time;
     use crate::model::tree::Entry;
-    use crate::model::unit::Active;
     use crate::runtime::{Presence, Running, Runtime};
 
     const UNIT: &str = "containerd.service";
@@ -307,6 +353,35 @@ mod tests {
         // between two attempts of systemd to start it there is no process, but it is wanted
         let decided = decide(&[need(How::Restart)], None, UnitFacts { active: Active::Activating, main_pid: None, ..facts() }, &auto(&[]));
         assert_eq!(decided.turns.len(), 1);
+    }
+
+    #[test]
+    fn a_second_containerd_is_not_the_one_of_the_unit() {
+        let other = NodePath::fixed("/opt/other.toml");
+        let by_hand = FoundRuntime { config: other.clone(), ..daemon(Some(9)) };
+        let of_other = Activation { who: Target::Containerd(other), ..need(How::Restart) };
+        let units = Units { init: Init::Systemd, facts: [(UNIT.to_owned(), facts())].into(), docker_keeps: false };
+        let decided =
+            turns(&[need(How::Restart), of_other.clone()], &[], &[by_hand, daemon(Some(7))], &Tree::default(), &units, &auto(&[]));
+        assert_eq!((decided.turns.len(), decided.left.len()), (1, 1), "{decided:?}");
+        assert_eq!((&decided.turns[0].serves, &decided.left[0].due), (&vec![need(How::Restart)], &vec![of_other]));
+    }
+
+    /// What an earlier run has turned is proved, also when it has failed since, and by what it has to answer.
+    #[test]
+    fn what_was_turned_and_not_proved_is_looked_at() {
+        let prove = |active, pid| {
+            let facts = UnitFacts { active, main_pid: pid, ..facts() };
+            let units = Units { init: Init::Systemd, facts: [(UNIT.to_owned(), facts)].into(), docker_keeps: false };
+            turns(&[], &[need(How::Restart)], &[daemon(None)], &Tree::default(), &units, &Choice::default())
+        };
+        for (active, pid) in [(Active::Failed, None), (Active::Active, Some(5)), (Active::Activating, None)] {
+            let decided = prove(active, pid);
+            assert_eq!(decided.turns.len(), 1, "{active:?} {decided:?}");
+            assert_eq!(decided.turns[0].turning, Turning::Prove);
+            assert!(decided.turns[0].proof.socket.is_some());
+        }
+        assert_eq!(prove(Active::Inactive, None).settled.len(), 1);
     }
 
     #[test]

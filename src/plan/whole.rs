@@ -7,11 +7,13 @@ use super::build::{FOREIGN_FILE, Foreign, Now, add_part, overlay_plan};
 use super::losses::losses;
 use super::owned::left_alone;
 use super::proof::{lost, prove, same_meaning, shadowed};
-use super::{Activation, How, Plan};
+use super::{Activation, How, Plan, store};
 use crate::desired::{Desired, Part, Refusal, Target};
+use crate::ledger::Due;
 use crate::model::digest::Digest;
 use crate::model::path::NodePath;
 use crate::model::problem::{Problem, Severity};
+use crate::model::tree::Tree;
 use crate::runtime::{FoundRuntime, Runtime};
 use crate::spec::Spec;
 
@@ -99,9 +101,25 @@ pub fn plan(spec: &Spec, desired: Desired, found: &[FoundRuntime], now: Now<'_>)
     // targets that are not on the node any more keep what they have: the ledger still knows it for revert
     let planned = |target: &Target| parts.iter().any(|planned: &PlannedPart| &planned.part.target == target);
     keep(&mut whole, now, |target| !planned(target));
-    super::activation::take_over(&mut whole, &mut parts, now, found);
+    let late = store_needs(spec, &mut whole, &mut parts, &after, now, found);
+    super::activation::take_over(&mut whole, &mut parts, now, found, late);
     whole.spec = (!whole.owned.is_empty()).then(|| super::guard::record(spec));
     Planned { plan: whole, parts }
+}
+
+/// Adds what a change of the trust store needs of daemons; gives what an earlier one has left due.
+fn store_needs(spec: &Spec, whole: &mut Plan, parts: &mut [PlannedPart], after: &Tree, now: Now<'_>, found: &[FoundRuntime]) -> Vec<Due> {
+    let Ok(family) = crate::trust::family(now.tree) else { return Vec::new() };
+    let bundle = NodePath::fixed(family.bundle);
+    let Some(part) = parts.iter_mut().find(|part| part.part.target == Target::Trust && part.refused.is_none() && now.live) else {
+        return Vec::new();
+    };
+    if part.activations.iter().any(|activation| matches!(activation.how, How::Refresh(_))) {
+        let needs = store::activations(spec, after, found, &bundle);
+        whole.activate.extend(needs.iter().filter(|need| need.how != How::Nothing).cloned());
+        part.activations.extend(needs);
+    }
+    store::late(spec, after, now, found, &bundle)
 }
 
 /// Lets the ledger go on knowing what these targets have.
@@ -185,8 +203,20 @@ impl Planned {
     /// Whether nothing is to be done by this program; what is due by other hands is no change to make.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        let Plan { stage, switch, retire, .. } = &self.plan;
-        stage.is_empty() && switch.is_empty() && retire.is_empty() && !self.refreshes()
+        let Plan { stage, switch, retire, turns, .. } = &self.plan;
+        stage.is_empty() && switch.is_empty() && retire.is_empty() && turns.is_empty() && !self.refreshes()
+    }
+
+    /// Takes out activations that turned out to need nothing, because what they concern does not run.
+    pub fn settle(&mut self, settled: &[Activation]) {
+        let is_settled = |one: &Activation| settled.contains(one);
+        self.plan.activate.retain(|one| !is_settled(one));
+        self.plan.due.retain(|due| !is_settled(&due.what));
+        for activation in self.parts.iter_mut().flat_map(|part| &mut part.activations).filter(|one| is_settled(one)) {
+            let unit = activation.how.unit().unwrap_or_default();
+            activation.because = vec![format!("{unit} does not run; it reads everything when it starts")];
+            activation.how = How::Nothing;
+        }
     }
 
     /// Whether something of the spec is kept back.

@@ -14,6 +14,7 @@ use crate::desired::Target;
 use crate::model::path::NodePath;
 use crate::model::problem::Problem;
 use crate::plan::Activation;
+use crate::plan::turn::Turning;
 use crate::runtime::FoundRuntime;
 
 /// Version of the JSON form; it grows when a field changes its meaning or goes away.
@@ -37,6 +38,9 @@ pub struct Report {
     /// What still has to happen for running programs to see the change.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub due: Vec<Activation>,
+    /// What happens, or happened, to units of the service manager.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub units: Vec<UnitReport>,
     /// Errors, warnings and notes that belong to no target.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub problems: Vec<Problem>,
@@ -65,6 +69,38 @@ pub struct PartReport {
     /// What counts there beside the spec, as lines to copy into it.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub adopted: String,
+}
+
+/// What happens, or happened, to one unit.
+#[derive(Clone, Debug, Serialize)]
+pub struct UnitReport {
+    /// Which.
+    pub unit: String,
+    /// What it needs.
+    #[serde(rename = "needs")]
+    pub turning: Turning,
+    /// What becomes of that.
+    pub state: UnitState,
+    /// Units that stop and start with it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub along: Vec<String>,
+    /// Why it is left.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub why: String,
+}
+
+/// What becomes of a unit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum UnitState {
+    /// It will be done.
+    Planned,
+    /// It was done, and its daemon is well.
+    Done,
+    /// It was to be done, and was not, or its daemon is not well.
+    Failed,
+    /// It is left to others.
+    Left,
 }
 
 /// How a target stands.
@@ -136,6 +172,7 @@ impl Report {
             runtimes: Vec::new(),
             parts: Vec::new(),
             due: Vec::new(),
+            units: Vec::new(),
             problems: Vec::new(),
             checks: Vec::new(),
             resolutions: Vec::new(),

@@ -5,12 +5,13 @@ use std::fmt::Write as _;
 use super::exit::Outcome;
 use super::problems::escape;
 use super::style::Style;
-use super::{Change, ChangeKind, PartReport, PartState, Report};
+use super::{Change, ChangeKind, PartReport, PartState, Report, UnitReport, UnitState};
 use crate::desired::{Refusal, Target};
 use crate::model::problem::{Problem, Severity};
 use crate::model::secret::Secret;
 use crate::model::tree::Tree;
 use crate::plan::diff::unified;
+use crate::plan::turn::Turning;
 use crate::plan::whole::{Planned, PlannedPart, problems as refusal_problems};
 use crate::plan::{Act, Expect, How, Plan, Step};
 use crate::spec::Spec;
@@ -93,6 +94,9 @@ pub fn text(report: &Report, tense: Tense, diffs: bool, style: Style) -> String 
     for part in &report.parts {
         part_text(part, tense, diffs, style, &mut out);
     }
+    for unit in &report.units {
+        let _ = writeln!(out, "{}", unit_text(unit, style));
+    }
     out.push_str(&told(&report.problems, tense, style));
     for due in report.due.iter().filter(|_| tense == Tense::Did) {
         let (Some(what), because) = (how(&due.how), escape(&due.because.join("; "))) else { continue };
@@ -100,6 +104,21 @@ pub fn text(report: &Report, tense: Tense, diffs: bool, style: Style) -> String 
     }
     let _ = writeln!(out, "{}", summary(report, tense));
     out
+}
+
+fn unit_text(unit: &UnitReport, style: Style) -> String {
+    let state = match (unit.state, unit.turning) {
+        (UnitState::Planned, Turning::Prove) => style.yellow("is looked at: an earlier run did not come to see whether it is well"),
+        (UnitState::Planned, Turning::Reload) => style.yellow("one reload"),
+        (UnitState::Planned, Turning::Restart) => style.yellow("one restart"),
+        (UnitState::Done, Turning::Prove) => style.green("is well"),
+        (UnitState::Done, Turning::Reload) => style.green("reloaded"),
+        (UnitState::Done, Turning::Restart) => style.green("restarted"),
+        (UnitState::Failed, turning) => style.red(&format!("{} failed", turning.word())),
+        (UnitState::Left, turning) => style.yellow(&format!("{} left: {}", turning.word(), escape(&unit.why))),
+    };
+    let along = if unit.along.is_empty() { String::new() } else { format!("; takes along {}", escape(&unit.along.join(", "))) };
+    format!("{}: {state}{along}", style.bold(&escape(&unit.unit)))
 }
 
 fn part_text(part: &PartReport, tense: Tense, diffs: bool, style: Style, out: &mut String) {

@@ -156,6 +156,38 @@ pub fn found(tree: &Tree, probes: &Probes) -> Vec<FoundRuntime> {
     found
 }
 
+/// The configuration file that a runtime's process reads, by its arguments; `None` for what is no runtime.
+#[must_use]
+pub fn started_with(process: &Process) -> Option<NodePath> {
+    let signs = SIGNS.iter().find(|signs| signs.programs[0] == process.exe.name())?;
+    Some(flag(&process.args, signs.flags).unwrap_or_else(|| NodePath::fixed(signs.config)))
+}
+
+/// What a daemon writes when it has read everything anew after a reload, and when it could not; `None` where the end of the
+/// reload is all there is to see (`runtime-semantics.md` 2.8).
+#[must_use]
+pub const fn reload_says(runtime: Runtime) -> Option<(&'static str, &'static str)> {
+    match runtime {
+        Runtime::Crio => Some(("Configuration reload completed", "Unable to reload configuration")),
+        Runtime::Containerd | Runtime::Podman => None,
+    }
+}
+
+/// The unit of dockerd.
+pub const DOCKER_UNIT: &str = "docker.service";
+/// Where dockerd's configuration is, for [`docker_keeps`].
+pub const DOCKER: &str = "/etc/docker/daemon.json";
+
+/// Whether dockerd lets its containers run while it is stopped: `live-restore` in its file or on its command line.
+#[must_use]
+pub fn docker_keeps(tree: &Tree, probes: &Probes) -> bool {
+    let file = tree.bytes(&NodePath::fixed(DOCKER)).and_then(|bytes| serde_json::from_slice::<serde_json::Value>(bytes).ok());
+    let said = file.and_then(|file| file.get("live-restore")?.as_bool());
+    let flags = ["--live-restore", "--live-restore=true"];
+    let mut daemons = probes.processes.iter().filter(|process| process.exe.name() == "dockerd");
+    said == Some(true) || daemons.any(|daemon| daemon.args.iter().any(|arg| flags.contains(&arg.as_str())))
+}
+
 /// `found`, and those of `named` that are not on the node at all, as they will be once they are installed: for images that are
 /// prepared before their runtime is there.
 #[must_use]

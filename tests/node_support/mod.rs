@@ -12,8 +12,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use nodeprep::apply::{self, Door, Outcome};
+use nodeprep::apply::health::Look;
+use nodeprep::apply::{self, Door, Outcome, UnitError};
 use nodeprep::desired::Target;
 use nodeprep::ledger::{Ledger, Owned, Prior, Stamp};
 use nodeprep::model::content::Content;
@@ -23,6 +25,7 @@ use nodeprep::node::command::{CommandError, Output};
 use nodeprep::node::read::read;
 use nodeprep::node::root::Root;
 use nodeprep::node::{blobs, lock::Lock};
+use nodeprep::plan::turn::Turn;
 use nodeprep::plan::{Act, Expect, Plan, Step, prior};
 use nodeprep::runtime::Wish;
 
@@ -117,6 +120,20 @@ impl Door for Scripted {
     fn run(&mut self, argv: &[String]) -> Result<Output, CommandError> {
         self.ran.push(argv.to_vec());
         Ok(Output { status: self.status, stdout: String::new(), stderr: "it said no".to_owned() })
+    }
+
+    fn look(&mut self, _: &Turn) -> Look {
+        Look::default()
+    }
+
+    fn turn(&mut self, turn: &Turn, _: bool) -> Result<(), UnitError> {
+        Err(UnitError::Job { said: format!("there is no {}", turn.unit) })
+    }
+
+    fn watch(&mut self, turn: &Turn, mut enough: impl FnMut(&Look, Duration) -> bool) -> Look {
+        let look = self.look(turn);
+        enough(&look, Duration::ZERO);
+        look
     }
 }
 

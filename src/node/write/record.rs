@@ -153,7 +153,13 @@ impl Hands<'_> {
                 before.extend(job.survey.seen.prior().map(|prior| (path.clone(), prior)));
             }
         }
-        let activations = self.plan.activate.iter().filter(|one| one.how != How::Nothing).cloned().collect();
+        let mut activations: Vec<Activation> = self.plan.activate.iter().filter(|one| one.how != How::Nothing).cloned().collect();
+        // what an earlier run came to turn and not to prove stays to be proved
+        for one in self.plan.turns.iter().flat_map(|turn| &turn.serves) {
+            if !activations.contains(one) {
+                activations.push(one.clone());
+            }
+        }
         ahead.due.clone_from(&self.plan.due);
         ahead.open = Some(Open { before, after, activations, began: self.when, asked: self.plan.asked.clone() });
         Ok(ahead)
@@ -225,12 +231,14 @@ impl Hands<'_> {
         dirs.retain(|dir| !empty.contains(dir));
         // units, and commands that could not be run; what was due before this run keeps its time
         let is_command = |one: &Activation| matches!(one.how, How::Refresh(_));
-        let units = self.plan.activate.iter().filter(|one| matches!(one.how, How::Reload(_) | How::Restart(_)));
+        let is_turned = |one: &Activation| one.how.unit().is_some_and(|unit| self.turned.contains(unit));
+        let units = self.plan.activate.iter().filter(|one| one.how.unit().is_some() && !is_turned(one));
         let known = |one: &Activation| {
             self.plan.due.iter().any(|due| due.what == *one || due.what.who == one.who && is_command(one) && is_command(&due.what))
         };
         let new = units.chain(&self.left).filter(|one| !known(one)).map(|one| Due { what: one.clone(), since: self.when });
-        let kept = self.plan.due.iter().filter(|due| !(is_command(&due.what) && self.ran.contains(&due.what.who)));
+        let is_done = |what: &Activation| is_turned(what) || is_command(what) && self.ran.contains(&what.who);
+        let kept = self.plan.due.iter().filter(|due| !is_done(&due.what));
         let due = kept.cloned().chain(new).collect();
         Ok(Ledger {
             version: self.old.version,

@@ -73,7 +73,7 @@ pub fn revert(world: &mut World) -> Result<()> {
     let (start, before) = (world.node.start_of(UNIT)?, world.files()?);
     let run = world.done(&APPLY)?;
     ensure!(run.changed().len() >= 4, "{run}");
-    world.done(&["revert"])?;
+    world.done(&["revert", "--activate", "never"])?;
     let differences = crate::tree::differences(&before, &world.files()?);
     ensure!(differences.is_empty(), "after revert:\n{}", differences.join("\n"));
     ensure!(world.node.start_of(UNIT)? == start, "containerd was touched");
@@ -84,7 +84,7 @@ pub fn revert(world: &mut World) -> Result<()> {
 pub fn revert_used(world: &mut World) -> Result<()> {
     let mirror = converged(world)?;
     let start = world.node.start_of(UNIT)?;
-    let run = world.nodeprep(&["revert"])?;
+    let run = world.nodeprep(&["revert", "--activate", "never"])?;
     ensure!(run.code == 0, "{run}");
     ensure!(world.node.start_of(UNIT)? == start, "containerd was touched");
     world.node.run(&["systemctl", "restart", UNIT])?;

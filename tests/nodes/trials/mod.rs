@@ -1,5 +1,6 @@
 //! The trials, and what they have in common.
 
+mod activation;
 mod boots;
 mod cut;
 mod facts;
@@ -40,6 +41,16 @@ pub const ALL: &[Test] = &[
     Test { name: "power-cut-in-apply", versions: Versions::Own, run: cut::power },
     Test { name: "revert", versions: Versions::Own, run: boots::revert },
     Test { name: "revert-in-use", versions: Versions::Own, run: boots::revert_used },
+    Test { name: "activation-once", versions: Versions::All, run: activation::once },
+    Test { name: "activation-nothing", versions: Versions::Own, run: activation::nothing },
+    Test { name: "activation-left", versions: Versions::Own, run: activation::left },
+    Test { name: "activation-stopped", versions: Versions::Own, run: activation::stopped },
+    Test { name: "activation-kubelet", versions: Versions::Own, run: activation::kubelet },
+    Test { name: "activation-rolled-back", versions: Versions::Own, run: activation::rolled_back },
+    Test { name: "activation-mute", versions: Versions::Own, run: activation::mute },
+    Test { name: "activation-stuck", versions: Versions::Own, run: activation::stuck },
+    Test { name: "activation-killed", versions: Versions::Own, run: activation::killed },
+    Test { name: "activation-reload", versions: Versions::Own, run: activation::reload },
 ];
 
 /// The unit of the daemon.

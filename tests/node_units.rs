@@ -1,0 +1,277 @@
+//! What becomes of units in a run: in which order they are turned, what is put back when a daemon is not well, and what the
+//! ledger says while all of that goes on. The daemon stands in for one that reads a file when it starts.
+#![allow(clippy::disallowed_methods, clippy::unwrap_used, clippy::print_stdout, reason = "tests look, panic and talk")]
+
+mod node_support;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use node_support::*;
+use nodeprep::apply::health::{Answer, Daemon, Look, Shim};
+use nodeprep::apply::{self, ApplyError, Door, End, Outcome, Remark, UnitError};
+use nodeprep::desired::Target;
+use nodeprep::ledger::{Ledger, Prior};
+use nodeprep::model::digest::Digest;
+use nodeprep::model::time::Time;
+use nodeprep::model::tree::Meta;
+use nodeprep::model::unit::Active;
+use nodeprep::node::command::{CommandError, Output};
+use nodeprep::node::error::Class;
+use nodeprep::node::root::Root;
+use nodeprep::plan::turn::{Proof, Turn, Turning};
+use nodeprep::plan::{Activation, Expect, How, Plan};
+
+const UNIT: &str = "daemon.service";
+const FILE: &str = "/etc/daemon.conf";
+
+/// What becomes of a daemon that starts.
+#[derive(Clone, Copy, PartialEq)]
+enum Fate {
+    Serves,
+    /// It runs, and does not serve.
+    Mute,
+    /// It does not start.
+    Dies,
+}
+
+/// A daemon that reads its file when it starts.
+struct StandIn {
+    file: PathBuf,
+    /// Whether it was alive before, and how it fared.
+    now: Fate,
+    pid: u32,
+    /// By the file's content and how often it was started.
+    fate: fn(&str, u32) -> Fate,
+    starts: u32,
+    /// What was done to it, with what it read.
+    log: Vec<String>,
+    /// The call at which this process is killed.
+    killed_at: Option<usize>,
+    calls: usize,
+    shims: Vec<u32>,
+}
+
+impl StandIn {
+    fn new(root: &Path, now: Fate, fate: fn(&str, u32) -> Fate) -> Self {
+        let file = root.join(FILE.trim_start_matches('/'));
+        Self { file, now, pid: 1, fate, starts: 0, log: Vec::new(), killed_at: None, calls: 0, shims: vec![7, 8] }
+    }
+
+    fn call(&mut self) {
+        assert_ne!(self.killed_at, Some(self.calls), "killed");
+        self.calls += 1;
+    }
+}
+
+impl Door for StandIn {
+    fn run(&mut self, argv: &[String]) -> Result<Output, CommandError> {
+        self.call();
+        self.log.push(argv.join(" "));
+        Ok(Output { status: 0, stdout: String::new(), stderr: String::new() })
+    }
+
+    fn look(&mut self, _: &Turn) -> Look {
+        self.call();
+        let answer = if self.now == Fate::Serves { Answer::Ready } else { Answer::NotServed("no CRI".to_owned()) };
+        let process = Daemon { pid: self.pid, started: Time(i64::from(self.pid)), config: None };
+        Look {
+            active: if self.now == Fate::Dies { Active::Failed } else { Active::Active },
+            process: (self.now != Fate::Dies).then_some(process),
+            answer,
+            shims: self.shims.iter().map(|pid| Shim { pid: *pid, ticks: 1 }).collect(),
+            ..Look::default()
+        }
+    }
+
+    fn turn(&mut self, turn: &Turn, back: bool) -> Result<(), UnitError> {
+        self.call();
+        let content = std::fs::read_to_string(&self.file).unwrap_or_default();
+        self.log.push(format!("{}{} with {content}", if back { "back: " } else { "" }, turn.turning.word()));
+        self.starts += 1;
+        self.pid += 1;
+        self.now = (self.fate)(&content, self.starts);
+        if self.now == Fate::Dies { Err(UnitError::Job { said: "the control process exited".to_owned() }) } else { Ok(()) }
+    }
+
+    fn watch(&mut self, turn: &Turn, mut enough: impl FnMut(&Look, Duration) -> bool) -> Look {
+        let look = self.look(turn);
+        enough(&look, Duration::from_secs(120));
+        look
+    }
+}
+
+fn need() -> Activation {
+    Activation { who: Target::Crio, how: How::Restart(UNIT.into()), because: vec!["it reads its file when it starts".to_owned()] }
+}
+
+/// A file that changes, and a restart for it.
+fn plan() -> Plan {
+    let mut plan = Plan::default();
+    plan.switch.push(put_file(&path(FILE), Expect::File(Digest::of(b"old")), "new", Meta::new(0o644), false));
+    plan.owned.insert(path(FILE), owned(Prior::Absent).into());
+    plan.activate.push(need());
+    plan.turns.push(turn(Turning::Restart));
+    plan
+}
+
+fn turn(turning: Turning) -> Turn {
+    Turn { unit: UNIT.to_owned(), turning, serves: vec![need()], along: Vec::new(), proof: Proof::default() }
+}
+
+fn execute(dir: &Path, plan: &Plan, door: &mut impl Door) -> Outcome {
+    let root = Root::open(dir).unwrap();
+    let ledger = ledger(dir).unwrap_or_else(|| Ledger::new([7; 32]));
+    apply::execute(&root, &path(STATE), plan, ledger, door, &mut |_| {})
+}
+
+fn ledger(dir: &Path) -> Option<Ledger> {
+    apply::load_ledger(&Root::open(dir).unwrap(), &path(STATE)).unwrap()
+}
+
+fn fresh() -> (tempfile::TempDir, PathBuf) {
+    let dir = scratch();
+    let root = root_of(&dir, "root");
+    put(&root, FILE, "old");
+    (dir, root)
+}
+
+/// Content of the file, whether the ledger is open, what is due by it.
+fn left(root: &Path) -> (String, bool, usize) {
+    let ledger = ledger(root);
+    let open = ledger.as_ref().is_some_and(|ledger| ledger.open.is_some());
+    (get(root, FILE).unwrap(), open, ledger.map_or(0, |ledger| ledger.due.len()))
+}
+
+#[test]
+fn a_unit_is_turned_once_and_nothing_is_due_for_it() {
+    let (_dir, root) = fresh();
+    let mut door = StandIn::new(&root, Fate::Serves, |_, _| Fate::Serves);
+    let outcome = execute(&root, &plan(), &mut door);
+    assert!(matches!(outcome.end, End::Applied), "{:?}", outcome.end);
+    assert_eq!((outcome.turned.as_slice(), outcome.due.len(), outcome.remarks.len()), ([UNIT.to_owned()].as_slice(), 0, 0));
+    assert_eq!(door.log, ["restart with new"]);
+    assert_eq!(left(&root), ("new".to_owned(), false, 0));
+}
+
+#[test]
+fn a_daemon_that_is_not_well_gets_its_files_back_and_is_turned_again() {
+    for (fate, unit) in [
+        ((|text, _| if text == "new" { Fate::Dies } else { Fate::Serves }) as fn(&str, u32) -> Fate, true),
+        (|text, _| if text == "new" { Fate::Mute } else { Fate::Serves }, false),
+    ] {
+        let (_dir, root) = fresh();
+        let mut door = StandIn::new(&root, Fate::Serves, fate);
+        let outcome = execute(&root, &plan(), &mut door);
+        let End::RolledBack(why) = &outcome.end else { panic!("{:?}", outcome.end) };
+        assert_eq!(matches!(why, ApplyError::Unit { .. }), unit, "{why}");
+        assert_eq!(matches!(why, ApplyError::Unwell { .. }), !unit, "{why}");
+        assert_eq!((outcome.class(), outcome.turned.len(), outcome.due.len()), (Some(Class::RolledBack), 0, 0));
+        assert_eq!(door.log, ["restart with new", "back: restart with old"]);
+        assert!(door.now == Fate::Serves && ledger(&root).is_none());
+        assert_eq!(left(&root), ("old".to_owned(), false, 0));
+    }
+}
+
+#[test]
+fn what_is_not_well_on_the_way_back_either_is_told_with_its_unit() {
+    for fate in
+        [(|_, _| Fate::Dies) as fn(&str, u32) -> Fate, |_, _| Fate::Mute, |_, starts| if starts == 1 { Fate::Mute } else { Fate::Dies }]
+    {
+        let (_dir, root) = fresh();
+        let mut door = StandIn::new(&root, Fate::Serves, fate);
+        let outcome = execute(&root, &plan(), &mut door);
+        let End::RollbackFailed { by_hand, unwell, .. } = &outcome.end else { panic!("{:?}", outcome.end) };
+        assert_eq!((by_hand.len(), unwell.len(), unwell[0].0.as_str()), (0, 1, UNIT), "{unwell:?}");
+        assert_eq!(outcome.class(), Some(Class::NotRolledBack));
+        // the files are back all the same, and nothing is changed
+        assert_eq!((left(&root), outcome.changed.len()), (("old".to_owned(), false, 0), 0));
+    }
+}
+
+#[test]
+fn what_was_broken_before_is_told_and_not_blamed() {
+    let (_dir, root) = fresh();
+    let mut door = StandIn::new(&root, Fate::Mute, |_, _| Fate::Mute);
+    let outcome = execute(&root, &plan(), &mut door);
+    assert!(matches!(outcome.end, End::Applied), "{:?}", outcome.end);
+    assert!(matches!(&outcome.remarks[..], [Remark::StillUnwell { unit, .. }] if unit == UNIT), "{:?}", outcome.remarks);
+    assert_eq!(left(&root), ("new".to_owned(), false, 0));
+    // but dead is worse than mute
+    let (_dir, root) = fresh();
+    let mut door = StandIn::new(&root, Fate::Mute, |text, _| if text == "new" { Fate::Dies } else { Fate::Mute });
+    let outcome = execute(&root, &plan(), &mut door);
+    assert!(matches!(outcome.end, End::RolledBack(_)), "{:?}", outcome.end);
+    assert_eq!(left(&root), ("old".to_owned(), false, 0));
+}
+
+/// Its restart ends a shim.
+struct Killer(StandIn);
+impl Door for Killer {
+    fn run(&mut self, argv: &[String]) -> Result<Output, CommandError> {
+        self.0.run(argv)
+    }
+    fn look(&mut self, turn: &Turn) -> Look {
+        self.0.look(turn)
+    }
+    fn turn(&mut self, turn: &Turn, back: bool) -> Result<(), UnitError> {
+        self.0.shims = vec![8, 9];
+        self.0.turn(turn, back)
+    }
+    fn watch(&mut self, turn: &Turn, enough: impl FnMut(&Look, Duration) -> bool) -> Look {
+        self.0.watch(turn, enough)
+    }
+}
+
+#[test]
+fn shims_that_are_gone_after_a_restart_are_told() {
+    let (_dir, root) = fresh();
+    let outcome = execute(&root, &plan(), &mut Killer(StandIn::new(&root, Fate::Serves, |_, _| Fate::Serves)));
+    assert!(matches!(outcome.end, End::Applied));
+    assert_eq!(outcome.remarks, [Remark::ShimsGone { unit: UNIT.to_owned(), count: 1 }]);
+}
+
+/// A run without changes that finds a restart due: there is nothing to go back to, and the ledger goes on saying so.
+#[test]
+fn without_changes_of_its_own_a_run_goes_not_back() {
+    let (_dir, root) = fresh();
+    let mut only = plan();
+    only.switch.clear();
+    only.owned.clear();
+    let mut door = StandIn::new(&root, Fate::Serves, |_, _| Fate::Mute);
+    let outcome = execute(&root, &only, &mut door);
+    assert!(matches!(&outcome.end, End::RollbackFailed { unwell, .. } if unwell.len() == 1), "{:?}", outcome.end);
+    assert_eq!((door.log.len(), left(&root)), (1, ("old".to_owned(), true, 0)));
+    // proved well later on, it is settled
+    let mut proof = Plan::default();
+    proof.turns.push(turn(Turning::Prove));
+    let mut door = StandIn::new(&root, Fate::Serves, |_, _| Fate::Serves);
+    let outcome = execute(&root, &proof, &mut door);
+    assert!(matches!(outcome.end, End::Applied), "{:?}", outcome.end);
+    assert_eq!((door.log.len(), left(&root)), (0, ("old".to_owned(), false, 0)));
+}
+
+/// Killed at each call of the door: the ledger stays open with what is still to be done until a run has proved it.
+#[test]
+fn killed_at_any_moment_the_activation_stays_known() {
+    let hook = std::panic::take_hook();
+    std::panic::set_hook(Box::new(|_| {}));
+    let calls = 4;
+    for at in 0..=calls {
+        let (_dir, root) = fresh();
+        let mut door = StandIn::new(&root, Fate::Serves, |_, _| Fate::Serves);
+        door.killed_at = Some(at);
+        let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| execute(&root, &plan(), &mut door)));
+        // before the first byte; before the restart; while it goes on; before it is proved
+        let (content, open, _) = left(&root);
+        match at {
+            0 => assert_eq!((ended.is_err(), content.as_str(), open), (true, "old", false)),
+            4 => assert_eq!((ended.is_err(), content.as_str(), open), (false, "new", false)),
+            _ => {
+                assert_eq!((ended.is_err(), content.as_str(), open), (true, "new", true), "{at}");
+                assert_eq!(ledger(&root).unwrap().open.unwrap().activations, [need()], "{at}");
+            }
+        }
+    }
+    std::panic::set_hook(hook);
+}
