@@ -210,7 +210,7 @@ fn a_refusal_changes_nothing(_: Version) -> Result<()> {
         );
     }
     ensure!(everything(&["/etc/containerd"])? == before && answers(), "something was changed");
-    let output = nodeprep(&["apply", "--no-preflight"])?.output()?;
+    let output = nodeprep(&["apply", "--activate", "never", "--no-preflight"])?.output()?;
     ensure!(output.status.success() && said(&output).contains("it was not tried whether"), "{}", said(&output));
     ensure!(everything(&["/etc/containerd"])? != before, "nothing was changed although it was asked for");
     Ok(())
