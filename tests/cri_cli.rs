@@ -266,3 +266,41 @@ fn a_pause_image_that_cannot_be_had_is_kept_back() {
     let (code, said) = apply("--probe require", "127.0.0.1:1/pause:5");
     assert!(code == 8 && said.contains("is not known: Version: starting") && config().contains("127.0.0.1:1/pause:4"), "{code}\n{said}");
 }
+
+#[test]
+fn a_canary_that_is_lost_brings_everything_back() {
+    let text = "version = 1\nfallback = \"never\"\n[[mirror]]\nsource = \"r.example\"\nendpoints = [\"http://127.0.0.1:1\"]\n";
+    let apply = "apply --probe off --spec spec.toml --canary r.example/a:1";
+    let hosts = "root/etc/containerd/certs.d/r.example/hosts.toml";
+    // nobody runs who could pull it
+    let node = Node::new();
+    node.put("spec.toml", text);
+    let (code, said) = node.nodeprep(apply);
+    assert!(code == 0 && said.contains("warning[canary-unasked]: r.example/a:1 was pulled by nobody"), "{code}\n{said}");
+    // and nothing is pulled for a run that changes nothing
+    let (code, said) = node.nodeprep(apply);
+    assert!(code == 0 && !said.contains("canary"), "{code}\n{said}");
+    // it is pulled as long as our file is not there
+    let node = Node::new();
+    node.put("spec.toml", text);
+    let file = node.path(hosts);
+    node.serve(move |call| match call {
+        "PullImage" if file.exists() => Err(("5", "https://u:hunter2-secret@r.example/v2/: no such manifest")),
+        call => Ok(healthy(call)),
+    });
+    let (code, said) = node.nodeprep(apply);
+    let what = "error[apply]: containerd cannot pull r.example/a:1 any more, which it pulled right before: PullImage: ";
+    assert!(code == 6 && said.contains(what) && said.contains("nodeprep verify --manifest r.example/a:1"), "{code}\n{said}");
+    assert!(!node.path(hosts).exists() && !said.contains("canary-lost") && !said.contains(SECRET), "{said}");
+    let (code, said) = node.nodeprep("apply --probe off --spec spec.toml");
+    assert!(code == 0 && node.path(hosts).exists(), "{code}\n{said}");
+    // it was not pulled before: a warning
+    let node = Node::new();
+    node.put("spec.toml", text);
+    node.serve(|call| if call == "PullImage" { Err(("5", "no such manifest")) } else { Ok(healthy(call)) });
+    let (code, said) = node.nodeprep(apply);
+    let what = "warning[canary-fails]: containerd does not pull r.example/a:1, and did not before the change: ";
+    assert!(code == 0 && said.contains(what) && said.contains("(as before)") && node.path(hosts).exists(), "{code}\n{said}");
+    let (code, said) = node.nodeprep("apply --spec spec.toml --canary r.example/Upper:1");
+    assert!(code == 2 && said.contains("--canary"), "{code}\n{said}");
+}

@@ -14,12 +14,14 @@ use nodeprep::apply::health::Look;
 use nodeprep::apply::{self, ApplyError, Door, End, Outcome, UnitError};
 use nodeprep::desired::Target;
 use nodeprep::ledger::{Ledger, Prior};
+use nodeprep::model::cri::CriError;
 use nodeprep::model::digest::Digest;
 use nodeprep::model::tree::Meta;
 use nodeprep::node::command::{CommandError, Output};
 use nodeprep::node::error::{Class, NodeError};
 use nodeprep::node::lock::Lock;
 use nodeprep::node::root::Root;
+use nodeprep::plan::canary::Canary;
 use nodeprep::plan::turn::Turn;
 use nodeprep::plan::{Activation, Expect, How, Plan};
 
@@ -194,6 +196,10 @@ impl Door for Toolless {
 
     fn watch(&mut self, turn: &Turn, enough: impl FnMut(&Look, Duration) -> bool) -> Look {
         Scripted::default().watch(turn, enough)
+    }
+
+    fn pull(&mut self, canary: &Canary) -> Result<(), CriError> {
+        Scripted::default().pull(canary)
     }
 }
 

@@ -12,6 +12,7 @@ use nodeprep::apply::health::{Answer, Daemon, Look, Shim};
 use nodeprep::apply::{self, ApplyError, Door, End, Outcome, Remark, UnitError};
 use nodeprep::desired::Target;
 use nodeprep::ledger::{Ledger, Prior};
+use nodeprep::model::cri::CriError;
 use nodeprep::model::digest::Digest;
 use nodeprep::model::time::Time;
 use nodeprep::model::tree::Meta;
@@ -19,8 +20,9 @@ use nodeprep::model::unit::Active;
 use nodeprep::node::command::{CommandError, Output};
 use nodeprep::node::error::Class;
 use nodeprep::node::root::Root;
+use nodeprep::plan::canary::Canary;
 use nodeprep::plan::turn::{Proof, Turn, Turning};
-use nodeprep::plan::{Activation, Expect, How, Plan};
+use nodeprep::plan::{Act, Activation, Expect, How, Plan};
 
 const UNIT: &str = "daemon.service";
 const FILE: &str = "/etc/daemon.conf";
@@ -50,12 +52,36 @@ struct StandIn {
     killed_at: Option<usize>,
     calls: usize,
     shims: Vec<u32>,
+    /// Whether it pulls, by the file's content and how often it was asked.
+    pulls: fn(&str, u32) -> bool,
+    asked: u32,
 }
 
 impl StandIn {
     fn new(root: &Path, now: Fate, fate: fn(&str, u32) -> Fate) -> Self {
         let file = root.join(FILE.trim_start_matches('/'));
-        Self { file, now, pid: 1, fate, starts: 0, log: Vec::new(), killed_at: None, calls: 0, shims: vec![7, 8] }
+        Self {
+            file,
+            now,
+            pid: 1,
+            fate,
+            starts: 0,
+            log: Vec::new(),
+            killed_at: None,
+            calls: 0,
+            shims: vec![7, 8],
+            pulls: |_, _| true,
+            asked: 0,
+        }
+    }
+
+    /// One that is always well.
+    fn pulling(root: &Path, pulls: fn(&str, u32) -> bool) -> Self {
+        Self { pulls, ..Self::new(root, Fate::Serves, |_, _| Fate::Serves) }
+    }
+
+    fn content(&self) -> String {
+        std::fs::read_to_string(&self.file).unwrap_or_default()
     }
 
     fn call(&mut self) {
@@ -86,7 +112,7 @@ impl Door for StandIn {
 
     fn turn(&mut self, turn: &Turn, back: bool) -> Result<(), UnitError> {
         self.call();
-        let content = std::fs::read_to_string(&self.file).unwrap_or_default();
+        let content = self.content();
         self.log.push(format!("{}{} with {content}", if back { "back: " } else { "" }, turn.turning.word()));
         self.starts += 1;
         self.pid += 1;
@@ -98,6 +124,15 @@ impl Door for StandIn {
         let look = self.look(turn);
         enough(&look, Duration::from_secs(120));
         look
+    }
+
+    fn pull(&mut self, canary: &Canary) -> Result<(), CriError> {
+        self.call();
+        let content = self.content();
+        self.log.push(format!("{} pulls with {content}", canary.runtime));
+        self.asked += 1;
+        let said = || CriError::Said { call: "PullImage", code: 5, message: format!("there is none with {content}") };
+        (self.pulls)(&content, self.asked).then_some(()).ok_or_else(said)
     }
 }
 
@@ -221,6 +256,9 @@ impl Door for Killer {
     fn watch(&mut self, turn: &Turn, enough: impl FnMut(&Look, Duration) -> bool) -> Look {
         self.0.watch(turn, enough)
     }
+    fn pull(&mut self, canary: &Canary) -> Result<(), CriError> {
+        self.0.pull(canary)
+    }
 }
 
 #[test]
@@ -274,4 +312,129 @@ fn killed_at_any_moment_the_activation_stays_known() {
         }
     }
     std::panic::set_hook(hook);
+}
+
+fn canary(promised: bool) -> Canary {
+    Canary { runtime: "daemon".to_owned(), socket: path("/run/daemon.sock"), image: "r.example/a:1".to_owned(), promised }
+}
+
+/// The plan with a canary; with or without a restart.
+fn pulling(turned: bool, promised: bool) -> Plan {
+    let mut plan = plan();
+    if !turned {
+        plan.activate.clear();
+        plan.turns.clear();
+    }
+    plan.canaries.push(canary(promised));
+    plan
+}
+
+const BEFORE: &str = "daemon pulls with old";
+const AFTER: &str = "daemon pulls with new";
+
+#[test]
+fn a_canary_is_pulled_before_the_first_byte_and_when_all_is_done() {
+    for (turned, log) in [(true, &[BEFORE, "restart with new", AFTER][..]), (false, &[BEFORE, AFTER])] {
+        let (_dir, root) = fresh();
+        let mut door = StandIn::pulling(&root, |_, _| true);
+        let outcome = execute(&root, &pulling(turned, false), &mut door);
+        assert!(matches!(outcome.end, End::Applied) && outcome.remarks.is_empty(), "{:?}", outcome.end);
+        assert_eq!(door.log, log);
+        assert_eq!(left(&root), ("new".to_owned(), false, 0));
+    }
+}
+
+/// What goes is gone when it is pulled: the last file of a registry may be what made it work.
+#[test]
+fn a_canary_that_needs_what_goes_brings_it_back() {
+    let (_dir, root) = fresh();
+    let mut plan = Plan::default();
+    plan.retire.push(step(path(FILE), Expect::File(Digest::of(b"old")), Act::Remove));
+    plan.canaries.push(canary(false));
+    let mut door = StandIn::pulling(&root, |content, _| content == "old");
+    let outcome = execute(&root, &plan, &mut door);
+    assert!(matches!(outcome.end, End::RolledBack(ApplyError::Canary { pulled: true, .. })), "{:?}", outcome.end);
+    assert_eq!(door.log, [BEFORE, "daemon pulls with ", BEFORE]);
+    assert_eq!(left(&root), ("old".to_owned(), false, 0));
+}
+
+#[test]
+fn a_canary_that_was_pulled_before_and_is_not_afterwards_brings_everything_back() {
+    let with_turn = &[BEFORE, "restart with new", AFTER, "back: restart with old", BEFORE][..];
+    for (turned, log) in [(true, with_turn), (false, &[BEFORE, AFTER, BEFORE])] {
+        let (_dir, root) = fresh();
+        let mut door = StandIn::pulling(&root, |content, _| content == "old");
+        let outcome = execute(&root, &pulling(turned, false), &mut door);
+        let End::RolledBack(why) = &outcome.end else { panic!("{:?}", outcome.end) };
+        let said = "daemon cannot pull r.example/a:1 any more, which it pulled right before: PullImage: there is none with new (not found)";
+        assert_eq!((why.to_string().as_str(), outcome.class()), (said, Some(Class::RolledBack)));
+        assert_eq!((door.log.as_slice(), outcome.remarks.len()), (&log.iter().map(ToString::to_string).collect::<Vec<_>>()[..], 0));
+        assert_eq!(left(&root), ("old".to_owned(), false, 0));
+        assert!(ledger(&root).is_none());
+    }
+}
+
+/// The registry itself is gone meanwhile: the files are as before, and that it was not their fault is told.
+#[test]
+fn a_canary_that_is_lost_with_the_files_of_before_too_is_told() {
+    let (_dir, root) = fresh();
+    let mut door = StandIn::pulling(&root, |_, asked| asked == 1);
+    let outcome = execute(&root, &pulling(true, false), &mut door);
+    assert!(matches!(outcome.end, End::RolledBack(ApplyError::Canary { .. })), "{:?}", outcome.end);
+    assert!(matches!(&outcome.remarks[..], [Remark::CanaryLost { image, .. }] if image == "r.example/a:1"), "{:?}", outcome.remarks);
+    assert_eq!(left(&root), ("old".to_owned(), false, 0));
+}
+
+#[test]
+fn a_canary_that_failed_before_is_told_and_not_blamed_unless_it_was_promised() {
+    let (_dir, root) = fresh();
+    let mut door = StandIn::pulling(&root, |_, _| false);
+    let outcome = execute(&root, &pulling(true, false), &mut door);
+    assert!(matches!(outcome.end, End::Applied), "{:?}", outcome.end);
+    assert!(
+        matches!(&outcome.remarks[..], [Remark::CanaryFails { why, earlier, .. }] if why.contains("with new") && earlier.contains("with old")),
+        "{:?}",
+        outcome.remarks
+    );
+    assert_eq!(left(&root), ("new".to_owned(), false, 0));
+    // an endpoint has shown it: that the runtime does not get it is the change's fault; the way back is not asked, since it never was
+    let (_dir, root) = fresh();
+    let mut door = StandIn::pulling(&root, |_, _| false);
+    let outcome = execute(&root, &pulling(true, true), &mut door);
+    assert!(matches!(outcome.end, End::RolledBack(ApplyError::Canary { pulled: false, .. })), "{:?}", outcome.end);
+    assert_eq!(door.log, [BEFORE, "restart with new", AFTER, "back: restart with old"]);
+    assert_eq!(left(&root), ("old".to_owned(), false, 0));
+    // what comes to work is nobody's business
+    let (_dir, root) = fresh();
+    let outcome = execute(&root, &pulling(true, false), &mut StandIn::pulling(&root, |content, _| content == "new"));
+    assert!(matches!(outcome.end, End::Applied) && outcome.remarks.is_empty(), "{:?}", outcome.end);
+}
+
+/// A daemon that is not well is the reason, and not what it does not pull.
+#[test]
+fn a_canary_is_not_asked_of_who_is_not_well() {
+    let (_dir, root) = fresh();
+    let mut door =
+        StandIn { fate: |text, _| if text == "new" { Fate::Mute } else { Fate::Serves }, ..StandIn::pulling(&root, |_, _| true) };
+    let outcome = execute(&root, &pulling(true, false), &mut door);
+    assert!(matches!(outcome.end, End::RolledBack(ApplyError::Unwell { .. })), "{:?}", outcome.end);
+    assert_eq!(door.log, [BEFORE, "restart with new", "back: restart with old"]);
+}
+
+/// A restart that an earlier run left: nothing of this run can be put back, and that it was the restart is told.
+#[test]
+fn without_changes_of_its_own_a_canary_is_told() {
+    let (_dir, root) = fresh();
+    let mut only = pulling(true, false);
+    only.switch.clear();
+    only.owned.clear();
+    let mut door = StandIn::pulling(&root, |_, asked| asked == 1);
+    let outcome = execute(&root, &only, &mut door);
+    assert!(matches!(&outcome.end, End::RollbackFailed { why: ApplyError::Canary { .. }, .. }), "{:?}", outcome.end);
+    assert_eq!((door.log.len(), outcome.class()), (3, Some(Class::NotRolledBack)));
+    // and a run that does nothing asks nobody
+    let (_dir, root) = fresh();
+    let nothing = Plan { canaries: vec![canary(false)], ..Plan::default() };
+    let mut door = StandIn::pulling(&root, |_, _| false);
+    assert!(matches!(execute(&root, &nothing, &mut door).end, End::Unchanged) && door.log.is_empty());
 }

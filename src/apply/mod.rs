@@ -3,6 +3,7 @@
 //! What lives here: the order of things ([`transaction`]), which is pure, and the loop that lets `node/` do them. What must
 //! not: effects of its own, decisions about what the node should hold.
 
+mod canary;
 pub mod health;
 pub mod transaction;
 
@@ -10,15 +11,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::ledger::Ledger;
+use crate::model::cri::CriError;
 use crate::model::path::NodePath;
 use crate::model::unit::Active;
 use crate::node::command::{CommandError, Output};
 use crate::node::error::{Class, NodeError};
 use crate::node::root::Root;
 use crate::node::write::Hands;
+use crate::plan::canary::Canary;
 use crate::plan::turn::{Turn, Turning};
 use crate::plan::{Activation, How, Plan, Step};
 
+use canary::Canaries;
 use health::{Health, Look};
 use transaction::{Action, Event, Shape, State, Verdict, next};
 
@@ -43,6 +47,12 @@ pub trait Door {
     /// Looks again and again until it was `enough`, or it takes too long; gives what was seen last. `enough` hears how long it
     /// has taken so far.
     fn watch(&mut self, turn: &Turn, enough: impl FnMut(&Look, Duration) -> bool) -> Look;
+
+    /// Lets a runtime pull the canary.
+    ///
+    /// # Errors
+    /// What the runtime says, or that it does not answer.
+    fn pull(&mut self, canary: &Canary) -> Result<(), CriError>;
 }
 
 /// Why a unit could not be reloaded or restarted.
@@ -79,6 +89,8 @@ pub enum Progress<'a> {
     Turning(&'a Turn),
     /// It is waited until its daemon is well.
     Proving(&'a Turn),
+    /// A runtime pulls the canary.
+    Pulling(&'a Canary),
     /// Something failed; what was changed is being put back.
     RollingBack,
 }
@@ -135,9 +147,24 @@ pub enum ApplyError {
         /// What is seen.
         why: String,
     },
+    /// The canary is not pulled any more.
+    #[error(
+        "{runtime} cannot pull {image} any more, {} right before: {why}",
+        if *pulled { "which it pulled" } else { "whose manifest an endpoint showed" }
+    )]
+    Canary {
+        /// Which runtime.
+        runtime: String,
+        /// The image.
+        image: String,
+        /// In its own words.
+        why: String,
+        /// Whether it was pulled before; else an endpoint has shown its manifest.
+        pulled: bool,
+    },
 }
 
-/// Something to tell of a unit that is no failure of the run.
+/// Something to tell of a unit or a runtime that is no failure of the run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Remark {
     /// It was not well before, and is not now.
@@ -154,6 +181,26 @@ pub enum Remark {
         /// How many.
         count: usize,
     },
+    /// The canary was not pulled before, and is not now.
+    CanaryFails {
+        /// Which runtime.
+        runtime: String,
+        /// The image.
+        image: String,
+        /// Why now.
+        why: String,
+        /// Why before.
+        earlier: String,
+    },
+    /// The canary is not pulled with the files of before either, although it was before the run.
+    CanaryLost {
+        /// Which runtime.
+        runtime: String,
+        /// The image.
+        image: String,
+        /// Why.
+        why: String,
+    },
 }
 
 impl ApplyError {
@@ -164,6 +211,9 @@ impl ApplyError {
             Self::Node(error) => error.help(),
             Self::Stuck { path } => Some(format!("restore {path} by hand from the copies in the state folder")),
             Self::Unit { unit, .. } | Self::Unwell { unit, .. } => Some(format!("look why with `journalctl -u {unit}`")),
+            Self::Canary { image, .. } => {
+                Some(format!("look at what the endpoints of the spec hold: `nodeprep verify --manifest {image}`"))
+            }
             Self::Command { .. } | Self::Status { .. } => Some("run the command by hand to see what it needs, then run again".to_owned()),
         }
     }
@@ -203,7 +253,7 @@ pub struct Outcome {
     pub due: Vec<Activation>,
     /// The units that were turned and are well.
     pub turned: Vec<String>,
-    /// What is to be told of units.
+    /// What is to be told of units and of the canary.
     pub remarks: Vec<Remark>,
     /// The ledger as it is on the node now.
     pub ledger: Arc<Ledger>,
@@ -263,6 +313,9 @@ pub fn execute(
         plan.activate.iter().filter(|one| one.how != How::Nothing).cloned().partition(|one| matches!(one.how, How::Refresh(_)));
     due.retain(|one| !plan.turns.iter().any(|turn| turn.serves.contains(one)));
     let mut units = Watch { turns: &plan.turns, first: plan.turns.iter().map(|turn| door.look(turn)).collect(), ..Watch::default() };
+    let turns_or_writes = !(plan.stage.is_empty() && plan.switch.is_empty() && plan.retire.is_empty() && plan.turns.is_empty());
+    let asked: &[Canary] = if turns_or_writes { &plan.canaries } else { &[] };
+    let mut canaries = Canaries::before(asked, door, progress);
     let mut hands = Hands::new(root, state, plan, ledger.into());
     let shape = Shape {
         stage: plan.stage.len(),
@@ -270,6 +323,7 @@ pub fn execute(
         activate: commands.len(),
         turn: plan.turns.len(),
         retire: plan.retire.len(),
+        pull: asked.len(),
     };
     let only_commands = Shape { activate: shape.activate, ..Shape::default() };
     if shape == only_commands && hands.ledger_is_final() {
@@ -336,6 +390,7 @@ pub fn execute(
                 }
                 result
             }
+            Action::Pull(one) => canaries.pull(one, at.is_back(), door, progress),
             Action::Close => hands.close().map_err(ApplyError::from),
             Action::Undo(step) => {
                 let result = hands.undo(step);
@@ -379,6 +434,7 @@ pub fn execute(
             End::RollbackFailed { why, by_hand, unwell: units.unwell }
         }
     };
+    units.remarks.append(&mut canaries.remarks);
     Outcome { end, changed, due, turned: units.well, remarks: units.remarks, ledger: hands.into_ledger() }
 }
 

@@ -1,13 +1,14 @@
 //! What happens next, decided without touching anything: the whole order of a run and of its way back stands here.
 //!
 //! ```text
-//! preflight ▶ stage ▶ record ▶ change 0 … ▶ sync ▶ activate 0 … ▶ (turn ▶ prove) 0 … ▶ change (retire) … ▶ sync ▶ close ▶ clean ▶ finish
-//!     └─────────┴────────┴───────┐   └─────────┴───────────┴─────────────┴────────────────────┴─────────┴──────┐
-//!                                ▼                                                                             ▼
-//!                    forget ▶ clean ▶ finish        undo n … 0 ▶ activate again ▶ (turn ▶ prove) again ▶ forget ▶ clean ▶ finish
+//! preflight ▶ stage ▶ record ▶ change 0 … ▶ sync ▶ activate 0 … ▶ (turn ▶ prove) 0 … ▶ change (retire) … ▶ sync ▶ pull 0 … ▶ close ▶ clean ▶ finish
+//!     └─────────┴────────┴───────┐   └─────────┴───────────┴─────────────┴────────────────────┴─────────┴─────────┴───────┐
+//!                                ▼                                                                                        ▼
+//!                    forget ▶ clean ▶ finish   undo n … 0 ▶ activate again ▶ (turn ▶ prove) again ▶ pull again ▶ forget ▶ clean ▶ finish
 //! ```
 //!
-//! *activate* runs commands (the trust store's), *turn* reloads or restarts a unit, *prove* waits until its daemon is well.
+//! *activate* runs commands (the trust store's), *turn* reloads or restarts a unit, *prove* waits until its daemon is well, *pull*
+//! lets a runtime pull the canary when everything is as it is to be and can still be taken back.
 //! On the way back what was turned is turned once more, with the files of before; a daemon that is not well then either leaves
 //! the run stuck. A run that has put nothing in place has nothing to go back to: what it turned stays as it is, and told.
 //!
@@ -28,6 +29,8 @@ pub struct Shape {
     pub turn: usize,
     /// What goes away.
     pub retire: usize,
+    /// Runtimes that pull the canary.
+    pub pull: usize,
 }
 
 /// Where a run is.
@@ -41,6 +44,8 @@ pub struct State {
     activated: usize,
     /// Units begun.
     turned: usize,
+    /// Pulls begun.
+    pulled: usize,
     /// On the way back.
     back: bool,
     /// Something could not be undone.
@@ -70,6 +75,8 @@ pub enum Action {
     Turn(usize),
     /// Wait until the daemon of unit number n is well.
     Prove(usize),
+    /// Let runtime number n pull the canary.
+    Pull(usize),
     /// Write down that it has happened.
     Close,
     /// Take back change number n.
@@ -108,7 +115,7 @@ impl State {
     /// Before the first action.
     #[must_use]
     pub const fn new(shape: Shape) -> Self {
-        Self { shape, action: Action::Idle, made: 0, activated: 0, turned: 0, back: false, stuck: false, unwell: false }
+        Self { shape, action: Action::Idle, made: 0, activated: 0, turned: 0, pulled: 0, back: false, stuck: false, unwell: false }
     }
 
     /// Whether it is on the way back.
@@ -136,6 +143,8 @@ impl State {
             Action::Turn(self.turned)
         } else if self.made < self.changes() {
             Action::Change(self.made)
+        } else if self.pulled < self.shape.pull {
+            Action::Pull(self.pulled)
         } else {
             Action::Close
         }
@@ -202,6 +211,17 @@ pub const fn next(state: State, event: Event) -> (State, Action) {
                 to.forward(true)
             }
         }
+        Action::Pull(at) if !state.back => {
+            to.pulled = at + 1;
+            if failed {
+                to.back = true;
+                // as with a unit: what was only turned cannot be taken back
+                to.stuck = state.made == 0;
+                back_from(&to)
+            } else {
+                to.forward(true)
+            }
+        }
         // what was activated is activated again with the files of before, while the ledger still says that something is open;
         // that it fails changes nothing any more
         Action::Activate(at) if at + 1 < state.activated => Action::Activate(at + 1),
@@ -209,8 +229,11 @@ pub const fn next(state: State, event: Event) -> (State, Action) {
         Action::Turn(at) if !failed => Action::Prove(at),
         Action::Turn(at) | Action::Prove(at) => {
             to.unwell = state.unwell || failed;
-            if at + 1 < state.turned { Action::Turn(at + 1) } else { end_of_way_back(&to) }
+            if at + 1 < state.turned { Action::Turn(at + 1) } else { pull_back(&to) }
         }
+        // it is only told whether it is pulled again: the files are as before, which is all that can be done for it
+        Action::Pull(at) if at + 1 < state.pulled => Action::Pull(at + 1),
+        Action::Pull(_) => end_of_way_back(&to),
         Action::Undo(at) => {
             to.stuck = state.stuck || failed;
             if at == 0 { after_undo(&to) } else { Action::Undo(at - 1) }
@@ -231,7 +254,11 @@ const fn after_undo(state: &State) -> Action {
 
 /// Units are turned again only if files were taken back for it.
 const fn turn_back(state: &State) -> Action {
-    if state.turned > 0 && state.made > 0 { Action::Turn(0) } else { end_of_way_back(state) }
+    if state.turned > 0 && state.made > 0 { Action::Turn(0) } else { pull_back(state) }
+}
+
+const fn pull_back(state: &State) -> Action {
+    if state.pulled > 0 && state.made > 0 { Action::Pull(0) } else { end_of_way_back(state) }
 }
 
 /// While something is not as before, the ledger has to keep saying so.
@@ -260,7 +287,7 @@ mod tests {
         }
     }
 
-    const SHAPE: Shape = Shape { stage: 1, switch: 2, activate: 1, turn: 0, retire: 1 };
+    const SHAPE: Shape = Shape { stage: 1, switch: 2, activate: 1, turn: 0, retire: 1, pull: 0 };
 
     #[test]
     fn goes_through_all_phases() {
@@ -299,7 +326,7 @@ mod tests {
         assert_eq!((actions.iter().filter(|action| **action == Action::Activate(0)).count(), verdict), (2, Verdict::RolledBack));
     }
 
-    const TURNING: Shape = Shape { stage: 0, switch: 1, activate: 1, turn: 2, retire: 1 };
+    const TURNING: Shape = Shape { stage: 0, switch: 1, activate: 1, turn: 2, retire: 1, pull: 0 };
 
     #[test]
     fn each_unit_is_proved_before_the_next_is_turned_and_before_anything_goes() {
@@ -353,6 +380,42 @@ mod tests {
         }
     }
 
+    const PULLING: Shape = Shape { pull: 2, ..TURNING };
+
+    #[test]
+    fn the_canary_is_pulled_when_all_is_done_and_before_it_is_written_down() {
+        use Action::{Change, Clean, Close, Pull, Sync};
+        let (actions, verdict) = run(PULLING, &[]);
+        assert_eq!((&actions[10..], verdict), (&[Change(1), Sync, Pull(0), Pull(1), Close, Clean][..], Verdict::Applied));
+        // where nothing is turned, too, and where nothing but a unit is
+        let (actions, _) = run(Shape { switch: 1, pull: 1, ..Shape::default() }, &[]);
+        assert_eq!(actions[3..], [Change(0), Sync, Pull(0), Close, Clean]);
+        let (actions, _) = run(Shape { turn: 1, pull: 1, ..Shape::default() }, &[]);
+        assert_eq!(actions[3..], [Action::Turn(0), Action::Prove(0), Pull(0), Close, Clean]);
+    }
+
+    #[test]
+    fn a_canary_that_is_not_pulled_leads_all_the_way_back() {
+        use Action::{Activate, Clean, Forget, Prove, Pull, Turn, Undo};
+        let again = [Undo(1), Undo(0), Activate(0), Turn(0), Prove(0), Turn(1), Prove(1)];
+        for (fail, pulls) in [(12, &[Pull(0)][..]), (13, &[Pull(0), Pull(1)])] {
+            let (actions, verdict) = run(PULLING, &[fail]);
+            assert_eq!(actions[fail], pulls[pulls.len() - 1]);
+            let want = [&again[..], pulls, &[Forget, Clean]].concat();
+            assert_eq!((&actions[fail + 1..], verdict), (&want[..], Verdict::RolledBack), "{fail}");
+            // that it is not pulled with the files of before either changes nothing; a daemon that is not well does
+            let back = fail + 1 + again.len();
+            assert_eq!(run(PULLING, &[fail, back]), (actions.clone(), Verdict::RolledBack));
+            assert_eq!(run(PULLING, &[fail, back - 1]), (actions, Verdict::Stuck));
+        }
+    }
+
+    #[test]
+    fn without_files_to_take_back_the_canary_is_told() {
+        let (actions, verdict) = run(Shape { turn: 1, pull: 1, ..Shape::default() }, &[5]);
+        assert_eq!((&actions[5..], verdict), (&[Action::Pull(0), Action::Clean][..], Verdict::Stuck));
+    }
+
     /// Whatever fails, and however often: an end is reached, nothing is changed after the first failure, and whoever was turned
     /// is turned and proved again or the run says that it is stuck.
     #[test]
@@ -360,7 +423,7 @@ mod tests {
         let mut pending = vec![Vec::new()];
         let mut seen = 0;
         while let Some(fails) = pending.pop() {
-            let (actions, verdict) = run(TURNING, &fails);
+            let (actions, verdict) = run(PULLING, &fails);
             seen += 1;
             if let Some(first) = fails.first() {
                 assert!(!actions[first + 1..].iter().any(|action| matches!(action, Action::Change(_) | Action::Close)), "{fails:?}");

@@ -148,6 +148,19 @@ fn told(remark: &Remark) -> Problem {
             format!("{} of containers ended while {unit} was restarted", crate::report::explain::plural(*count, "shim")),
             "look whether these containers ended by themselves; a unit with KillMode=process ends none",
         ),
+        Remark::CanaryFails { runtime, image, why, earlier } => {
+            let before = if why == earlier { "as before".to_owned() } else { format!("before: {earlier}") };
+            Problem::warning(
+                "canary-fails",
+                format!("{runtime} does not pull {image}, and did not before the change: {why} ({before})"),
+                format!("look at what the endpoints of the spec hold: `nodeprep verify --manifest {image}`"),
+            )
+        }
+        Remark::CanaryLost { runtime, image, why } => Problem::warning(
+            "canary-lost",
+            format!("{runtime} does not pull {image} with the files of before either, although it did: {why}"),
+            "look at the registry: what changed meanwhile is not on this node",
+        ),
     }
 }
 
@@ -157,6 +170,7 @@ pub(super) fn progress(step: &Progress<'_>) {
         Progress::Activating(one) => terminal::tell(&format!("refreshing the {} …", one.who)),
         Progress::Turning(turn) => terminal::tell(&format!("{} of {} …", turn.turning.word(), turn.unit)),
         Progress::Proving(turn) => terminal::tell(&format!("waiting until {} is well …", turn.unit)),
+        Progress::Pulling(canary) => terminal::tell(&format!("{} pulls {} …", canary.runtime, canary.image)),
         Progress::RollingBack => terminal::tell("failed; putting back what was there …"),
         Progress::Staging | Progress::Changed(_) => {}
     }

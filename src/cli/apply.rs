@@ -9,9 +9,12 @@ use super::activate::{ActivateArgs, account, progress};
 use super::pause::{self, Settled};
 use super::plan::{refused, report};
 use super::preflight::Asks;
+use super::runtimes::PULL;
 use super::session::{Session, Stopped, outcome, secrets, spec};
+use super::verify::image;
 use super::{Ended, OutputArgs, PlanChoices, ProbeArgs, RootArgs, SpecArgs};
 use crate::apply::{End, Outcome as Applied, execute, tidy};
+use crate::model::image::ImageRef;
 use crate::model::path::NodePath;
 use crate::model::problem::Problem;
 use crate::model::secret::{Secret, mask};
@@ -40,6 +43,11 @@ pub(super) struct Apply {
     activate: ActivateArgs,
     #[command(flatten)]
     probe: ProbeArgs,
+    /// Let each running runtime pull this image before the change and after it, as kubelet would. Where it was pulled before, or an
+    /// endpoint has shown its manifest, and it is not pulled afterwards, everything is put back (exit code 6); else that is a
+    /// warning. It stays in the runtime's store.
+    #[arg(long, env = "NODEPREP_CANARY", value_name = "IMAGE", value_parser = image)]
+    canary: Option<ImageRef>,
     #[command(flatten)]
     output: OutputArgs,
 }
@@ -61,14 +69,15 @@ impl Apply {
         session.configure(&spec, &self.choices);
         let choice = self.activate.choice(session.snapshot.probes.live);
         let gated = session.gated(&spec, &self.choices, &self.probe, Asks::ToDo);
-        let settled = match pause::settle(session, spec, gated, &self.choices, &self.probe)? {
+        let settled = match pause::settle(session, spec, gated, &self.choices, &self.probe, self.canary.as_ref())? {
             Ok(settled) => settled,
             Err(report) => return Ok(*report),
         };
         let Settled { session, spec, mut planned, told, done: earlier } = settled;
-        let problems = problems.into_iter().chain(told).collect();
         let kept = if planned.keeps_back() { Outcome::VerifyFailed } else { Outcome::Converged };
         let decided = session.decide(&mut planned, &choice);
+        let unasked = session.send(self.canary.as_ref(), &spec, &mut planned, self.probe.probe);
+        let problems = problems.into_iter().chain(told).chain(unasked).collect();
         let mut report = report(&session, &spec, &planned, problems, refused(&planned).unwrap_or(kept));
         let activation = Activation { choice: &choice, decided: &decided, health: self.activate.health(), secrets: &secrets(&spec) };
         let done = carry_out(&session, &planned.plan, &activation, &mut report);
@@ -111,7 +120,7 @@ pub(super) struct Activation<'a> {
 
 /// Executes a plan and puts into the report what came of it; whether it went through.
 pub(super) fn carry_out(session: &Session, plan: &Plan, activation: &Activation<'_>, report: &mut Report) -> bool {
-    let mut door = NodeDoor { root: &session.root, patience: PATIENCE, health: activation.health };
+    let mut door = NodeDoor { root: &session.root, patience: PATIENCE, health: activation.health, pull: PULL };
     let mut run = |plan: &Plan, ledger| execute(&session.root, &session.state, plan, ledger, &mut door, &mut |step| progress(&step));
     let mut applied = run(plan, Arc::clone(&session.ledger));
     if let Some(back) = interrupted(session, plan, &applied) {
@@ -125,8 +134,7 @@ pub(super) fn carry_out(session: &Session, plan: &Plan, activation: &Activation<
         applied.ledger = again.ledger;
     }
     report.due = session.due(&applied.due);
-    let masked = |problem: Problem| Problem { what: mask(&problem.what, activation.secrets), ..problem };
-    report.problems.extend(failures(&applied).into_iter().map(masked));
+    report.problems.extend(failures(&applied));
     if let Some(class) = applied.class() {
         report.outcome = outcome(class);
         // nothing was changed, or everything was put back: nothing is due for it either
@@ -142,6 +150,10 @@ pub(super) fn carry_out(session: &Session, plan: &Plan, activation: &Activation<
     }
     report.exit_code = report.outcome.code();
     account(report, &applied, activation.decided, activation.choice);
+    // what a daemon says goes through as it is
+    for problem in &mut report.problems {
+        problem.what = mask(&problem.what, activation.secrets);
+    }
     applied.class().is_none()
 }
 

@@ -2,6 +2,7 @@
 
 mod activate;
 mod apply;
+mod canary;
 mod check;
 mod explain;
 mod pause;

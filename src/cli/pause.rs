@@ -10,6 +10,7 @@ use super::runtimes::{PULL, Runs, runs};
 use super::session::{Session, Stopped, secrets, tried};
 use super::{PlanChoices, Probe, ProbeArgs};
 use crate::model::cri::CriError;
+use crate::model::image::ImageRef;
 use crate::model::problem::Problem;
 use crate::model::secret::mask;
 use crate::node::cri::Client;
@@ -129,6 +130,7 @@ pub(super) fn settle(
     (planned, told): (Planned, Vec<Problem>),
     choices: &PlanChoices,
     probe: &ProbeArgs,
+    canary: Option<&ImageRef>,
 ) -> Result<Result<Settled, Box<Report>>, Stopped> {
     let Some(pause) = spec.pause.clone().filter(|_| told.iter().any(|problem| problem.code == PULLED_FIRST)) else {
         return Ok(Ok(Settled { session, spec, planned, told, done: None }));
@@ -139,9 +141,11 @@ pub(super) fn settle(
     let missing: Vec<FoundRuntime> = changing.filter(|reader| matches!(stored(&session, reader, image), Stored::No)).cloned().collect();
     let waiting = |reader: &FoundRuntime| (reader.runtime, (format!("{image} is not in its store yet"), String::new()));
     let without = holding(&spec, missing.iter().map(waiting).collect());
-    let (rest, _) = session.gated(&without, choices, probe, Asks::ToDo);
+    let (mut rest, _) = session.gated(&without, choices, probe, Asks::ToDo);
     let mut done = None;
     if !rest.is_empty() {
+        // who is not asked is told with the rest
+        let _ = session.send(canary, &without, &mut rest, probe.probe);
         let mut report = report(&session, &without, &rest, told.clone(), Outcome::Converged);
         // units are turned once, when the key is there too
         let (choice, decided) = (Choice { mode: Mode::Never, allowed: BTreeSet::new() }, Turns::default());

@@ -22,7 +22,7 @@ use crate::verify::in_use::{InUse, unpullable};
 pub(super) const PULL: Duration = Duration::from_secs(300);
 
 /// The runtimes that kubelet can use, each with its socket.
-fn listening(session: &Session) -> Vec<(&FoundRuntime, NodePath)> {
+pub(super) fn listening(session: &Session) -> Vec<(&FoundRuntime, NodePath)> {
     let tree = &session.snapshot.tree;
     let pulled_through = session.found.iter().filter(|reader| reader.is_pulled_through(tree));
     pulled_through.filter_map(|reader| Some((reader, reader.socket(tree)?))).collect()

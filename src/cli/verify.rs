@@ -97,6 +97,6 @@ fn endpoints(session: &Session, spec: Option<&Spec>, asked: &[ImageRef]) -> Vec<
     online::endpoints(spec, &session.snapshot.tree, &session.trust_stores(), &session.found, asked)
 }
 
-fn image(text: &str) -> Result<ImageRef, String> {
+pub(super) fn image(text: &str) -> Result<ImageRef, String> {
     ImageRef::parse(text).map_err(|error| error.to_string())
 }

@@ -21,6 +21,7 @@ use crate::model::cri::{CriError, RUNTIME_READY};
 use crate::model::path::NodePath;
 use crate::model::unit::{Init, UnitFacts, Units};
 use crate::plan::Expect;
+use crate::plan::canary::Canary;
 use crate::plan::turn::{Turn, Turning};
 use crate::runtime::{Wish, facts};
 
@@ -70,6 +71,8 @@ pub struct NodeDoor<'a> {
     pub patience: Duration,
     /// How long a daemon may take until it is well, once its unit is active.
     pub health: Duration,
+    /// How long a pull may take.
+    pub pull: Duration,
 }
 
 impl Door for NodeDoor<'_> {
@@ -121,6 +124,11 @@ impl Door for NodeDoor<'_> {
             std::thread::sleep(pause);
             pause = (pause * 2).min(BETWEEN);
         }
+    }
+
+    fn pull(&mut self, canary: &Canary) -> Result<(), CriError> {
+        tracing::info!(runtime = canary.runtime, image = canary.image, "pull the canary");
+        cri::Client::connect(self.root, &canary.socket, CALL)?.pull(&canary.image, self.pull).map(drop)
     }
 }
 

@@ -7,6 +7,7 @@ pub mod activation;
 pub mod back;
 mod basis;
 pub mod build;
+pub mod canary;
 pub mod diff;
 pub mod guard;
 pub mod hold;
@@ -45,6 +46,8 @@ pub struct Plan {
     pub activate: Vec<Activation>,
     /// The units that are reloaded or restarted for `activate`, or proved to be well.
     pub turns: Vec<turn::Turn>,
+    /// What runtimes pull before and after, to see that they still can.
+    pub canaries: Vec<canary::Canary>,
     /// What stands in for `activate` on the way back, by whom it concerns.
     pub back: Vec<Activation>,
     /// What earlier runs left to be done and this one does not do either: the ledger goes on saying so.

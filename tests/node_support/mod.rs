@@ -19,12 +19,14 @@ use nodeprep::apply::{self, Door, Outcome, UnitError};
 use nodeprep::desired::Target;
 use nodeprep::ledger::{Ledger, Owned, Prior, Stamp};
 use nodeprep::model::content::Content;
+use nodeprep::model::cri::CriError;
 use nodeprep::model::path::NodePath;
 use nodeprep::model::tree::{Entry, Meta, Tree};
 use nodeprep::node::command::{CommandError, Output};
 use nodeprep::node::read::read;
 use nodeprep::node::root::Root;
 use nodeprep::node::{blobs, lock::Lock};
+use nodeprep::plan::canary::Canary;
 use nodeprep::plan::turn::Turn;
 use nodeprep::plan::{Act, Expect, Plan, Step, prior};
 use nodeprep::runtime::Wish;
@@ -134,6 +136,10 @@ impl Door for Scripted {
         let look = self.look(turn);
         enough(&look, Duration::ZERO);
         look
+    }
+
+    fn pull(&mut self, canary: &Canary) -> Result<(), CriError> {
+        Err(CriError::Absent { path: canary.socket.clone() })
     }
 }
 
