@@ -1,13 +1,13 @@
 //! What apply does with units by itself: the least, once, and back when the daemon is not well afterwards.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use serde_json::Value;
 
 use super::{UNIT, converged, mirror, spec};
 use crate::node::Start;
-use crate::world::{Registry, Run, World};
+use crate::world::{APPLY, IMAGE, Registry, Run, World};
 
 const CONFIG: &str = "/etc/containerd/config.toml";
 const AUTO: [&str; 3] = ["apply", "--health-timeout", "20"];
@@ -146,7 +146,7 @@ const REFUSES: &str = "[Service]\nExecStartPre=/bin/sh -c 'if grep -q certs.d /e
 pub fn rolled_back(world: &mut World) -> Result<()> {
     let (_mirror, _) = fresh(world, REFUSES)?;
     let before = world.node.read(CONFIG).ok();
-    let begun = std::time::Instant::now();
+    let begun = Instant::now();
     let run = world.nodeprep(&AUTO)?;
     println!(
         "{}: from a restart that fails to a daemon that is well again: at most {} ms (the whole run)",
@@ -176,6 +176,63 @@ pub fn mute(world: &mut World) -> Result<()> {
     world.upstream.take();
     ensure!(world.pull()?.is_err() && !world.upstream.take().is_empty(), "it does not pull as before");
     Ok(())
+}
+
+const CANARY: [&str; 5] = ["apply", "--health-timeout", "20", "--canary", IMAGE];
+
+/// The spec changes to a mirror that answers and holds another repository: what was pulled is not any more. Nothing is restarted for
+/// it, and it pulls again.
+pub fn canary(world: &mut World) -> Result<()> {
+    world.registry("second.example", "127.0.0.3:5000", "docker.io/library/other")?;
+    let first = converged(world)?;
+    let start = world.node.start_of(UNIT)?;
+    let before = world.files()?;
+    let moved = |ca: &[&str]| spec(ca).replace("mirror.example:5000/docker.io", "second.example:5000/docker.io");
+    world.spec(&moved(&["fleet"]), &[])?;
+    let given = world.files()?;
+    let begun = Instant::now();
+    let run = world.nodeprep(&CANARY)?;
+    println!("a canary that is lost by a mirror change: put back after at most {} ms (the whole run)", begun.elapsed().as_millis());
+    ensure!(run.code == 6, "{:#}", run.report);
+    ensure!(text(&run).contains("any more, which it pulled right before") && text(&run).contains("--manifest"), "{}", text(&run));
+    ensure!(run.changed().is_empty() && run.due().is_empty(), "{:#}", run.report);
+    ensure!(world.files()? == given && before != given, "the files are not as before");
+    first.asked();
+    world.pulls()?;
+    ensure!(!first.asked().is_empty() && world.upstream.take().is_empty(), "it does not pull from the mirror as before");
+    // what failed before is told, and not blamed
+    world.done(&APPLY)?;
+    ensure!(world.pull()?.is_err(), "the second mirror has it after all");
+    let more = moved(&["fleet"]) + "\n[[mirror]]\nsource = \"quay.io\"\nendpoints = [\"mirror.example:5000/quay.io\"]\n";
+    world.spec(&more, &[])?;
+    let run = world.done(&CANARY)?;
+    let told = |problem: &Value| problem["code"] == "canary-fails" && problem["severity"] == "warning";
+    ensure!(run.report["problems"].as_array().is_some_and(|all| all.iter().any(told)), "{:#}", run.report);
+    ensure!(!run.changed().is_empty(), "{:#}", run.report);
+    ensure!(world.node.start_of(UNIT)? == start, "containerd was touched");
+    // and back to the mirror that has it
+    world.spec(&spec(&["fleet"]), &[])?;
+    let run = world.done(&[&CANARY[..], &["--allow-shrink"]].concat())?;
+    ensure!(run.report["problems"].as_array().is_none_or(|all| !all.iter().any(told)), "{:#}", run.report);
+    world.pulls()
+}
+
+/// The first restart takes away what was pulled without a mirror: with the way back it is restarted again.
+pub fn canary_restart(world: &mut World) -> Result<()> {
+    world.registry("mirror.example", "127.0.0.2:5000", "docker.io/library/other")?;
+    world.registry("own.example", "127.0.0.4:5000", "library/hello")?;
+    let config = "version = 2\n[plugins.\"io.containerd.grpc.v1.cri\".registry.mirrors.\"docker.io\"]\nendpoint = [\"https://own.example:5000\"]\n\
+                  [plugins.\"io.containerd.grpc.v1.cri\".registry.configs.\"own.example:5000\".tls]\nca_file = \"/etc/nodeprep/fleet.pem\"\n";
+    world.node.write(CONFIG, 0o644, config)?;
+    world.spec(&spec(&["fleet"]), &[("fleet.pem", &world.ca)])?;
+    world.node.boot()?;
+    world.pulls()?;
+    let start = world.node.start_of(UNIT)?;
+    let run = world.nodeprep(&[&CANARY[..], &["--foreign", "replace"]].concat())?;
+    ensure!(run.code == 6 && text(&run).contains("any more, which it pulled right before"), "{:#}", run.report);
+    ensure!(world.node.read(CONFIG)? == config, "config.toml is not as before");
+    ensure!(world.node.start_of(UNIT)?.pid != start.pid, "it was not restarted");
+    world.pulls()
 }
 
 /// It does not come back with the old files either: the run says so, and what to do.

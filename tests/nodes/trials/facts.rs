@@ -14,6 +14,7 @@ pub fn stopped(world: &mut World) -> Result<()> {
     let cursor = world.node.cursor()?;
     let run = world.done(&APPLY)?;
     ensure!(run.changed().contains(&"/etc/containerd/config.toml"), "{run}");
+    ensure!(run.due().is_empty(), "something is due to a daemon that is stopped, already when its file changes: {run}");
     let run = world.done(&APPLY)?;
     ensure!(run.changed().is_empty() && run.due().is_empty(), "something is due to a daemon that is stopped: {run}");
     let found = run.runtime("containerd")?;

@@ -49,6 +49,8 @@ pub const ALL: &[Test] = &[
     Test { name: "activation-rolled-back", versions: Versions::Own, run: activation::rolled_back },
     Test { name: "activation-mute", versions: Versions::Own, run: activation::mute },
     Test { name: "activation-stuck", versions: Versions::Own, run: activation::stuck },
+    Test { name: "activation-canary", versions: Versions::Own, run: activation::canary },
+    Test { name: "activation-canary-restart", versions: Versions::Own, run: activation::canary_restart },
     Test { name: "activation-killed", versions: Versions::Own, run: activation::killed },
     Test { name: "activation-reload", versions: Versions::Own, run: activation::reload },
 ];
