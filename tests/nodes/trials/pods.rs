@@ -11,6 +11,7 @@ use crate::world::{APPLY, Registry, World};
 
 const SLEEPER: &str = "docker.io/library/sleeper:1";
 const PAUSE: &str = "docker.io/library/pause:1";
+const NEWER: &str = "docker.io/library/newer:1";
 
 /// A node with pods up on which nothing has been applied yet: its images came with it.
 fn fresh(world: &mut World, drop_in: &str) -> Result<(Registry, Vec<Pod>)> {
@@ -135,12 +136,11 @@ pub fn new_pause(world: &mut World) -> Result<()> {
     ensure!(run.code == 8 && run.to_string().contains("containerd keeps its pause image"), "{run}\n{:#}", run.report);
     ensure!(world.node.read(CONFIG)? == config && world.node.start_of(UNIT)? == start, "it was not kept back");
 
-    let newer = "docker.io/library/newer:1";
-    world.spec(&with(newer), &[])?;
+    world.spec(&with(NEWER), &[])?;
     mirror.asked();
     let run = world.done(&AUTO)?;
     was(&run, UNIT, "restart", "done")?;
-    ensure!(world.node.read(CONFIG)?.contains(newer) && run.due().is_empty(), "{:#}", run.report);
+    ensure!(world.node.read(CONFIG)?.contains(NEWER) && run.due().is_empty(), "{:#}", run.report);
     ensure!(!mirror.asked().is_empty(), "it was not pulled");
     outlived(world, &before)?;
     mirror.asked();
@@ -151,6 +151,31 @@ pub fn new_pause(world: &mut World) -> Result<()> {
     let run = world.done(&APPLY)?;
     ensure!(run.changed().is_empty() && run.due().is_empty(), "a second run: {run}");
     outlived_all(world, &before)
+}
+
+/// A new pause image in the same run as the first config_path, so that it can be pulled no earlier than after the restart.
+pub fn pause_at_first(world: &mut World) -> Result<()> {
+    let (_mirror, _pods) = fresh(world, "")?;
+    let before = pods::processes(world)?;
+    let with = |image: &str| spec(&["fleet"]) + &format!("[runtime]\npause_image = \"{image}\"\n");
+    // what is not to be had is kept back, and the rest is not
+    world.spec(&with("docker.io/library/missing:1"), &[])?;
+    let run = world.nodeprep(&AUTO)?;
+    ensure!(run.code == 8 && run.to_string().contains("containerd keeps its pause image"), "{run}\n{:#}", run.report);
+    ensure!(!world.node.read(CONFIG)?.contains("missing"), "it was not kept back");
+    outlived(world, &before)?;
+    world.done(&["revert", "--health-timeout", "20"])?;
+    outlived(world, &before)?;
+
+    world.spec(&with(NEWER), &[])?;
+    let run = world.done(&AUTO)?;
+    was(&run, UNIT, "restart", "done")?;
+    ensure!(run.report.to_string().contains("pause-image-later"), "{:#}", run.report);
+    outlived(world, &before)?;
+    let images = Pod::start(world, "new", SLEEPER)?.processes(world)?.map(|process| process.image);
+    ensure!(images == ["newer", "sleeper"], "{images:?}");
+    ensure!(world.upstream.take().is_empty(), "the upstream was asked");
+    Ok(())
 }
 
 /// Others may have come.
