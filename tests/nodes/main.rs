@@ -23,6 +23,7 @@ mod grpc;
 #[path = "../real/image.rs"]
 mod image;
 mod node;
+mod pods;
 mod pulls;
 #[path = "../real/responder.rs"]
 mod responder;

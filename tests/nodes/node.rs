@@ -218,7 +218,12 @@ impl Inside {
     }
 
     fn images(&self, method: &str, image: &str) -> Result<Result<(), String>> {
-        grpc::call(self.command(&["curl"]), SOCKET, method, &grpc::image(image))
+        Ok(self.cri(&format!("ImageService/{method}"), &grpc::image(image))?.map(drop))
+    }
+
+    /// One call of containerd's CRI, as `RuntimeService/RunPodSandbox`: the answer's message, or what containerd said.
+    pub fn cri(&self, method: &str, message: &[u8]) -> Result<Result<Vec<u8>, String>> {
+        grpc::call(self.command(&["curl"]), SOCKET, method, message)
     }
 }
 

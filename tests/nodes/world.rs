@@ -49,15 +49,24 @@ impl World {
     /// A registry with a certificate of our CA that holds [`IMAGE`] in `repository`; the node knows its name, and it goes on while the node is down. To be
     /// called before containerd starts, which reads /etc/hosts anew only every few seconds.
     pub fn registry(&self, name: &str, address: &str, repository: &str) -> Result<Registry> {
+        self.registry_of(name, address, &[(repository, &self.layout)])
+    }
+
+    /// The same with these images, each in a repository.
+    pub fn registry_of(&self, name: &str, address: &str, held: &[(&str, &Path)]) -> Result<Registry> {
         let certificate = Arc::new(Mutex::new(self.ca.sign(vec![name.to_owned()])?.certified()?));
         let arrived = Arrived::default();
         let shown = certificate.clone();
         let certificates = move |_: Option<&str>, _| Some(shown.lock().expect("no thread panics while it looks").clone());
-        let demand = Demand { listen: address.to_owned(), holds: vec![repository.to_owned()], ..Demand::default() };
-        let layout = self.layout.clone();
+        let demand =
+            |repository: &str| Demand { listen: address.to_owned(), holds: vec![repository.to_owned()], ..Demand::default() };
+        let held: Vec<(Demand, PathBuf)> = held.iter().map(|(repository, layout)| (demand(repository), layout.to_path_buf())).collect();
         let answers = move |ask: &Ask| match ask.path() {
             "/v2/" => Answer::status(200).with("Docker-Distribution-Api-Version", "registry/2.0"),
-            path => answer::content(&demand, None, &layout, path).unwrap_or_else(|| Answer::status(404)),
+            path => {
+                let found = held.iter().find_map(|(demand, layout)| answer::content(demand, None, layout, path));
+                found.unwrap_or_else(|| Answer::status(404))
+            }
         };
         responder::listen(address, &arrived, Arc::new(certificates), Arc::new(answers))?;
         let mut hosts = self.node.read("/etc/hosts").unwrap_or_default();

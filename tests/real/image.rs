@@ -1,4 +1,4 @@
-//! One small image, made by hand: a layer with one file, as an OCI layout that skopeo pushes.
+//! Small images, made by hand: a layer with a few files, as an OCI layout that skopeo pushes.
 
 use std::path::Path;
 
@@ -30,8 +30,16 @@ pub fn base64(bytes: &[u8]) -> String {
     text
 }
 
-/// Writes the layout into `folder` and returns the digest of the manifest.
+/// A file of an image: its path without a slash before it, its permissions in octal, what is in it.
+pub type File = (String, &'static str, Vec<u8>);
+
+/// Writes the layout of an image with nothing to run into `folder` and returns the digest of the manifest.
 pub fn write(folder: &Path) -> Result<String> {
+    write_program(folder, &[("hello.txt".to_owned(), "644", b"hello\n".to_vec())], &[])
+}
+
+/// The same of an image with these files that runs `command`.
+pub fn write_program(folder: &Path, files: &[File], command: &[&str]) -> Result<String> {
     let blobs = folder.join("blobs/sha256");
     std::fs::create_dir_all(&blobs).with_context(|| blobs.display().to_string())?;
     let put = |bytes: &[u8]| -> Result<(String, usize)> {
@@ -40,14 +48,15 @@ pub fn write(folder: &Path) -> Result<String> {
         Ok((format!("sha256:{digest}"), bytes.len()))
     };
     // The layer is not compressed, so its digest is also its diff id.
-    let (layer, layer_size) = put(&tar("hello.txt", b"hello\n"))?;
+    let (layer, layer_size) = put(&tar(files))?;
     let architecture = match std::env::consts::ARCH {
         "x86_64" => "amd64",
         "aarch64" => "arm64",
         other => other,
     };
+    let runs = if command.is_empty() { serde_json::json!({}) } else { serde_json::json!({ "Cmd": command }) };
     let config =
-        format!(r#"{{"architecture":"{architecture}","os":"linux","config":{{}},"rootfs":{{"type":"layers","diff_ids":["{layer}"]}}}}"#);
+        format!(r#"{{"architecture":"{architecture}","os":"linux","config":{runs},"rootfs":{{"type":"layers","diff_ids":["{layer}"]}}}}"#);
     let (config, config_size) = put(config.as_bytes())?;
     let kind = "application/vnd.oci.image";
     let manifest = format!(
@@ -66,23 +75,27 @@ fn hex(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
 }
 
-/// A ustar archive of one file.
-fn tar(name: &str, content: &[u8]) -> Vec<u8> {
-    let mut header = [0u8; 512];
-    let mut put = |at: usize, text: &str| header[at..at + text.len()].copy_from_slice(text.as_bytes());
-    put(0, name);
-    put(100, "0000644\0");
-    put(108, "0000000\0");
-    put(116, "0000000\0");
-    put(124, &format!("{:011o}\0", content.len()));
-    put(136, "00000000000\0");
-    put(148, "        ");
-    put(156, "0");
-    put(257, "ustar\x0000");
-    let sum: u32 = header.iter().map(|&byte| u32::from(byte)).sum();
-    header[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
-    let mut archive = header.to_vec();
-    archive.extend_from_slice(content);
-    archive.resize(512 * (2 + content.len().div_ceil(512) + 1), 0);
+/// A ustar archive.
+fn tar(files: &[File]) -> Vec<u8> {
+    let mut archive = Vec::new();
+    for (name, mode, content) in files {
+        let mut header = [0u8; 512];
+        let mut put = |at: usize, text: &str| header[at..at + text.len()].copy_from_slice(text.as_bytes());
+        put(0, name);
+        put(100, &format!("{mode:0>7}\0"));
+        put(108, "0000000\0");
+        put(116, "0000000\0");
+        put(124, &format!("{:011o}\0", content.len()));
+        put(136, "00000000000\0");
+        put(148, "        ");
+        put(156, "0");
+        put(257, "ustar\x0000");
+        let sum: u32 = header.iter().map(|&byte| u32::from(byte)).sum();
+        header[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+        archive.extend_from_slice(&header);
+        archive.extend_from_slice(content);
+        archive.resize(archive.len().next_multiple_of(512), 0);
+    }
+    archive.resize(archive.len() + 1024, 0);
     archive
 }

@@ -80,5 +80,6 @@ pub fn answers(scratch: &Scratch) -> Result<Result<(), String>> {
 
 /// One call of the CRI's image service.
 fn call(scratch: &Scratch, method: &str, message: &[u8]) -> Result<Result<(), String>> {
-    grpc::call(scratch.command(40, "curl")?, "/run/containerd/containerd.sock", method, message)
+    let method = format!("ImageService/{method}");
+    Ok(grpc::call(scratch.command(40, "curl")?, "/run/containerd/containerd.sock", &method, message)?.map(drop))
 }

@@ -134,7 +134,7 @@ pub struct ListPodSandboxResponse {
 /// `PodSandbox`.
 #[derive(Clone, PartialEq, Message)]
 pub struct PodSandbox {
-    #[prost(int32, tag = "4")]
+    #[prost(int32, tag = "3")]
     pub state: i32,
 }
 

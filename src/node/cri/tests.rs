@@ -170,6 +170,23 @@ fn what_a_runtime_says() {
     assert!(client.status().is_ok());
 }
 
+/// As containerd writes it: a value that is 0 is left out, and the time at which a pod was made stands behind its state.
+#[test]
+fn pods_that_are_up_are_counted_as_containerd_tells_them() {
+    const MADE: [u8; 4] = [4 << 3, 0x80, 0x80, 0x04];
+    let pod = |state: &[u8]| {
+        let told = [&[1 << 3 | 2, 1, b'a'], state, &MADE].concat();
+        [&[1 << 3 | 2, u8::try_from(told.len()).unwrap()], &*told].concat()
+    };
+    let message = [pod(&[]), pod(&[3 << 3, 1]), pod(&[])].concat();
+    let (folder, root) = scratch();
+    serve(folder.path(), move |path, _| match path {
+        "/runtime.v1.RuntimeService/Version" => version(),
+        _ => Answer::Good([&[0, 0, 0, 0, u8::try_from(message.len()).unwrap()], &*message].concat()),
+    });
+    assert_eq!(Client::connect(&root, &path(), LONG).unwrap().pods().unwrap(), 2);
+}
+
 #[test]
 fn the_older_name_is_asked_for_where_the_newer_one_is_not_known() {
     let (folder, root) = scratch();

@@ -9,8 +9,8 @@ use super::{UNIT, converged, mirror, spec};
 use crate::node::Start;
 use crate::world::{APPLY, IMAGE, Registry, Run, World};
 
-const CONFIG: &str = "/etc/containerd/config.toml";
-const AUTO: [&str; 3] = ["apply", "--health-timeout", "20"];
+pub const CONFIG: &str = "/etc/containerd/config.toml";
+pub const AUTO: [&str; 3] = ["apply", "--health-timeout", "20"];
 
 /// A node on which containerd runs and nothing has been applied yet.
 fn fresh(world: &mut World, drop_in: &str) -> Result<(Registry, Start)> {
@@ -26,18 +26,18 @@ fn fresh(world: &mut World, drop_in: &str) -> Result<(Registry, Start)> {
 }
 
 /// What the report says of a unit: what it needs, and what became of that.
-fn unit(run: &Run, name: &str) -> Option<(String, String)> {
+pub fn unit(run: &Run, name: &str) -> Option<(String, String)> {
     let units = run.report["units"].as_array()?;
     let unit = units.iter().find(|unit| unit["unit"] == name)?;
     Some((unit["needs"].as_str()?.to_owned(), unit["state"].as_str()?.to_owned()))
 }
 
-fn was(run: &Run, name: &str, needs: &str, state: &str) -> Result<()> {
+pub fn was(run: &Run, name: &str, needs: &str, state: &str) -> Result<()> {
     ensure!(unit(run, name) == Some((needs.to_owned(), state.to_owned())), "{name}: {:#}", run.report);
     Ok(())
 }
 
-fn text(run: &Run) -> String {
+pub fn text(run: &Run) -> String {
     let words =
         |problem: &Value| format!("{} {}", problem["what"].as_str().unwrap_or_default(), problem["help"].as_str().unwrap_or_default());
     run.report["problems"].as_array().map(|all| all.iter().map(words).collect::<Vec<_>>().join("\n")).unwrap_or_default()

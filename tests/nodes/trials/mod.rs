@@ -6,6 +6,7 @@ mod cut;
 mod facts;
 mod first;
 mod least;
+mod pods;
 
 use std::fmt::Write as _;
 
@@ -53,6 +54,11 @@ pub const ALL: &[Test] = &[
     Test { name: "activation-canary-restart", versions: Versions::Own, run: activation::canary_restart },
     Test { name: "activation-killed", versions: Versions::Own, run: activation::killed },
     Test { name: "activation-reload", versions: Versions::Own, run: activation::reload },
+    Test { name: "pods-image-in-use", versions: Versions::All, run: pods::in_use },
+    Test { name: "pods-first-config-path", versions: Versions::All, run: pods::config_path },
+    Test { name: "pods-kill-mode", versions: Versions::All, run: pods::kill_mode },
+    Test { name: "pods-new-pause", versions: Versions::All, run: pods::new_pause },
+    Test { name: "pods-pause-at-first", versions: Versions::All, run: pods::pause_at_first },
 ];
 
 /// The unit of the daemon.
