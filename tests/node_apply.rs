@@ -13,9 +13,10 @@ use node_support::*;
 use nodeprep::apply::health::Look;
 use nodeprep::apply::{self, ApplyError, Door, End, Outcome, UnitError};
 use nodeprep::desired::Target;
-use nodeprep::ledger::{Ledger, Prior};
+use nodeprep::ledger::{Due, LastSpec, Ledger, Prior};
 use nodeprep::model::cri::CriError;
 use nodeprep::model::digest::Digest;
+use nodeprep::model::time::Time;
 use nodeprep::model::tree::Meta;
 use nodeprep::node::command::{CommandError, Output};
 use nodeprep::node::error::{Class, NodeError};
@@ -24,6 +25,7 @@ use nodeprep::node::root::Root;
 use nodeprep::plan::canary::Canary;
 use nodeprep::plan::turn::Turn;
 use nodeprep::plan::{Activation, Expect, How, Plan};
+use nodeprep::spec::adopt::Adopted;
 
 /// Runs a plan; gives what came of it and the commands that ran.
 fn execute(dir: &Path, plan: &Plan, door: &mut impl Door) -> Outcome {
@@ -85,6 +87,53 @@ fn applying_twice_writes_nothing_the_second_time_and_reverting_brings_everything
     let now = picture(&root);
     assert!(now == before, "{}", difference(&now, &before));
     assert_eq!(fs::read_dir(root.join("var/lib/nodeprep/blobs")).unwrap().count(), 0);
+}
+
+/// A run without steps writes the ledger where something of it differs, and only there; what a proof rests on is no reason.
+#[test]
+fn the_ledger_is_closed_only_where_something_differs() {
+    type Case = (&'static str, fn(&mut Ledger), fn(&mut Plan), bool);
+    fn due(unit: &str) -> Due {
+        let what = Activation { who: Target::Containers, how: How::Reload(unit.to_owned()), because: Vec::new() };
+        Due { what, since: Time::from_secs(1) }
+    }
+    let (_dir, root) = fresh();
+    assert!(matches!(run(&root, &first()).end, End::Applied));
+    let file = root.join("var/lib/nodeprep/ledger.json");
+    let load = || apply::load_ledger(&Root::open(&root).unwrap(), &path(STATE)).unwrap().unwrap();
+    let first = load();
+    let cases: [Case; 9] = [
+        ("nothing", |_| {}, |_| {}, false),
+        ("what a proof rests on", |_| {}, |plan| _ = plan.proved.insert("containers".to_owned(), Digest::of(b"x")), false),
+        ("due before and now", |ledger| ledger.due.push(due("crio.service")), |_| {}, false),
+        ("due no more", |ledger| ledger.due.push(due("crio.service")), |plan| plan.due.clear(), true),
+        ("carried over", |_| {}, |plan| _ = plan.adopted.insert(path("/x"), Adopted::default()), true),
+        ("carried over no more", |ledger| _ = ledger.adopted.insert(path("/x"), Adopted::default()), |plan| plan.adopted.clear(), true),
+        ("another spec", |_| {}, |plan| plan.spec = Some(LastSpec { name: "other".to_owned(), ..LastSpec::default() }), true),
+        ("shared", |_| {}, |plan| plan.owned.values_mut().for_each(|owned| std::sync::Arc::make_mut(owned).shared = true), true),
+        ("a folder with nothing of ours", |ledger| _ = ledger.dirs.insert(path("/etc/not-there")), |_| {}, true),
+    ];
+    for (name, before, change, written) in cases {
+        let mut ledger = first.clone();
+        before(&mut ledger);
+        fs::write(&file, ledger.to_json()).unwrap();
+        let inode = fs::metadata(&file).unwrap().ino();
+        let Ledger { owned, dirs, spec, due, adopted, proved, .. } = ledger.clone();
+        let mut plan = Plan { owned, dirs, spec, due, adopted, proved, ..Plan::default() };
+        change(&mut plan);
+        let outcome = execute(&root, &plan, &mut Scripted::default());
+        assert!(matches!(outcome.end, End::Unchanged | End::Applied) && outcome.changed.is_empty(), "{name}: {:?}", outcome.end);
+        assert_eq!(fs::metadata(&file).unwrap().ino() != inode, written, "{name}");
+        let now = load();
+        let expected = if written {
+            (&plan.due, &plan.adopted, &plan.spec, &plan.owned)
+        } else {
+            (&ledger.due, &ledger.adopted, &ledger.spec, &ledger.owned)
+        };
+        assert_eq!((&now.due, &now.adopted, &now.spec, &now.owned), expected, "{name}");
+        assert!(now.dirs == first.dirs && now.open.is_none(), "{name}: {:?}", now.dirs);
+        assert_eq!(*outcome.ledger, now, "{name}");
+    }
 }
 
 #[test]

@@ -145,6 +145,24 @@ fn a_path_is_looked_at_once() {
     }
 }
 
+/// A link may lead into a folder beside it: what was read there stays known when the folder itself is listed, less deep.
+#[test]
+fn what_a_link_led_to_stays_known() {
+    let dir = scratch();
+    let root = root_of(&dir, "root");
+    put(&root, "/etc/d/z/deep/file", "text");
+    for (to, name) in [("z/deep", "a"), ("/etc/d/z/deep", "b"), ("../d/z/deep", "c")] {
+        link(&root, &format!("/etc/d/{name}"), to);
+        let tree = see(&root, &[Wish::folder(path("/etc/d"), 2)]);
+        for folder in [format!("/etc/d/{name}"), "/etc/d/z/deep".to_owned()] {
+            assert_eq!(tree.names(&path(&folder)), ["file"], "{folder} -> {to}");
+            assert_eq!(tree.find(&path(&format!("{folder}/other"))), Found::Absent, "{folder} -> {to}");
+        }
+        assert_eq!(text(&tree, "/etc/d/z/deep/file").as_deref(), Some("text"), "{to}");
+        fs::remove_file(root.join("etc/d").join(name)).unwrap();
+    }
+}
+
 #[test]
 fn what_cannot_be_read_says_why() {
     let dir = scratch();

@@ -209,7 +209,11 @@ impl Session {
         };
         let planned = prepare(&[]);
         let orphans = self.orphans(&planned, Some(spec));
-        if orphans.is_empty() { planned } else { prepare(&orphans) }
+        let planned = if orphans.is_empty() { planned } else { prepare(&orphans) };
+        for (part, _) in planned.plan.proved.iter().filter(|(part, basis)| self.ledger.proved.get(*part) == Some(basis)) {
+            tracing::debug!(part, "proof: all that it rests on is as it was");
+        }
+        planned
     }
 
     /// The plan that may be carried out: what would change is tried first. What does not answer is kept back or told, and where a

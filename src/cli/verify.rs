@@ -68,7 +68,7 @@ impl VerifyArgs {
         let due = !session.snapshot.probes.live && (cut_off(&session.ledger) || warning.is_some());
         checks.extend(spec.into_iter().flat_map(|spec| anchors(spec, &session.snapshot.tree, due)));
         if !self.offline {
-            checks.extend(self.online(&session, spec));
+            checks.extend(self.online(&session, spec, due));
         }
         checks.sort();
         let failed = checks.iter().any(|check| check.result == crate::verify::Outcome::Failed);
@@ -78,10 +78,10 @@ impl VerifyArgs {
     }
 
     /// What only asking tells.
-    fn online(&self, session: &Session, spec: Option<&Spec>) -> Vec<Check> {
+    fn online(&self, session: &Session, spec: Option<&Spec>, due: bool) -> Vec<Check> {
         let mut checks = Vec::new();
         if let Some(spec) = spec {
-            checks.extend(online::as_planned(&session.plan(spec, &self.choices, &Answers::default())));
+            checks.extend(online::as_planned(&session.plan(spec, &self.choices, &Answers::default()), due));
         }
         let endpoints = endpoints(session, spec, &self.manifest);
         let ways: Vec<_> = endpoints.iter().flat_map(|endpoint| endpoint.ways.iter().cloned()).collect();

@@ -23,7 +23,7 @@ pub enum KeyFormat {
     Toml,
     /// auth.json.
     Json,
-    /// registries.conf that was of version 1.
+    /// registries.conf that was of version 1, or a drop-in from which entries were taken out.
     Registries,
 }
 

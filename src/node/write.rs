@@ -212,6 +212,8 @@ impl<'a> Hands<'a> {
             self.unsynced.sync()?;
         }
         swap_ledger(&folder)?;
+        // also where nothing else was to be written: what the new ledger names has to be kept
+        self.recorded = true;
         let needed = after.blobs();
         let unneeded = self.old.blobs().union(&self.seen_blobs()).any(|blob| !needed.contains(blob));
         self.current = after;

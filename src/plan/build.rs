@@ -373,7 +373,9 @@ fn keys_step(target: &Target, path: &NodePath, keys: &Keys, now: Now<'_>, place:
     {
         entry.origin = Prior::File { blob: Digest::of(bytes), meta: meta.clone() };
     }
-    entry.shared |= matches!(place, Standing::Drifted { .. }) && now.ledger.owned.contains_key(path);
+    // somebody who has put back what was there before has added nothing that a way back would lose
+    let is_origin = |bytes: &[u8]| matches!(&entry.origin, Prior::File { blob, .. } if *blob == Digest::of(bytes));
+    entry.shared |= matches!(place, Standing::Drifted { bytes, .. } if !is_origin(bytes)) && now.ledger.owned.contains_key(path);
     // what the room has undone itself is among its edits
     let undone = |key: &Vec<String>| keys.edits.iter().any(|edit| &edit.key == key);
     let unwanted: Vec<KeyEdit> = entry.keys.iter().filter(|edit| !keys.wanted.contains(&edit.key) && !undone(&edit.key)).cloned().collect();

@@ -279,9 +279,10 @@ fn outcome(readers: &BTreeSet<Runtime>, trouble: &Trouble) -> Outcome {
     }
 }
 
-/// Whether every target is as `planned`: no change to make, nothing due.
+/// Whether every target is as `planned`: no change to make, nothing due. `due`: as for the anchors, a refresh of the trust store is
+/// the node's own first run's matter, and recorded.
 #[must_use]
-pub fn as_planned(planned: &Planned) -> Vec<Check> {
+pub fn as_planned(planned: &Planned, due: bool) -> Vec<Check> {
     let mut checks = Vec::new();
     for part in &planned.parts {
         let target = &part.part.target;
@@ -300,16 +301,21 @@ pub fn as_planned(planned: &Planned) -> Vec<Check> {
             (None, None) => check(Outcome::Ok, "planned", target.to_string(), String::new(), ""),
         });
     }
-    for due in &planned.plan.activate {
-        let (what, help) = match &due.how {
+    for one in &planned.plan.activate {
+        let (what, help) = match &one.how {
             How::Nothing => continue,
+            How::Refresh(argv) if due => {
+                let help = format!("run nodeprep on the node itself, which runs `{}`; the ledger keeps it as due", argv.join(" "));
+                ("the trust store is refreshed by the first run on the node".to_owned(), help)
+            }
             How::Refresh(argv) => ("the trust store has not been refreshed".to_owned(), format!("run `{}`", argv.join(" "))),
             How::Reload(unit) => (format!("{unit} has not been reloaded since the last change"), format!("run `systemctl reload {unit}`")),
             How::Restart(unit) => {
                 (format!("{unit} has not been restarted since the last change"), format!("run `systemctl restart {unit}`"))
             }
         };
-        checks.push(check(Outcome::Failed, "activation", what, due.because.join("; "), &help));
+        let result = if due && matches!(one.how, How::Refresh(_)) { Outcome::Due } else { Outcome::Failed };
+        checks.push(check(result, "activation", what, one.because.join("; "), &help));
     }
     checks
 }

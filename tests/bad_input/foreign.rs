@@ -265,3 +265,78 @@ fn headers_are_carried_over() {
     node.run("revert").says(0, &[]);
     same(&before, &node.picture(false));
 }
+
+/// A drop-in behind ours that says other things, too, loses only what stands in the way; `revert` gives it back to the last byte.
+#[test]
+fn a_drop_in_behind_ours_keeps_what_is_in_nobodys_way() {
+    const THEIRS: &str = "/etc/containers/registries.conf.d/zzz-theirs.conf";
+    let text = "# theirs\nunqualified-search-registries = [\"theirs.example.com\"] # list\nshort-name-mode = \"disabled\"\n\n# hub\n[[registry]]\n\
+        location = \"docker.io\"\n[[registry.mirror]]\nlocation = \"theirs.example.com/hub\"\n\n[[registry]]\nlocation = \"docker.io/library\"\n\
+        blocked = true\n\n[[registry]]\nlocation = \"other.example.com\"\ninsecure = true\n\n[aliases]\n\"x\" = \"theirs.example.com/x\"\n";
+    let spec = |sources: &[&str], search: &str| {
+        let mirror = |source: &&str| format!("[[mirror]]\nsource = \"{source}\"\nendpoints = [\"m.corp.example:5000/{source}\"]\n");
+        format!("version = 1\nfallback = \"never\"\nruntimes = [\"podman\"]\n{}{search}", sources.iter().map(mirror).collect::<String>())
+    };
+    let search = "[runtime]\nsearch = [\"docker.io\"]\n";
+    let node = Node::new();
+    fs::remove_file(node.at("/usr/bin/containerd")).unwrap();
+    fs::set_permissions(node.put(THEIRS, text), fs::Permissions::from_mode(0o640)).unwrap();
+    let before = node.picture(false);
+    node.document(spec(&["docker.io"], search));
+    node.run("apply").says(5, &["error[foreign-search]", "error[foreign-registry]", THEIRS, "--foreign=carry or replace"]);
+    same(&before, &node.picture(false));
+    node.run("plan --foreign replace").says(0, &[THEIRS, "revert brings it back"]);
+    node.run("apply --foreign replace").says(0, &[]);
+    node.clean();
+    let thinned = "# theirs\nshort-name-mode = \"disabled\"\n\n# hub\n\n\n[[registry]]\nlocation = \"other.example.com\"\ninsecure = true\n\n[aliases]\n\
+        \"x\" = \"theirs.example.com/x\"\n";
+    assert_eq!(node.get(THEIRS), thinned);
+    let settled = |node: &Node| {
+        for words in ["apply", "apply --foreign replace"] {
+            node.run(words).says(0, &["0 changes made"]);
+        }
+        node.run("verify --offline").says(0, &[]);
+    };
+    settled(&node);
+    node.run("explain docker.io/library/x").says(0, &["m.corp.example:5000"]);
+    // a package puts its file back: the same goes again
+    node.put(THEIRS, text);
+    node.run("apply").says(0, &[]);
+    assert_eq!(node.get(THEIRS), thinned);
+    // somebody removes it: it does not come back by that
+    fs::remove_file(node.at(THEIRS)).unwrap();
+    settled(&node);
+    assert!(!node.at(THEIRS).exists());
+    fs::set_permissions(node.put(THEIRS, thinned), fs::Permissions::from_mode(0o640)).unwrap();
+    settled(&node);
+    // what the spec speaks of no longer comes back, the rest stays away
+    node.document(spec(&["docker.io"], ""));
+    node.run("apply").says(0, &[]);
+    assert!(node.get(THEIRS).contains("unqualified-search-registries = [\"theirs.example.com\"]"), "{}", node.get(THEIRS));
+    assert!(!node.get(THEIRS).contains("docker.io"), "{}", node.get(THEIRS));
+    settled(&node);
+    node.run("revert").says(0, &[]);
+    same(&before, &node.picture(false));
+    // carried over: the entry below ours cannot be, and says so; without it, the rest is kept
+    node.document(spec(&["docker.io"], search));
+    node.run("apply --foreign carry").says(5, &["error[not-carried]", "docker.io/library"]);
+    let open = text.replace("[[registry]]\nlocation = \"docker.io/library\"\nblocked = true\n\n", "");
+    node.put(THEIRS, &open);
+    let before = node.picture(false);
+    node.run("apply --foreign carry").says(0, &["warning[foreign-replaced]"]);
+    settled(&node);
+    // edited since: theirs stays, ours goes, and what went is back
+    node.put(THEIRS, format!("{}# mine\n", node.get(THEIRS)));
+    node.run("revert").says(0, &[]);
+    let back = node.get(THEIRS);
+    for piece in
+        ["# mine", "location = \"docker.io\"", "theirs.example.com/hub", "unqualified-search-registries = [\"theirs.example.com\"]"]
+    {
+        assert!(back.contains(piece), "no {piece:?} in {back}");
+    }
+    node.put(THEIRS, &open);
+    same(&before, &node.picture(false));
+    // in a form that cannot be edited it is refused with what to do
+    node.put(THEIRS, "unqualified-search-registries = []\nregistry = [{ location = \"docker.io\" }]\n");
+    node.run("apply --foreign replace").says(5, &["error[foreign-registry]", THEIRS, "remove the entry from"]);
+}

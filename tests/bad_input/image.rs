@@ -55,6 +55,23 @@ fn refresh_that_cannot_be_done_is_due_with_its_reason() {
     }
 }
 
+/// What is due by the node's own first run is no failure, whether endpoints are tried or not.
+#[test]
+fn online_and_offline_agree_on_what_is_due() {
+    let node = Node::new();
+    let pem = fs::read_to_string(node.spec.join("ca.pem")).unwrap();
+    node.document(format!("version = 1\nfallback = \"never\"\n[[ca]]\nname = \"own\"\npem = \"\"\"\n{pem}\"\"\"\n"));
+    node.run("verify --offline").says(8, &["failed [anchor]"]);
+    node.run("verify").says(8, &["failed [anchor]", "failed [planned]", "failed [activation]"]);
+    node.run("apply").says(0, &["1 activation due"]);
+    node.run("verify --offline").says(0, &["due [anchor]"]);
+    node.run("verify").says(0, &["due [anchor]", "due [activation] the trust store is refreshed by the first run on the node"]);
+    // what is there without a record of it stays a failure
+    fs::remove_dir_all(node.at("/var/lib/nodeprep")).unwrap();
+    node.run("verify --offline").says(8, &["failed [anchor]"]);
+    node.run("verify").says(8, &["failed [activation]"]);
+}
+
 #[test]
 fn restart_is_due_only_where_something_may_run() {
     let node = Node::new();

@@ -110,3 +110,22 @@ fn superseded_secrets() {
     node.run("revert").says(0, &[]);
     same(&before, &node.picture(false));
 }
+
+/// The state is gone and all files are there: what the next run takes for others' is kept for the way back.
+#[test]
+fn what_was_there_is_kept_where_only_the_ledger_is_written() {
+    let node = Node::new();
+    node.document(document("fallback = \"never\"", &["docker.io"]));
+    node.run("apply").says(0, &[]);
+    fs::remove_dir_all(node.at("/var/lib/nodeprep")).unwrap();
+    node.run("apply").says(0, &["0 changes made"]);
+    let ledger: serde_json::Value = serde_json::from_str(&node.get("/var/lib/nodeprep/ledger.json")).unwrap();
+    let blobs: Vec<&str> =
+        ledger["owned"].as_object().unwrap().values().filter_map(|owned| owned["origin"]["file"]["blob"].as_str()).collect();
+    assert!(!blobs.is_empty(), "{ledger}");
+    for blob in blobs {
+        assert!(node.at("/var/lib/nodeprep/blobs").join(blob).exists(), "{blob} is named and not there");
+    }
+    let run = node.run("revert");
+    assert!(run.code == 0 && !run.out.contains("blob-missing"), "{}", run.out);
+}

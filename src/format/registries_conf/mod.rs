@@ -1,5 +1,5 @@
 //! registries.conf, version 2, as containers/image reads it (Podman, Buildah, Skopeo, CRI-O); version 1 is understood where
-//! it still is, and can be said in version 2 ([`to_version_2`]).
+//! it still is, and can be said in version 2 ([`to_version_2`]); single entries can be taken out ([`take_out`]).
 //!
 //! What lives here: the meaning of one file ([`parse()`]), of several laid over each other ([`Conf::merge`]), which entry is
 //! responsible for a reference and what is asked for it ([`Conf::find`], [`Registry::sources`]), and the text of ours
@@ -8,16 +8,19 @@
 
 mod matching;
 mod parse;
+mod taken;
 mod version_1;
 
 use std::collections::BTreeMap;
 
+use crate::format::KeyEdit;
 use crate::model::path::NodePath;
 use crate::model::place::Place;
 
 pub use matching::{Source, canonical, matched};
 pub use parse::parse;
-pub use version_1::{Moved, moved_entries, to_version_2, undo};
+pub use taken::{is_taken, take_out, taken_prefix};
+pub use version_1::{Moved, moved_entries, to_version_2};
 
 /// What one file says, or several together.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -177,6 +180,15 @@ pub fn render(search: Option<&[String]>, registries: &[Registry]) -> String {
 fn quoted(text: &str) -> String {
     let clean: String = text.chars().filter(|c| !c.is_control()).collect();
     format!("\"{}\"", clean.replace('\\', "\\\\").replace('"', "\\\""))
+}
+
+/// The way back where a file has been changed since: version 1 is put back into what was of version 1 ([`to_version_2`]), and what was
+/// taken out ([`take_out`]) into any other.
+///
+/// # Errors
+/// When the text is invalid by now, or holds something with which it cannot be mixed.
+pub fn undo(text: &str, edits: &[KeyEdit]) -> Result<String, String> {
+    if edits.iter().any(is_taken) { taken::put_back(text, edits) } else { version_1::undo(text, edits) }
 }
 
 /// The main file.

@@ -28,8 +28,8 @@ pub struct Moved {
 }
 
 const LISTS: [&str; 3] = ["search", "insecure", "block"];
-const SEARCH: &str = "unqualified-search-registries";
-const REGISTRY: &str = "registry";
+pub(super) const SEARCH: &str = "unqualified-search-registries";
+pub(super) const REGISTRY: &str = "registry";
 
 /// One of the three lists.
 struct List<'a> {
@@ -75,7 +75,7 @@ pub fn moved_entries(edits: &[KeyEdit]) -> BTreeMap<String, Registry> {
     ours.filter_map(|(prefix, lines)| Some((prefix.clone(), read(lines)?.registries.remove(&prefix)?))).collect()
 }
 
-fn without_mark(text: &str) -> (&str, &str) {
+pub(super) fn without_mark(text: &str) -> (&str, &str) {
     text.split_at(if text.starts_with('\u{feff}') { '\u{feff}'.len_utf8() } else { 0 })
 }
 
@@ -259,7 +259,7 @@ fn same(file: &NodePath, before: &str, after: &str) -> Result<bool, Refused> {
     Ok(!new.version_1 && alike(&old, &new) && others(before)? == others(after)?)
 }
 
-fn alike(one: &Conf, other: &Conf) -> bool {
+pub(super) fn alike(one: &Conf, other: &Conf) -> bool {
     let entries = |conf: &Conf| conf.registries.len();
     let means = |registry: &Registry| other.registries.get(&registry.prefix).is_some_and(|there| there.means(registry));
     one.search.as_deref().unwrap_or_default() == other.search.as_deref().unwrap_or_default()
@@ -369,12 +369,12 @@ fn rest_of_line(body: &str, at: usize) -> &str {
 }
 
 /// Whole lines, with the line end behind them.
-fn lines(body: &str, span: &Range<usize>) -> Range<usize> {
+pub(super) fn lines(body: &str, span: &Range<usize>) -> Range<usize> {
     let end = body[span.end..].find('\n').map_or(body.len(), |end| span.end + end + 1);
     line_start(body, span.start)..end
 }
 
-fn line_end(body: &str) -> &'static str {
+pub(super) fn line_end(body: &str) -> &'static str {
     match body.find('\n') {
         Some(at) if body[..at].ends_with('\r') => "\r\n",
         _ => "\n",

@@ -22,6 +22,9 @@ use crate::model::tree::{Entry, Tree};
 use crate::runtime::FoundRuntime;
 use crate::spec::Spec;
 
+/// With what, and what may keep it from that.
+const TAKES_OUT: &str = " (--foreign=carry or replace), which it can where each entry is a [[registry]] table of its own";
+
 /// What stands against it, by the two ways of refusing.
 #[derive(Debug, Default)]
 pub struct Against {
@@ -94,7 +97,8 @@ pub fn registries(
             && ours != theirs
         {
             let what = format!("unqualified-search-registries in {file} comes after {DROP_IN} and replaces ours");
-            let help = format!("remove it from {file}, or give the file a name that sorts before {DROP_IN}");
+            let help =
+                format!("remove it from {file}, give the file a name that sorts before {DROP_IN}, or let nodeprep take it out{TAKES_OUT}");
             against.conflict(Problem::error("foreign-search", what, help).at(Place::file(file.as_str())));
         }
         for ours in &entries.registries {
@@ -111,7 +115,8 @@ pub fn registries(
             let has = if mirrors.is_empty() { "no mirrors".to_owned() } else { format!("mirrors {}", mirrors.join(", ")) };
             let (what, help) = if behind_ours {
                 let what = format!("the entry for {} ({has}) comes after {DROP_IN} and replaces ours", ours.prefix);
-                (what, format!("remove the entry from {file}, or give the file a name that sorts before {DROP_IN}"))
+                let moved = format!("give the file a name that sorts before {DROP_IN}");
+                (what, format!("remove the entry from {file}, {moved}, or let nodeprep take it out{TAKES_OUT}"))
             } else {
                 let what = format!("an entry for {} is there already ({has}); ours would replace it", ours.prefix);
                 (

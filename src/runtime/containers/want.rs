@@ -96,13 +96,13 @@ fn containers(spec: &Spec, found: &[&FoundRuntime], tree: &Tree, known: Known<'_
         }
     }
     against.conflict.extend(legacy.opened(&entries));
-    give_way::stay_gone(&mut part, owned, &entries);
+    give_way::stay_gone(&mut part, spec, tree, owned, &entries);
     let mut after = overlay(tree, &part, owned);
     for (on, places) in found.iter().zip(&places) {
         let wanted = part.wants.len();
         give_way::certs(&mut part, spec, tree, &after, on, &entries.reached, known);
         if known.foreign != Foreign::Refuse {
-            give_way::behind(&mut part, spec, &after, places, &entries, known.foreign);
+            give_way::behind(&mut part, spec, &after, places, &entries, known);
         }
         if part.wants.len() != wanted {
             after = overlay(tree, &part, owned);
