@@ -77,23 +77,33 @@ pub struct Pod {
 }
 
 impl Pod {
-    /// Starts it; its container has the pod's name.
+    /// Starts it; its container has the pod's name. As kubelet does, the image is named by its identity in the store, and what it was called beside it.
     pub fn start(world: &World, name: &str, image: &str) -> Result<Pod> {
+        let called = grpc::field(18, image.as_bytes());
+        Self::start_of(world, name, &[grpc::field(1, identity(world, image)?.as_bytes()), called].concat())
+    }
+
+    /// As older kubelets do: the identity alone.
+    pub fn start_nameless(world: &World, name: &str, image: &str) -> Result<Pod> {
+        Self::start_of(world, name, &grpc::field(1, identity(world, image)?.as_bytes()))
+    }
+
+    fn start_of(world: &World, name: &str, image: &[u8]) -> Result<Pod> {
         let config = sandbox(name);
-        let sandbox = id(&call(world, "RunPodSandbox", &grpc::field(1, &config))?)?;
+        let sandbox = id(&call(world, "RuntimeService/RunPodSandbox", &grpc::field(1, &config))?)?;
         // CreateContainerRequest: pod_sandbox_id, config, sandbox_config; ContainerConfig: metadata, image
-        let container = [grpc::field(1, &grpc::field(1, name.as_bytes())), grpc::field(2, &grpc::field(1, image.as_bytes()))].concat();
+        let container = [grpc::field(1, &grpc::field(1, name.as_bytes())), grpc::field(2, image)].concat();
         let request = [grpc::field(1, sandbox.as_bytes()), grpc::field(2, &container), grpc::field(3, &config)].concat();
-        let container = id(&call(world, "CreateContainer", &request)?)?;
-        call(world, "StartContainer", &grpc::field(1, container.as_bytes()))?;
+        let container = id(&call(world, "RuntimeService/CreateContainer", &request)?)?;
+        call(world, "RuntimeService/StartContainer", &grpc::field(1, container.as_bytes()))?;
         Ok(Pod { sandbox, container })
     }
 
     /// Ends it, and nothing is left of it.
     pub fn end(self, world: &World) -> Result<()> {
         let sandbox = grpc::field(1, self.sandbox.as_bytes());
-        call(world, "StopPodSandbox", &sandbox)?;
-        call(world, "RemovePodSandbox", &sandbox).map(drop)
+        call(world, "RuntimeService/StopPodSandbox", &sandbox)?;
+        call(world, "RuntimeService/RemovePodSandbox", &sandbox).map(drop)
     }
 
     /// Its two processes: that of the pause image and that of the container.
@@ -117,17 +127,25 @@ pub struct Process {
 /// Of all that runs, by the identity of container or sandbox.
 pub fn processes(world: &World) -> Result<BTreeMap<String, Process>> {
     let seen = |(id, pid): (String, u32)| -> Result<(String, Process)> {
-        let stat = world.node.run(&["cat", &format!("/proc/{pid}/stat")])?;
+        let told = world.node.run(&["cat", &format!("/proc/{pid}/stat")])?;
         // proc_pid_stat(5): field 22, the 20th behind the name
-        let start = stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(19)).context("its start")?.to_owned();
+        let start = told.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(19)).context("its start")?.to_owned();
         let image = world.node.run(&["cat", &format!("/proc/{pid}/root/which")])?;
         Ok((id, Process { pid, start, image }))
     };
     world.containers()?.into_iter().map(seen).collect()
 }
 
+/// What an image in the store is called by its content: `ImageStatusResponse` begins with it.
+fn identity(world: &World, image: &str) -> Result<String> {
+    let told = call(world, "ImageService/ImageStatus", &grpc::image(image))?;
+    let told = String::from_utf8_lossy(&told);
+    let found = told.find("sha256:").and_then(|at| told.get(at..at + "sha256:".len() + 64));
+    Ok(found.with_context(|| format!("{image} is not in the store"))?.to_owned())
+}
+
 fn call(world: &World, method: &str, message: &[u8]) -> Result<Vec<u8>> {
-    let outcome = world.node.inside()?.cri(&format!("RuntimeService/{method}"), message)?;
+    let outcome = world.node.inside()?.cri(method, message)?;
     outcome.map_err(|said| anyhow::anyhow!("{method}: {said}"))
 }
 

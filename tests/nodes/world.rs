@@ -58,8 +58,7 @@ impl World {
         let arrived = Arrived::default();
         let shown = certificate.clone();
         let certificates = move |_: Option<&str>, _| Some(shown.lock().expect("no thread panics while it looks").clone());
-        let demand =
-            |repository: &str| Demand { listen: address.to_owned(), holds: vec![repository.to_owned()], ..Demand::default() };
+        let demand = |repository: &str| Demand { listen: address.to_owned(), holds: vec![repository.to_owned()], ..Demand::default() };
         let held: Vec<(Demand, PathBuf)> = held.iter().map(|(repository, layout)| (demand(repository), layout.to_path_buf())).collect();
         let answers = move |ask: &Ask| match ask.path() {
             "/v2/" => Answer::status(200).with("Docker-Distribution-Api-Version", "registry/2.0"),

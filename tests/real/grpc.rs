@@ -47,12 +47,17 @@ pub fn image(reference: &str) -> Vec<u8> {
 
 /// A length-delimited field of a protobuf message. What is sent here is short: two bytes of length are enough.
 pub fn field(number: u8, data: &[u8]) -> Vec<u8> {
-    let [high, low] = u16::try_from(data.len()).expect("a message of a few lines is short").to_be_bytes();
-    let mut encoded = vec![number << 3 | 2];
-    match (high << 1) | (low >> 7) {
-        0 => encoded.push(low),
-        more => encoded.extend([low | 0x80, more]),
-    }
+    let mut encoded = varint(u16::from(number) << 3 | 2);
+    encoded.extend(varint(u16::try_from(data.len()).expect("a message of a few lines is short")));
     encoded.extend_from_slice(data);
     encoded
+}
+
+/// Of less than 15 bits.
+fn varint(number: u16) -> Vec<u8> {
+    let [high, low] = number.to_be_bytes();
+    match (high << 1) | (low >> 7) {
+        0 => vec![low],
+        more => vec![low | 0x80, more],
+    }
 }

@@ -140,7 +140,7 @@ pub fn kubelet(world: &mut World) -> Result<()> {
 }
 
 /// `ExecStartPre=` that refuses a config.toml of ours.
-const REFUSES: &str = "[Service]\nExecStartPre=/bin/sh -c 'if grep -q certs.d /etc/containerd/config.toml; then echo it is not to my taste >&2; exit 1; fi'\n";
+pub const REFUSES: &str = "[Service]\nExecStartPre=/bin/sh -c 'if grep -q certs.d /etc/containerd/config.toml; then echo it is not to my taste >&2; exit 1; fi'\n";
 
 /// A daemon that does not start with the new file: the old one comes back, and the daemon with it.
 pub fn rolled_back(world: &mut World) -> Result<()> {

@@ -57,6 +57,7 @@ pub const ALL: &[Test] = &[
     Test { name: "pods-image-in-use", versions: Versions::All, run: pods::in_use },
     Test { name: "pods-first-config-path", versions: Versions::All, run: pods::config_path },
     Test { name: "pods-kill-mode", versions: Versions::All, run: pods::kill_mode },
+    Test { name: "pods-rolled-back", versions: Versions::Own, run: pods::rolled_back },
     Test { name: "pods-new-pause", versions: Versions::All, run: pods::new_pause },
     Test { name: "pods-pause-at-first", versions: Versions::All, run: pods::pause_at_first },
 ];

@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 
 use anyhow::{Result, ensure};
 
-use super::activation::{AUTO, CONFIG, text, unit, was};
+use super::activation::{AUTO, CONFIG, REFUSES, text, unit, was};
 use super::{UNIT, spec};
 use crate::pods::{self, Pod, Process};
 use crate::world::{APPLY, Registry, World};
 
+const DROP_IN: &str = "/etc/systemd/system/containerd.service.d/trial.conf";
 const SLEEPER: &str = "docker.io/library/sleeper:1";
 const PAUSE: &str = "docker.io/library/pause:1";
 const NEWER: &str = "docker.io/library/newer:1";
@@ -18,13 +19,12 @@ fn fresh(world: &mut World, drop_in: &str) -> Result<(Registry, Vec<Pod>)> {
     let layouts = ["sleeper", "pause", "newer"].map(|name| pods::image(&world.node, name));
     let [sleeper, pause, newer] = layouts;
     let (sleeper, pause, newer) = (sleeper?, pause?, newer?);
-    let held =
-        [("docker.io/library/sleeper", &*sleeper), ("docker.io/library/pause", &*pause), ("docker.io/library/newer", &*newer)];
+    let held = [("docker.io/library/sleeper", &*sleeper), ("docker.io/library/pause", &*pause), ("docker.io/library/newer", &*newer)];
     let mirror = world.registry_of("mirror.example", "127.0.0.2:5000", &held)?;
     world.spec(&spec(&["fleet"]), &[("fleet.pem", &world.ca)])?;
     pods::furnish(&world.node, PAUSE)?;
     if !drop_in.is_empty() {
-        world.node.write("/etc/systemd/system/containerd.service.d/trial.conf", 0o644, drop_in)?;
+        world.node.write(DROP_IN, 0o644, drop_in)?;
     }
     world.node.boot()?;
     pods::import(&world.node, &sleeper, "docker.io/library/sleeper")?;
@@ -87,13 +87,14 @@ pub fn in_use(world: &mut World) -> Result<()> {
         Ok(warned.map(|problem| problem["what"].as_str().unwrap_or_default().to_owned()).collect())
     };
     ensure!(warned(world)?.is_empty(), "nothing changes");
+    let nameless = Pod::start_nameless(world, "four", SLEEPER)?;
     // docker.io goes, and what is not named is denied
     let closed = spec(&["fleet"]).replace("docker.io", "quay.io").replace("fallback = ", "unlisted = \"deny\"\nfallback = ");
     world.spec(&closed, &[])?;
     let found = warned(world)?;
     let of = |image: &str, by: &str| found.iter().any(|what| what.starts_with(&format!("{image} is in use on containerd ({by})")));
-    ensure!(of(SLEEPER, "one, three, two") && of(PAUSE, "the pause image of every pod") && found.len() == 2, "{found:#?}");
-    for pod in pods {
+    ensure!(of(SLEEPER, "four, one, three, two") && of(PAUSE, "the pause image of every pod") && found.len() == 2, "{found:#?}");
+    for pod in pods.into_iter().chain([nameless]) {
         pod.end(world)?;
     }
     let found = warned(world)?;
@@ -110,6 +111,13 @@ pub fn kill_mode(world: &mut World) -> Result<()> {
     ensure!(refused(&planned), "{:#}", planned.report);
     let run = world.nodeprep(&AUTO)?;
     ensure!(run.code == 9 && refused(&run) && run.due() == ["restart containerd.service"], "{:#}", run.report);
+    // what systemd has loaded counts
+    for (mode, is_refused) in [("mixed", true), ("process", false), ("control-group", true)] {
+        world.node.write(DROP_IN, 0o644, format!("[Service]\nKillMode={mode}\n"))?;
+        world.node.run(&["systemctl", "daemon-reload"])?;
+        let planned = world.nodeprep(&["plan"])?;
+        ensure!(refused(&planned) == is_refused, "KillMode={mode}: {:#}", planned.report);
+    }
     let due = run.report["due"].to_string();
     let why = format!("it would end {} running pod sandboxes or containers", pods.len());
     ensure!(due.contains(&why) && due.contains("--allow-restart containerd.service"), "{due}");
@@ -121,6 +129,21 @@ pub fn kill_mode(world: &mut World) -> Result<()> {
     // and that it would have ended them was true
     let now = pods::processes(world)?;
     ensure!(now.is_empty(), "pods outlived a stop of their control group: {now:#?}");
+    Ok(())
+}
+
+/// Neither the restart that fails nor the one that brings the old files back costs a pod its process.
+pub fn rolled_back(world: &mut World) -> Result<()> {
+    let (_mirror, pods) = fresh(world, REFUSES)?;
+    let before = pods::processes(world)?;
+    let run = world.nodeprep(&AUTO)?;
+    ensure!(run.code == 6, "{:#}", run.report);
+    was(&run, UNIT, "restart", "failed")?;
+    ensure!(world.node.property(UNIT, "ActiveState")? == "active", "it does not run");
+    outlived(world, &before)?;
+    // containerd knows them still
+    pods.into_iter().try_for_each(|pod| pod.end(world))?;
+    ensure!(pods::processes(world)?.is_empty(), "they did not end");
     Ok(())
 }
 
