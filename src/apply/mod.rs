@@ -7,6 +7,7 @@ mod canary;
 pub mod health;
 pub mod transaction;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -230,6 +231,15 @@ pub enum End {
     Refused(ApplyError),
     /// It failed and everything is as it was before the run.
     RolledBack(ApplyError),
+    /// It failed, and what was changed stays: with what was there before a daemon would not come up either.
+    Stayed {
+        /// What failed first.
+        why: ApplyError,
+        /// Units that are not well, and why.
+        unwell: Vec<(String, String)>,
+        /// Units whose daemons would not come up, and why.
+        dead_ends: BTreeMap<String, String>,
+    },
     /// It failed, and so did the way back.
     RollbackFailed {
         /// What failed first.
@@ -268,7 +278,7 @@ impl Outcome {
             End::Refused(ApplyError::Node(error)) => Some(error.class()),
             End::Refused(_) => Some(Class::Node),
             End::RolledBack(_) => Some(Class::RolledBack),
-            End::RollbackFailed { .. } => Some(Class::NotRolledBack),
+            End::Stayed { .. } | End::RollbackFailed { .. } => Some(Class::NotRolledBack),
         }
     }
 }
@@ -324,6 +334,7 @@ pub fn execute(
         turn: plan.turns.len(),
         retire: plan.retire.len(),
         pull: asked.len(),
+        no_return: plan.turns.iter().position(|turn| plan.dead_ends.contains_key(&turn.unit)),
     };
     let only_commands = Shape { activate: shape.activate, ..Shape::default() };
     if shape == only_commands && hands.ledger_is_final() {
@@ -408,13 +419,16 @@ pub fn execute(
             Err(error) => {
                 tracing::debug!(?action, %error, "failed");
                 if why.is_none() && !matches!(action, Action::Clean) {
-                    progress(Progress::RollingBack);
                     why = Some(error);
                 }
                 Event::Failed
             }
         };
+        let was_back = at.is_back();
         (at, action) = next(at, event);
+        if at.is_back() && !was_back && !at.stays() {
+            progress(Progress::RollingBack);
+        }
     };
     // a run that turned back has a reason
     let why = why.unwrap_or_else(|| NodeError::unexplained(state.clone()).into());
@@ -428,6 +442,10 @@ pub fn execute(
             // what would have been due is not, because nothing has changed
             due.retain(|one| matches!(one.how, How::Refresh(_)) || plan.due.iter().any(|before| before.what == *one));
             if verdict == Verdict::Refused { End::Refused(why) } else { End::RolledBack(why) }
+        }
+        Verdict::Stuck if at.stays() => {
+            changed = hands.changed();
+            End::Stayed { why, unwell: units.unwell, dead_ends: plan.dead_ends.clone() }
         }
         Verdict::Stuck => {
             changed = by_hand.iter().map(|(path, _)| path.clone()).collect();

@@ -252,6 +252,33 @@ pub fn stuck(world: &mut World) -> Result<()> {
     Ok(())
 }
 
+/// The file of before never worked: it is not put back, before which `plan` says so; what was broken is mended by hand.
+pub fn no_way_back(world: &mut World) -> Result<()> {
+    fresh(world, "[Service]\nExecStartPre=/bin/sh -c 'test ! -e /run/broken'\n")?;
+    // beside config_path the older mirrors keep the CRI plugin from loading; the daemon runs with what it has read before
+    let spoilt = "version = 2\n[plugins.\"io.containerd.grpc.v1.cri\".registry]\nconfig_path = \"/etc/containerd/certs.d\"\n\
+                  [plugins.\"io.containerd.grpc.v1.cri\".registry.mirrors.\"quay.io\"]\nendpoint = [\"https://mirror.example:5000\"]\n";
+    world.node.write(CONFIG, 0o644, spoilt)?;
+    let planned = world.nodeprep(&["plan"])?;
+    ensure!(text(&planned).contains("nothing is put back for it"), "{:#}", planned.report);
+    world.node.run(&["touch", "/run/broken"])?;
+    let run = world.nodeprep(&AUTO)?;
+    ensure!(run.code == 7, "{:#}", run.report);
+    ensure!(
+        text(&run).contains("nothing was put back for containerd.service") && text(&run).contains("systemctl restart containerd.service"),
+        "{}",
+        text(&run)
+    );
+    ensure!(run.changed().contains(&CONFIG) && world.node.read(CONFIG)? != spoilt, "what never worked is back: {:#}", run.report);
+    // nor does the next run go back to it
+    let run = world.nodeprep(&AUTO)?;
+    ensure!(run.code == 7 && world.node.read(CONFIG)? != spoilt, "{:#}", run.report);
+    world.node.run(&["rm", "/run/broken"])?;
+    world.node.run(&["systemctl", "restart", UNIT])?;
+    world.done(&AUTO)?;
+    world.pulls()
+}
+
 /// Killed after the restart and before its daemon was seen to be well: the next run looks, and goes back if it is not.
 pub fn killed(world: &mut World) -> Result<()> {
     let start = "#!/bin/sh\nif grep -q certs.d /etc/containerd/config.toml && [ ! -e /run/mended ]; then exec sleep infinity; fi\nexec /usr/bin/containerd\n";
