@@ -1,8 +1,8 @@
 //! What apply does with units by itself: the least, once, and back when the daemon is not well afterwards.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 use serde_json::Value;
 
 use super::{UNIT, converged, mirror, spec};
@@ -217,22 +217,49 @@ pub fn canary(world: &mut World) -> Result<()> {
     world.pulls()
 }
 
-/// The first restart takes away what was pulled without a mirror: with the way back it is restarted again.
-pub fn canary_restart(world: &mut World) -> Result<()> {
+/// A node that pulls by somebody else's config.toml, which is given back; our mirror holds another repository.
+fn pulling(world: &mut World, drop_in: &str) -> Result<String> {
     world.registry("mirror.example", "127.0.0.2:5000", "docker.io/library/other")?;
     world.registry("own.example", "127.0.0.4:5000", "library/hello")?;
     let config = "version = 2\n[plugins.\"io.containerd.grpc.v1.cri\".registry.mirrors.\"docker.io\"]\nendpoint = [\"https://own.example:5000\"]\n\
                   [plugins.\"io.containerd.grpc.v1.cri\".registry.configs.\"own.example:5000\".tls]\nca_file = \"/etc/nodeprep/fleet.pem\"\n";
     world.node.write(CONFIG, 0o644, config)?;
     world.spec(&spec(&["fleet"]), &[("fleet.pem", &world.ca)])?;
+    if !drop_in.is_empty() {
+        world.node.write("/etc/systemd/system/containerd.service.d/trial.conf", 0o644, drop_in)?;
+    }
     world.node.boot()?;
     world.pulls()?;
+    Ok(config.to_owned())
+}
+
+/// The first restart takes away what was pulled without our mirror: with the way back it is restarted again.
+pub fn canary_restart(world: &mut World) -> Result<()> {
+    let config = pulling(world, "")?;
     let start = world.node.start_of(UNIT)?;
     let run = world.nodeprep(&[&CANARY[..], &["--foreign", "replace"]].concat())?;
     ensure!(run.code == 6 && text(&run).contains("any more, which it pulled right before"), "{:#}", run.report);
     ensure!(world.node.read(CONFIG)? == config, "config.toml is not as before");
     ensure!(world.node.start_of(UNIT)?.pid != start.pid, "it was not restarted");
     world.pulls()
+}
+
+/// A restart that fails on a node that pulls: how long it does not.
+pub fn pulls_again(world: &mut World) -> Result<()> {
+    let config = pulling(world, REFUSES)?;
+    let run = world.nodeprep(&[&AUTO[..], &["--foreign", "replace"]].concat())?;
+    world.pulls()?;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs_f64();
+    ensure!(run.code == 6 && world.node.read(CONFIG)? == config, "{:#}", run.report);
+    let journal = world.node.run(&["journalctl", "--no-pager", "--unit", UNIT, "--output", "short-unix"])?;
+    let at = |words: &str| journal.lines().find(|line| line.contains(words)).and_then(|line| line.split(' ').next()?.parse::<f64>().ok());
+    let (Some(stopped), Some(failed)) = (at("Stopping "), at("Failed to start ")) else { bail!("no restart that failed: {journal}") };
+    println!(
+        "a restart that fails: {:.0} ms later it has pulled again, {:.0} ms after it was stopped",
+        (now - failed) * 1000.0,
+        (now - stopped) * 1000.0
+    );
+    Ok(())
 }
 
 /// It does not come back with the old files either: the run says so, and what to do.
