@@ -438,3 +438,32 @@ fn without_changes_of_its_own_a_canary_is_told() {
     let mut door = StandIn::pulling(&root, |_, _| false);
     assert!(matches!(execute(&root, &nothing, &mut door).end, End::Unchanged) && door.log.is_empty());
 }
+
+/// Behind it is nothing that works: what was changed stays, and the ledger says what is not proved.
+#[test]
+fn what_never_worked_is_not_put_back() {
+    for fate in [(|_, _| Fate::Dies) as fn(&str, u32) -> Fate, |_, _| Fate::Mute] {
+        let (_dir, root) = fresh();
+        let plan = Plan { dead_ends: [(UNIT.to_owned(), "it would not come up".to_owned())].into(), ..plan() };
+        let mut door = StandIn::new(&root, Fate::Serves, fate);
+        let outcome = execute(&root, &plan, &mut door);
+        let End::Stayed { unwell, dead_ends, .. } = &outcome.end else { panic!("{:?}", outcome.end) };
+        assert_eq!((unwell.len(), dead_ends.len(), outcome.class()), (1, 1, Some(Class::NotRolledBack)));
+        assert_eq!((door.log.as_slice(), &outcome.changed[..]), (&["restart with new".to_owned()][..], &[path(FILE)][..]));
+        assert_eq!(left(&root), ("new".to_owned(), true, 0));
+        // mended by hand, the next run proves it
+        let mut proof = Plan { owned: plan.owned.clone(), ..Plan::default() };
+        proof.turns.push(turn(Turning::Prove));
+        let outcome = execute(&root, &proof, &mut StandIn::new(&root, Fate::Serves, |_, _| Fate::Serves));
+        assert!(matches!(outcome.end, End::Applied), "{:?}", outcome.end);
+        assert_eq!(left(&root), ("new".to_owned(), false, 0));
+    }
+    // nobody has read it yet: it is put back, whatever it is
+    let (_dir, root) = fresh();
+    let mut plan = Plan { dead_ends: [("other.service".to_owned(), "it would not come up".to_owned())].into(), ..plan() };
+    plan.turns.push(Turn { unit: "other.service".to_owned(), ..turn(Turning::Restart) });
+    let mut door = StandIn::new(&root, Fate::Serves, |text, _| if text == "new" { Fate::Dies } else { Fate::Serves });
+    let outcome = execute(&root, &plan, &mut door);
+    assert!(matches!(outcome.end, End::RolledBack(_)), "{:?}", outcome.end);
+    assert_eq!(left(&root), ("old".to_owned(), false, 0));
+}

@@ -6,14 +6,15 @@
 mod canary;
 pub mod health;
 pub mod transaction;
+mod watch;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::ledger::Ledger;
 use crate::model::cri::CriError;
 use crate::model::path::NodePath;
-use crate::model::unit::Active;
 use crate::node::command::{CommandError, Output};
 use crate::node::error::{Class, NodeError};
 use crate::node::root::Root;
@@ -23,8 +24,9 @@ use crate::plan::turn::{Turn, Turning};
 use crate::plan::{Activation, How, Plan, Step};
 
 use canary::Canaries;
-use health::{Health, Look};
+use health::Look;
 use transaction::{Action, Event, Shape, State, Verdict, next};
+use watch::Watch;
 
 /// The door to what a test must be able to script.
 pub trait Door {
@@ -230,6 +232,15 @@ pub enum End {
     Refused(ApplyError),
     /// It failed and everything is as it was before the run.
     RolledBack(ApplyError),
+    /// It failed, and what was changed stays: with what was there before a daemon would not come up either.
+    Stayed {
+        /// What failed first.
+        why: ApplyError,
+        /// Units that are not well, and why.
+        unwell: Vec<(String, String)>,
+        /// Units whose daemons would not come up, and why.
+        dead_ends: BTreeMap<String, String>,
+    },
     /// It failed, and so did the way back.
     RollbackFailed {
         /// What failed first.
@@ -268,7 +279,7 @@ impl Outcome {
             End::Refused(ApplyError::Node(error)) => Some(error.class()),
             End::Refused(_) => Some(Class::Node),
             End::RolledBack(_) => Some(Class::RolledBack),
-            End::RollbackFailed { .. } => Some(Class::NotRolledBack),
+            End::Stayed { .. } | End::RollbackFailed { .. } => Some(Class::NotRolledBack),
         }
     }
 }
@@ -324,6 +335,7 @@ pub fn execute(
         turn: plan.turns.len(),
         retire: plan.retire.len(),
         pull: asked.len(),
+        no_return: plan.turns.iter().position(|turn| plan.dead_ends.contains_key(&turn.unit)),
     };
     let only_commands = Shape { activate: shape.activate, ..Shape::default() };
     if shape == only_commands && hands.ledger_is_final() {
@@ -408,13 +420,16 @@ pub fn execute(
             Err(error) => {
                 tracing::debug!(?action, %error, "failed");
                 if why.is_none() && !matches!(action, Action::Clean) {
-                    progress(Progress::RollingBack);
                     why = Some(error);
                 }
                 Event::Failed
             }
         };
+        let was_back = at.is_back();
         (at, action) = next(at, event);
+        if at.is_back() && !was_back && !at.stays() {
+            progress(Progress::RollingBack);
+        }
     };
     // a run that turned back has a reason
     let why = why.unwrap_or_else(|| NodeError::unexplained(state.clone()).into());
@@ -429,6 +444,10 @@ pub fn execute(
             due.retain(|one| matches!(one.how, How::Refresh(_)) || plan.due.iter().any(|before| before.what == *one));
             if verdict == Verdict::Refused { End::Refused(why) } else { End::RolledBack(why) }
         }
+        Verdict::Stuck if at.stays() => {
+            changed = hands.changed();
+            End::Stayed { why, unwell: units.unwell, dead_ends: plan.dead_ends.clone() }
+        }
         Verdict::Stuck => {
             changed = by_hand.iter().map(|(path, _)| path.clone()).collect();
             End::RollbackFailed { why, by_hand, unwell: units.unwell }
@@ -436,71 +455,6 @@ pub fn execute(
     };
     units.remarks.append(&mut canaries.remarks);
     Outcome { end, changed, due, turned: units.well, remarks: units.remarks, ledger: hands.into_ledger() }
-}
-
-/// Units while they are turned, and what was seen of them.
-#[derive(Debug, Default)]
-struct Watch<'a> {
-    turns: &'a [Turn],
-    /// Before the first byte.
-    first: Vec<Look>,
-    /// Right before it was turned last.
-    before: Look,
-    well: Vec<String>,
-    remarks: Vec<Remark>,
-    unwell: Vec<(String, String)>,
-}
-
-impl Watch<'_> {
-    fn turn(&mut self, one: usize, back: bool, door: &mut impl Door) -> Result<(), ApplyError> {
-        let turn = &self.turns[one];
-        self.before = door.look(turn);
-        if turn.turning == Turning::Prove {
-            return Ok(());
-        }
-        door.turn(turn, back).map_err(|error| {
-            let why = error.to_string();
-            self.failed(turn, why);
-            ApplyError::Unit { unit: turn.unit.clone(), turning: turn.turning, error }
-        })
-    }
-
-    /// Waits until the daemon is well, or will not become so.
-    fn prove(&mut self, one: usize, back: bool, door: &mut impl Door) -> Result<(), ApplyError> {
-        let (turn, first) = (&self.turns[one], &self.first[one]);
-        // with the files of before, whatever they are
-        let turn = if back { &Turn { proof: turn.proof.going_back(), ..turn.clone() } } else { turn };
-        let mut health = Health::Unwell("nothing was seen of it".to_owned());
-        let last = door.watch(turn, |look, after| {
-            health = health::judge(turn, &self.before, look, after);
-            !matches!(health, Health::Unwell(_))
-        });
-        let gone = health::gone(&self.before, &last);
-        if turn.turning == Turning::Restart && gone > 0 {
-            self.remarks.push(Remark::ShimsGone { unit: turn.unit.clone(), count: gone });
-        }
-        let (Health::Unwell(why) | Health::Hopeless(why)) = health else {
-            self.unwell.retain(|(unit, _)| *unit != turn.unit);
-            if !back {
-                self.well.push(turn.unit.clone());
-            }
-            return Ok(());
-        };
-        // what was broken before is told, and not blamed
-        let was_well = matches!(first.answer, health::Answer::Ready | health::Answer::Unasked) && first.active == Active::Active;
-        if !was_well && !health::is_worse(first, &last) && turn.turning != Turning::Prove {
-            self.remarks.push(Remark::StillUnwell { unit: turn.unit.clone(), why });
-            return Ok(());
-        }
-        self.failed(turn, why.clone());
-        Err(ApplyError::Unwell { unit: turn.unit.clone(), turning: turn.turning, why })
-    }
-
-    fn failed(&mut self, turn: &Turn, why: String) {
-        self.well.retain(|unit| *unit != turn.unit);
-        self.unwell.retain(|(unit, _)| *unit != turn.unit);
-        self.unwell.push((turn.unit.clone(), why));
-    }
 }
 
 /// What became of a command.

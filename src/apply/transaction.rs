@@ -10,7 +10,8 @@
 //! *activate* runs commands (the trust store's), *turn* reloads or restarts a unit, *prove* waits until its daemon is well, *pull*
 //! lets a runtime pull the canary when everything is as it is to be and can still be taken back.
 //! On the way back what was turned is turned once more, with the files of before; a daemon that is not well then either leaves
-//! the run stuck. A run that has put nothing in place has nothing to go back to: what it turned stays as it is, and told.
+//! the run stuck. Where a daemon would not come up with what was there before, there is no way back once its unit was begun: the
+//! run stays where it is, and is stuck. A run that has put nothing in place has nothing to go back to: what it turned stays as it is, and told.
 //!
 //! Changes are numbered through: first the content-addressed files (which nothing names yet), then what makes them visible,
 //! then what goes away. Between these groups the disk is brought up to date, so that a power cut never leaves a file that
@@ -31,6 +32,8 @@ pub struct Shape {
     pub retire: usize,
     /// Runtimes that pull the canary.
     pub pull: usize,
+    /// The first unit whose daemon would not come up with what was there before.
+    pub no_return: Option<usize>,
 }
 
 /// Where a run is.
@@ -124,6 +127,12 @@ impl State {
         self.back
     }
 
+    /// Whether what is there stays there, because nothing that works is behind it.
+    #[must_use]
+    pub const fn stays(&self) -> bool {
+        matches!(self.shape.no_return, Some(unit) if self.turned > unit)
+    }
+
     const fn visible(&self) -> usize {
         self.shape.stage + self.shape.switch
     }
@@ -179,7 +188,7 @@ pub const fn next(state: State, event: Event) -> (State, Action) {
         }
         Action::Change(at) if failed => {
             to.back = true;
-            Action::Undo(at)
+            if to.stays() { stay(&mut to) } else { Action::Undo(at) }
         }
         Action::Change(at) => {
             to.made = at + 1;
@@ -187,14 +196,14 @@ pub const fn next(state: State, event: Event) -> (State, Action) {
         }
         Action::Sync | Action::Close if failed => {
             to.back = true;
-            back_from(&to)
+            back_from(&mut to)
         }
         Action::Record | Action::Sync => to.forward(true),
         Action::Activate(at) if !state.back => {
             to.activated = at + 1;
             if failed {
                 to.back = true;
-                back_from(&to)
+                back_from(&mut to)
             } else {
                 to.forward(true)
             }
@@ -206,7 +215,7 @@ pub const fn next(state: State, event: Event) -> (State, Action) {
                 to.back = true;
                 // nothing was put in place, so there is nothing that could be taken back
                 to.stuck = state.made == 0;
-                back_from(&to)
+                back_from(&mut to)
             } else {
                 to.forward(true)
             }
@@ -217,7 +226,7 @@ pub const fn next(state: State, event: Event) -> (State, Action) {
                 to.back = true;
                 // as with a unit: what was only turned cannot be taken back
                 to.stuck = state.made == 0;
-                back_from(&to)
+                back_from(&mut to)
             } else {
                 to.forward(true)
             }
@@ -244,8 +253,20 @@ pub const fn next(state: State, event: Event) -> (State, Action) {
     (to, to.action)
 }
 
-const fn back_from(state: &State) -> Action {
-    if state.made == 0 { after_undo(state) } else { Action::Undo(state.made - 1) }
+/// The ledger has to say what has been done and is not proved.
+const fn stay(state: &mut State) -> Action {
+    state.stuck = true;
+    Action::Clean
+}
+
+const fn back_from(state: &mut State) -> Action {
+    if state.stays() {
+        stay(state)
+    } else if state.made == 0 {
+        after_undo(state)
+    } else {
+        Action::Undo(state.made - 1)
+    }
 }
 
 const fn after_undo(state: &State) -> Action {
@@ -287,7 +308,7 @@ mod tests {
         }
     }
 
-    const SHAPE: Shape = Shape { stage: 1, switch: 2, activate: 1, turn: 0, retire: 1, pull: 0 };
+    const SHAPE: Shape = Shape { stage: 1, switch: 2, activate: 1, turn: 0, retire: 1, pull: 0, no_return: None };
 
     #[test]
     fn goes_through_all_phases() {
@@ -326,7 +347,7 @@ mod tests {
         assert_eq!((actions.iter().filter(|action| **action == Action::Activate(0)).count(), verdict), (2, Verdict::RolledBack));
     }
 
-    const TURNING: Shape = Shape { stage: 0, switch: 1, activate: 1, turn: 2, retire: 1, pull: 0 };
+    const TURNING: Shape = Shape { stage: 0, switch: 1, activate: 1, turn: 2, retire: 1, pull: 0, no_return: None };
 
     #[test]
     fn each_unit_is_proved_before_the_next_is_turned_and_before_anything_goes() {
@@ -414,6 +435,25 @@ mod tests {
     fn without_files_to_take_back_the_canary_is_told() {
         let (actions, verdict) = run(Shape { turn: 1, pull: 1, ..Shape::default() }, &[5]);
         assert_eq!((&actions[5..], verdict), (&[Action::Pull(0), Action::Clean][..], Verdict::Stuck));
+    }
+
+    #[test]
+    fn with_nothing_that_works_behind_it_a_run_stays_where_it_is() {
+        use Action::{Clean, Forget, Turn, Undo};
+        let shape = Shape { no_return: Some(1), ..PULLING };
+        let all = run(shape, &[]).0;
+        assert_eq!(all, run(PULLING, &[]).0);
+        let begun = all.iter().position(|action| *action == Turn(1)).unwrap();
+        for fail in 2..all.len() - 1 {
+            let (actions, verdict) = run(shape, &[fail]);
+            if fail < begun {
+                // nobody has read it yet: what was there comes back, whatever it is
+                assert_eq!((&actions, verdict), (&run(PULLING, &[fail]).0, run(PULLING, &[fail]).1), "{fail}");
+            } else {
+                assert_eq!((&actions[fail + 1..], verdict), (&[Clean][..], Verdict::Stuck), "{fail}");
+                assert!(!actions.iter().any(|action| matches!(action, Undo(_) | Forget)), "{fail}");
+            }
+        }
     }
 
     /// Whatever fails, and however often: an end is reached, nothing is changed after the first failure, and whoever was turned

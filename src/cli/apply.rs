@@ -8,11 +8,11 @@ use clap::Args;
 use super::activate::{ActivateArgs, account, progress};
 use super::pause::{self, Settled};
 use super::plan::{refused, report};
-use super::preflight::Asks;
+use super::preflight::{Asks, dead_ends};
 use super::runtimes::PULL;
 use super::session::{Session, Stopped, outcome, secrets, spec};
 use super::verify::image;
-use super::{Ended, OutputArgs, PlanChoices, ProbeArgs, RootArgs, SpecArgs};
+use super::{Ended, OutputArgs, PlanChoices, PreflightArgs, ProbeArgs, RootArgs, SpecArgs};
 use crate::apply::{End, Outcome as Applied, execute, tidy};
 use crate::model::image::ImageRef;
 use crate::model::path::NodePath;
@@ -76,10 +76,17 @@ impl Apply {
         let Settled { session, spec, mut planned, told, done: earlier } = settled;
         let kept = if planned.keeps_back() { Outcome::VerifyFailed } else { Outcome::Converged };
         let decided = session.decide(&mut planned, &choice);
+        planned.plan.dead_ends = dead_ends(&session, &planned.plan, &self.probe.preflight);
         let unasked = session.send(self.canary.as_ref(), &spec, &mut planned, self.probe.probe);
         let problems = problems.into_iter().chain(told).chain(unasked).collect();
         let mut report = report(&session, &spec, &planned, problems, refused(&planned).unwrap_or(kept));
-        let activation = Activation { choice: &choice, decided: &decided, health: self.activate.health(), secrets: &secrets(&spec) };
+        let activation = Activation {
+            choice: &choice,
+            decided: &decided,
+            health: self.activate.health(),
+            preflight: &self.probe.preflight,
+            secrets: &secrets(&spec),
+        };
         let done = carry_out(&session, &planned.plan, &activation, &mut report);
         if done && planned.refreshes() && !report.due.iter().any(|due| matches!(due.how, How::Refresh(_))) {
             arrived(&session, &spec, &mut report);
@@ -114,6 +121,8 @@ pub(super) struct Activation<'a> {
     pub choice: &'a Choice,
     pub decided: &'a Turns,
     pub health: Duration,
+    /// Whether it is tried first whether a daemon comes up with what was there before.
+    pub preflight: &'a PreflightArgs,
     /// What daemons say is shown without these.
     pub secrets: &'a [Secret],
 }
@@ -123,7 +132,12 @@ pub(super) fn carry_out(session: &Session, plan: &Plan, activation: &Activation<
     let mut door = NodeDoor { root: &session.root, patience: PATIENCE, health: activation.health, pull: PULL };
     let mut run = |plan: &Plan, ledger| execute(&session.root, &session.state, plan, ledger, &mut door, &mut |step| progress(&step));
     let mut applied = run(plan, Arc::clone(&session.ledger));
-    if let Some(back) = interrupted(session, plan, &applied) {
+    let back = interrupted(session, plan, &applied);
+    let ends = back.as_ref().map(|back| dead_ends(session, back, activation.preflight)).unwrap_or_default();
+    // what that run has found may be what never worked
+    if ends.is_empty()
+        && let Some(back) = back
+    {
         let again = run(&back, Arc::clone(&applied.ledger));
         applied.end = match (again.end, applied.end) {
             (End::Applied, End::RollbackFailed { why, .. }) => End::RolledBack(why),
@@ -135,6 +149,7 @@ pub(super) fn carry_out(session: &Session, plan: &Plan, activation: &Activation<
     }
     report.due = session.due(&applied.due);
     report.problems.extend(failures(&applied));
+    report.problems.extend(ends.iter().map(stays));
     if let Some(class) = applied.class() {
         report.outcome = outcome(class);
         // nothing was changed, or everything was put back: nothing is due for it either
@@ -178,12 +193,14 @@ fn failures(applied: &Applied) -> Vec<Problem> {
     match &applied.end {
         End::Unchanged | End::Applied => Vec::new(),
         End::Refused(error) | End::RolledBack(error) => vec![told(error)],
+        End::Stayed { why, unwell, dead_ends } => {
+            [told(why)].into_iter().chain(unwell.iter().map(not_well)).chain(dead_ends.iter().map(stays)).collect()
+        }
         End::RollbackFailed { why, by_hand, unwell } => {
             let mut problems = vec![told(why)];
             problems.extend(unwell.iter().map(|(unit, why)| {
-                let what = format!("{unit} is not well: {why}");
-                let help = format!("read `journalctl -u {unit}` and mend what it says, then `systemctl restart {unit}`; `nodeprep revert` gives back the files of before nodeprep");
-                Problem::error("not-well", what, help)
+                let Problem { code, what, help, .. } = not_well(&(unit.clone(), why.clone()));
+                Problem::error(code, what, format!("{help}; `nodeprep revert` gives back the files of before nodeprep"))
             }));
             problems.extend(by_hand.iter().map(|(path, error)| {
                 let help = format!("restore {path} by hand; its content from before is in {}/blobs", crate::flow::STATE);
@@ -192,6 +209,17 @@ fn failures(applied: &Applied) -> Vec<Problem> {
             problems
         }
     }
+}
+
+fn not_well((unit, why): &(String, String)) -> Problem {
+    let help = format!("read `journalctl -u {unit}` and mend what it says, then `systemctl restart {unit}`");
+    Problem::error("not-well", format!("{unit} is not well: {why}"), help)
+}
+
+/// That nothing was put back for a unit.
+fn stays((unit, why): (&String, &String)) -> Problem {
+    let what = format!("nothing was put back for {unit}, because before the change it would not have come up either: {why}");
+    Problem::error("no-way-back", what, format!("mend what `journalctl -u {unit}` says, then `systemctl restart {unit}` and run again"))
 }
 
 /// How long a trust store's command may take: it hashes a few hundred files, on the slowest board in seconds.

@@ -149,7 +149,13 @@ pub(super) fn settle(
         let mut report = report(&session, &without, &rest, told.clone(), Outcome::Converged);
         // units are turned once, when the key is there too
         let (choice, decided) = (Choice { mode: Mode::Never, allowed: BTreeSet::new() }, Turns::default());
-        let activation = Activation { choice: &choice, decided: &decided, health: Duration::ZERO, secrets: &secrets(&spec) };
+        let activation = Activation {
+            choice: &choice,
+            decided: &decided,
+            health: Duration::ZERO,
+            preflight: &probe.preflight,
+            secrets: &secrets(&spec),
+        };
         if !carry_out(&session, &rest.plan, &activation, &mut report) {
             return Ok(Err(Box::new(report)));
         }

@@ -3,7 +3,7 @@
 use clap::Args;
 
 use super::activate::{ActivateArgs, unit_reports};
-use super::preflight::Asks;
+use super::preflight::{Asks, dead_ends, no_way_back};
 use super::session::{Session, Stopped, secrets, spec};
 use super::{Ended, OutputArgs, PlanChoices, ProbeArgs, RootArgs, SpecArgs, runtimes};
 use crate::desired::Refusal;
@@ -55,7 +55,8 @@ impl PlanArgs {
             None if self.exit_code && !planned.is_empty() => Outcome::Pending,
             None => Outcome::Converged,
         };
-        let problems = problems.into_iter().chain(unready).chain(runtimes::in_use(&session, &planned)).collect();
+        let ends = no_way_back(&dead_ends(&session, &planned.plan, &self.probe.preflight));
+        let problems = problems.into_iter().chain(unready).chain(ends).chain(runtimes::in_use(&session, &planned)).collect();
         let report = report(&session, &spec, &planned, problems, outcome);
         Ok(Report { units: unit_reports(&decided, &choice), ..report })
     }

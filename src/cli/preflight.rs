@@ -1,5 +1,6 @@
 //! Before the first byte: would the installed containerd come up with config.toml as it will be (docs/adr/0015)?
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
@@ -9,7 +10,9 @@ use crate::desired::Target;
 use crate::model::place::Place;
 use crate::model::problem::{Problem, Severity};
 use crate::node::shadow::{OWN_PROGRAM, Tried, try_out};
+use crate::plan::Plan;
 use crate::plan::build::overlay_plan;
+use crate::plan::turn::Turning;
 use crate::plan::whole::Planned;
 use crate::runtime::FoundRuntime;
 use crate::runtime::containerd::shadow::{Shadow, shadow};
@@ -67,6 +70,38 @@ pub(super) fn refusals(
         told.extend(untried.map(|(_, problem)| Problem { severity: Severity::Warning, ..problem }));
     }
     refusals
+}
+
+/// The units that are restarted because of `plan` and whose daemon would not come up with what is there now: for them nothing is put
+/// back. Of what cannot be tried that is not known, and the way back is open.
+pub(super) fn dead_ends(session: &Session, plan: &Plan, args: &PreflightArgs) -> BTreeMap<String, String> {
+    if args.no_preflight || !session.root.is_live() || plan.turns.is_empty() {
+        return BTreeMap::new();
+    }
+    let before = &session.snapshot.tree;
+    let after = overlay_plan(before, plan);
+    let mut found = BTreeMap::new();
+    for turn in plan.turns.iter().filter(|turn| turn.turning == Turning::Restart) {
+        let reads = |on: &&FoundRuntime| turn.serves.iter().any(|one| one.who == Target::Containerd(on.config.clone()));
+        // without a file it comes up with what is built in
+        for on in session.found.iter().filter(reads).filter(|on| before.exists(&on.config)) {
+            let Some(shadow) = shadow(&after, before, on) else { continue };
+            if let Tried::Fails(words) = try_out(&session.root, &shadow, Path::new(OWN_PROGRAM), PATIENCE) {
+                let why = format!("{} would not come up with what was in {} before: {}", shadow.program, shadow.config, words.join("; "));
+                found.insert(turn.unit.clone(), why);
+            }
+        }
+    }
+    found
+}
+
+/// That there is no way back, said before it is needed.
+pub(super) fn no_way_back(dead_ends: &BTreeMap<String, String>) -> Vec<Problem> {
+    let told = |(unit, why): (&String, &String)| {
+        let what = format!("{why}; if {unit} is not well after its restart, nothing is put back for it");
+        Problem::warning("no-way-back", what, "repair the file first, or go on: with what is planned it comes up")
+    };
+    dead_ends.iter().map(told).collect()
 }
 
 fn untried(session: &Session, planned: &Planned) -> Vec<Problem> {

@@ -5,7 +5,7 @@ use clap::Args;
 use super::activate::ActivateArgs;
 use super::apply::{Activation, carry_out};
 use super::plan::refused;
-use super::preflight::{Asks, refusals};
+use super::preflight::{Asks, dead_ends, refusals};
 use super::session::{Session, Stopped};
 use super::{Ended, OutputArgs, PreflightArgs, RootArgs};
 use crate::apply::tidy;
@@ -56,6 +56,7 @@ impl Revert {
         try_bundle(&mut planned, &session.snapshot);
         let choice = self.activate.choice(session.snapshot.probes.live);
         let decided = session.decide(&mut planned, &choice);
+        planned.plan.dead_ends = dead_ends(&session, &planned.plan, &self.preflight);
         let mut report = Report::new(refused(&planned).unwrap_or(Outcome::Converged));
         report.problems = problems;
         report.runtimes.clone_from(&session.found);
@@ -66,7 +67,8 @@ impl Revert {
             let what = "nodeprep owns nothing on this node";
             report.problems.push(Problem::warning("nothing-owned", what, "check --root if this is not the node that you mean"));
         }
-        let activation = Activation { choice: &choice, decided: &decided, health: self.activate.health(), secrets: &[] };
+        let activation =
+            Activation { choice: &choice, decided: &decided, health: self.activate.health(), preflight: &self.preflight, secrets: &[] };
         carry_out(&session, &planned.plan, &activation, &mut report);
         Ok(report)
     }

@@ -46,6 +46,8 @@ pub struct Plan {
     pub activate: Vec<Activation>,
     /// The units that are reloaded or restarted for `activate`, or proved to be well.
     pub turns: Vec<turn::Turn>,
+    /// Units whose daemon would not come up with what is there before the run, and why.
+    pub dead_ends: BTreeMap<String, String>,
     /// What runtimes pull before and after, to see that they still can.
     pub canaries: Vec<canary::Canary>,
     /// What stands in for `activate` on the way back, by whom it concerns.

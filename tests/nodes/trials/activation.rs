@@ -1,8 +1,8 @@
 //! What apply does with units by itself: the least, once, and back when the daemon is not well afterwards.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 use serde_json::Value;
 
 use super::{UNIT, converged, mirror, spec};
@@ -217,22 +217,49 @@ pub fn canary(world: &mut World) -> Result<()> {
     world.pulls()
 }
 
-/// The first restart takes away what was pulled without a mirror: with the way back it is restarted again.
-pub fn canary_restart(world: &mut World) -> Result<()> {
+/// A node that pulls by somebody else's config.toml, which is given back; our mirror holds another repository.
+fn pulling(world: &mut World, drop_in: &str) -> Result<String> {
     world.registry("mirror.example", "127.0.0.2:5000", "docker.io/library/other")?;
     world.registry("own.example", "127.0.0.4:5000", "library/hello")?;
     let config = "version = 2\n[plugins.\"io.containerd.grpc.v1.cri\".registry.mirrors.\"docker.io\"]\nendpoint = [\"https://own.example:5000\"]\n\
                   [plugins.\"io.containerd.grpc.v1.cri\".registry.configs.\"own.example:5000\".tls]\nca_file = \"/etc/nodeprep/fleet.pem\"\n";
     world.node.write(CONFIG, 0o644, config)?;
     world.spec(&spec(&["fleet"]), &[("fleet.pem", &world.ca)])?;
+    if !drop_in.is_empty() {
+        world.node.write("/etc/systemd/system/containerd.service.d/trial.conf", 0o644, drop_in)?;
+    }
     world.node.boot()?;
     world.pulls()?;
+    Ok(config.to_owned())
+}
+
+/// The first restart takes away what was pulled without our mirror: with the way back it is restarted again.
+pub fn canary_restart(world: &mut World) -> Result<()> {
+    let config = pulling(world, "")?;
     let start = world.node.start_of(UNIT)?;
     let run = world.nodeprep(&[&CANARY[..], &["--foreign", "replace"]].concat())?;
     ensure!(run.code == 6 && text(&run).contains("any more, which it pulled right before"), "{:#}", run.report);
     ensure!(world.node.read(CONFIG)? == config, "config.toml is not as before");
     ensure!(world.node.start_of(UNIT)?.pid != start.pid, "it was not restarted");
     world.pulls()
+}
+
+/// A restart that fails on a node that pulls: how long it does not.
+pub fn pulls_again(world: &mut World) -> Result<()> {
+    let config = pulling(world, REFUSES)?;
+    let run = world.nodeprep(&[&AUTO[..], &["--foreign", "replace"]].concat())?;
+    world.pulls()?;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs_f64();
+    ensure!(run.code == 6 && world.node.read(CONFIG)? == config, "{:#}", run.report);
+    let journal = world.node.run(&["journalctl", "--no-pager", "--unit", UNIT, "--output", "short-unix"])?;
+    let at = |words: &str| journal.lines().find(|line| line.contains(words)).and_then(|line| line.split(' ').next()?.parse::<f64>().ok());
+    let (Some(stopped), Some(failed)) = (at("Stopping "), at("Failed to start ")) else { bail!("no restart that failed: {journal}") };
+    println!(
+        "a restart that fails: {:.0} ms later it has pulled again, {:.0} ms after it was stopped",
+        (now - failed) * 1000.0,
+        (now - stopped) * 1000.0
+    );
+    Ok(())
 }
 
 /// It does not come back with the old files either: the run says so, and what to do.
@@ -250,6 +277,33 @@ pub fn stuck(world: &mut World) -> Result<()> {
     );
     ensure!(world.node.read(CONFIG).ok() == before, "config.toml is not as before");
     Ok(())
+}
+
+/// The file of before never worked: it is not put back, before which `plan` says so; what was broken is mended by hand.
+pub fn no_way_back(world: &mut World) -> Result<()> {
+    fresh(world, "[Service]\nExecStartPre=/bin/sh -c 'test ! -e /run/broken'\n")?;
+    // beside config_path the older mirrors keep the CRI plugin from loading; the daemon runs with what it has read before
+    let spoilt = "version = 2\n[plugins.\"io.containerd.grpc.v1.cri\".registry]\nconfig_path = \"/etc/containerd/certs.d\"\n\
+                  [plugins.\"io.containerd.grpc.v1.cri\".registry.mirrors.\"quay.io\"]\nendpoint = [\"https://mirror.example:5000\"]\n";
+    world.node.write(CONFIG, 0o644, spoilt)?;
+    let planned = world.nodeprep(&["plan"])?;
+    ensure!(text(&planned).contains("nothing is put back for it"), "{:#}", planned.report);
+    world.node.run(&["touch", "/run/broken"])?;
+    let run = world.nodeprep(&AUTO)?;
+    ensure!(run.code == 7, "{:#}", run.report);
+    ensure!(
+        text(&run).contains("nothing was put back for containerd.service") && text(&run).contains("systemctl restart containerd.service"),
+        "{}",
+        text(&run)
+    );
+    ensure!(run.changed().contains(&CONFIG) && world.node.read(CONFIG)? != spoilt, "what never worked is back: {:#}", run.report);
+    // nor does the next run go back to it
+    let run = world.nodeprep(&AUTO)?;
+    ensure!(run.code == 7 && world.node.read(CONFIG)? != spoilt, "{:#}", run.report);
+    world.node.run(&["rm", "/run/broken"])?;
+    world.node.run(&["systemctl", "restart", UNIT])?;
+    world.done(&AUTO)?;
+    world.pulls()
 }
 
 /// Killed after the restart and before its daemon was seen to be well: the next run looks, and goes back if it is not.

@@ -52,6 +52,8 @@ pub const ALL: &[Test] = &[
     Test { name: "activation-stuck", versions: Versions::Own, run: activation::stuck },
     Test { name: "activation-canary", versions: Versions::Own, run: activation::canary },
     Test { name: "activation-canary-restart", versions: Versions::Own, run: activation::canary_restart },
+    Test { name: "activation-pulls-again", versions: Versions::Own, run: activation::pulls_again },
+    Test { name: "activation-no-way-back", versions: Versions::Own, run: activation::no_way_back },
     Test { name: "activation-killed", versions: Versions::Own, run: activation::killed },
     Test { name: "activation-reload", versions: Versions::Own, run: activation::reload },
     Test { name: "pods-image-in-use", versions: Versions::All, run: pods::in_use },
