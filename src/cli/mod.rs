@@ -11,6 +11,7 @@ mod render;
 mod revert;
 mod runtimes;
 mod session;
+mod tried;
 mod verify;
 
 use std::path::PathBuf;
