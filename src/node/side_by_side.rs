@@ -8,8 +8,8 @@ use std::thread::{Builder, scope};
 pub fn each<T: Sync, A: Send>(items: &[T], work: impl Fn(&T) -> A + Sync) -> Vec<A> {
     let work = &work;
     scope(|scope| {
-        let begin = |item| (item, Builder::new().spawn_scoped(scope, move || work(item)));
-        let begun: Vec<_> = items.iter().map(begin).collect();
+        let start = |item| (item, Builder::new().spawn_scoped(scope, move || work(item)));
+        let begun: Vec<_> = items.iter().map(start).collect();
         let end = |(item, thread): (_, std::io::Result<std::thread::ScopedJoinHandle<'_, A>>)| match thread {
             Ok(thread) => thread.join().unwrap_or_else(|panic| resume_unwind(panic)),
             Err(_) => work(item),
