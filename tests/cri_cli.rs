@@ -254,7 +254,13 @@ fn a_pause_image_that_cannot_be_had_is_kept_back() {
     assert!(code == 8 && config().contains("127.0.0.1:1/pause:1"), "{code}\n{said}\n{}", config());
     let (code, said) = apply("--probe warn", "127.0.0.1:1/pause:2");
     assert!(code == 0 && said.contains("warning[pause-image-missing]") && config().contains("127.0.0.1:1/pause:2"), "{code}\n{said}");
+    // nobody asks then, and who plans is told once
+    node.put("spec.toml", &spec("127.0.0.1:1/pause:3"));
+    let untried =
+        || node.nodeprep("plan --probe off --spec spec.toml").1.matches("note[pause-image-untried]: the pause image of containerd").count();
+    assert_eq!(untried(), 1);
     let (code, said) = apply("--probe off", "127.0.0.1:1/pause:3");
+    assert_eq!(untried(), 0);
     assert!(code == 0 && config().contains("127.0.0.1:1/pause:3"), "{code}\n{said}");
     // a runtime whose plugin is not loaded starts no pods as it is; one that does not say what it has keeps what it has
     std::fs::remove_file(node.path(SOCKET)).unwrap();
@@ -303,4 +309,49 @@ fn a_canary_that_is_lost_brings_everything_back() {
     assert!(code == 0 && said.contains(what) && said.contains("(as before)") && node.path(hosts).exists(), "{code}\n{said}");
     let (code, said) = node.nodeprep("apply --spec spec.toml --canary r.example/Upper:1");
     assert!(code == 2 && said.contains("--canary"), "{code}\n{said}");
+}
+
+/// Set once, waited for by others.
+#[derive(Default)]
+struct Flag(std::sync::Mutex<bool>, std::sync::Condvar);
+
+impl Flag {
+    fn set(&self) {
+        *self.0.lock().unwrap() = true;
+        self.1.notify_all();
+    }
+
+    fn wait(&self) {
+        drop(self.1.wait_while(self.0.lock().unwrap(), |set| !*set).unwrap());
+    }
+}
+
+/// The runtime answers only once an endpoint has been asked, and the endpoint only once the runtime has.
+#[test]
+fn verify_asks_endpoints_and_runtimes_side_by_side() {
+    use std::io::{Read, Write};
+    let node = Node::new();
+    let flags = std::sync::Arc::new((Flag::default(), Flag::default()));
+    let both = std::sync::Arc::clone(&flags);
+    node.serve(move |call| {
+        both.0.set();
+        both.1.wait();
+        Ok(healthy(call))
+    });
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let host = listener.local_addr().unwrap().to_string();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let both = std::sync::Arc::clone(&flags);
+            std::thread::spawn(move || {
+                let _ = stream.read(&mut [0; 4096]);
+                both.1.set();
+                both.0.wait();
+                let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+            });
+        }
+    });
+    node.put("root/etc/containerd/certs.d/docker.io/hosts.toml", &format!("server = \"http://{host}\"\n[host.\"http://{host}\"]\n"));
+    let (code, said) = node.nodeprep("verify --without-spec --timeout 20 --output json");
+    assert!(code == 0 && said.contains("\"id\": \"runtime\"") && said.contains(&format!("http://{host}")), "{code}\n{said}");
 }

@@ -12,6 +12,7 @@ mod render;
 mod revert;
 mod runtimes;
 mod session;
+mod tried;
 mod verify;
 
 use std::path::PathBuf;

@@ -7,7 +7,8 @@ use super::apply::{Activation, carry_out};
 use super::plan::report;
 use super::preflight::Asks;
 use super::runtimes::{PULL, Runs, runs};
-use super::session::{Session, Stopped, secrets, tried};
+use super::session::{Session, Stopped, secrets};
+use super::tried::Heard;
 use super::{PlanChoices, Probe, ProbeArgs};
 use crate::model::cri::CriError;
 use crate::model::image::ImageRef;
@@ -28,6 +29,8 @@ use crate::verify::pause::{endpoints, judge};
 const PULLED_FIRST: &str = "pause-image-pull";
 /// The code of the warning that a pause image changes to one that cannot be had.
 const MISSING: &str = "pause-image-missing";
+/// The code of the note that nobody has asked whether a pause image can be had.
+const UNTRIED: &str = "pause-image-untried";
 /// How long a runtime has to say what is in its store.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -38,6 +41,7 @@ pub(super) fn gated(
     spec: &Spec,
     planned: Planned,
     probe: Option<Probe>,
+    heard: &mut Heard,
     again: impl Fn(&Spec) -> Planned,
 ) -> (Planned, Vec<Problem>) {
     let before = &session.snapshot.tree;
@@ -47,6 +51,13 @@ pub(super) fn gated(
     let (mut waits, mut problems) = (Held::new(), Vec::new());
     for reader in changing(spec, before, &after, &session.found) {
         if probe == Some(Probe::Off) {
+            if runs(session, reader) != Runs::No {
+                let what = format!(
+                    "the pause image of {} changes to {image}, and whether it can be had was not asked (--probe=off)",
+                    reader.runtime
+                );
+                problems.push(Problem::note(UNTRIED, what, format!("look with `crictl inspecti {image}`")).at(pause.at.clone()));
+            }
             continue;
         }
         let (why, help) = match stored(session, reader, image) {
@@ -54,8 +65,7 @@ pub(super) fn gated(
             Stored::Unknown(error) => (format!("whether {image} is in its store is not known: {error}"), error.help()),
             Stored::No => {
                 let of = endpoints(spec, &pause.image, &after, &session.trust_stores(), reader);
-                let ways: Vec<_> = of.iter().flat_map(|endpoint| endpoint.ways.iter().cloned()).collect();
-                match judge(&of, &tried(&ways, PATIENCE)) {
+                match judge(&of, &heard.of(&of)) {
                     Ok(()) => {
                         let waiting = |reason: &str| Held::from([(reader.runtime, (reason.to_owned(), String::new()))]);
                         let late = reads_late(&again(&holding(spec, waiting("it is not in its store"))), reader);
@@ -99,7 +109,7 @@ enum Stored {
 fn stored(session: &Session, reader: &FoundRuntime, image: &str) -> Stored {
     let runs = runs(session, reader);
     let Some(socket) = reader.socket(&session.snapshot.tree).filter(|_| runs != Runs::No) else { return Stored::Yes };
-    match Client::connect(&session.root, &socket, PATIENCE).and_then(|mut client| client.image_status(image)) {
+    match Client::within(&session.root, &socket, PATIENCE).and_then(|mut client| client.image_status(image)) {
         // where the plugin is not loaded, no pod is started as it is
         Ok(Some(_)) | Err(CriError::NotServed { .. }) => Stored::Yes,
         Ok(None) => Stored::No,

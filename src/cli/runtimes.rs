@@ -9,6 +9,7 @@ use crate::model::path::NodePath;
 use crate::model::problem::Problem;
 use crate::model::secret::mask;
 use crate::node::cri::Client;
+use crate::node::side_by_side;
 use crate::plan::build::overlay_plan;
 use crate::plan::whole::Planned;
 use crate::runtime::FoundRuntime;
@@ -44,24 +45,24 @@ pub(super) fn in_use(session: &Session, planned: &Planned) -> Vec<Problem> {
     if planned.is_empty() {
         return Vec::new();
     }
-    let (before, mut problems) = (&session.snapshot.tree, Vec::new());
+    let before = &session.snapshot.tree;
     let after = overlay_plan(before, &planned.plan);
-    for (reader, socket) in listening(session) {
+    let of = |(reader, socket): &(&FoundRuntime, NodePath)| {
         let runs = runs(session, reader);
         if runs == Runs::No {
-            continue;
+            return Vec::new();
         }
         tracing::info!(runtime = %reader.runtime, %socket, "ask for images in use");
-        match Client::connect(&session.root, &socket, SOON).and_then(|mut client| used(&mut client)) {
-            Ok(used) => problems.extend(unpullable(reader, &used, before, &after)),
-            Err(CriError::Absent { .. } | CriError::Deserted { .. }) if runs == Runs::Unknown => {}
+        match Client::within(&session.root, socket, SOON).and_then(|mut client| used(&mut client)) {
+            Ok(used) => unpullable(reader, &used, before, &after),
+            Err(CriError::Absent { .. } | CriError::Deserted { .. }) if runs == Runs::Unknown => Vec::new(),
             Err(error) => {
                 let what = format!("which images {} has in use is not known: {error}", reader.runtime);
-                problems.push(Problem::note("image-in-use-unknown", what, error.help()));
+                vec![Problem::note("image-in-use-unknown", what, error.help())]
             }
         }
-    }
-    problems
+    };
+    side_by_side::each(&listening(session), of).concat()
 }
 
 fn used(client: &mut Client) -> Result<InUse, CriError> {
@@ -70,31 +71,13 @@ fn used(client: &mut Client) -> Result<InUse, CriError> {
     Ok(InUse { containers, images, pods: client.pods()? })
 }
 
-/// Whether the runtimes are healthy, and whether they can pull `images`; each has `patience` to answer, a pull longer.
+/// Whether the runtimes are healthy, and whether they can pull `images`; each has `patience` to answer, a pull longer. None waits
+/// for another.
 pub(super) fn checks(session: &Session, spec: Option<&Spec>, images: &[ImageRef], patience: Duration) -> Vec<Check> {
-    let mut checks = Vec::new();
-    let mut asked = false;
-    for (reader, socket) in listening(session) {
-        let runs = runs(session, reader);
-        if runs == Runs::No {
-            checks.push(cri::stopped(reader.runtime, &socket));
-            continue;
-        }
-        tracing::info!(runtime = %reader.runtime, %socket, "ask");
-        let mut client = Client::connect(&session.root, &socket, patience);
-        let health = match &mut client {
-            Ok(client) => client.status(),
-            Err(error) => Err(error.clone()),
-        };
-        let Some(check) = cri::health(reader.runtime, runs, &socket, health) else { continue };
-        checks.push(check);
-        asked |= !images.is_empty();
-        for image in images {
-            tracing::info!(runtime = %reader.runtime, image = image.written, "pull");
-            let outcome = client.as_mut().map_err(|error| error.clone()).and_then(|client| client.pull(&image.written, PULL));
-            checks.push(cri::pulled(reader.runtime, image, outcome.map(drop)));
-        }
-    }
+    let of = |(reader, socket): &(&FoundRuntime, NodePath)| of_runtime(session, reader, socket, images, patience);
+    let of_each = side_by_side::each(&listening(session), of);
+    let asked = of_each.iter().any(|(_, asked)| *asked);
+    let mut checks: Vec<Check> = of_each.into_iter().flat_map(|(checks, _)| checks).collect();
     if !asked {
         checks.extend(images.iter().map(cri::not_pulled));
     }
@@ -103,4 +86,26 @@ pub(super) fn checks(session: &Session, spec: Option<&Spec>, images: &[ImageRef]
         check.found = mask(&check.found, &secrets);
     }
     checks
+}
+
+/// What comes of one runtime, and whether it was asked to pull at all.
+fn of_runtime(session: &Session, reader: &FoundRuntime, socket: &NodePath, images: &[ImageRef], patience: Duration) -> (Vec<Check>, bool) {
+    let runs = runs(session, reader);
+    if runs == Runs::No {
+        return (vec![cri::stopped(reader.runtime, socket)], false);
+    }
+    tracing::info!(runtime = %reader.runtime, %socket, "ask");
+    let mut client = Client::within(&session.root, socket, patience);
+    let health = match &mut client {
+        Ok(client) => client.status(),
+        Err(error) => Err(error.clone()),
+    };
+    let Some(check) = cri::health(reader.runtime, runs, socket, health) else { return (Vec::new(), false) };
+    let mut checks = vec![check];
+    for image in images {
+        tracing::info!(runtime = %reader.runtime, image = image.written, "pull");
+        let outcome = client.as_mut().map_err(|error| error.clone()).and_then(|client| client.pull(&image.written, PULL));
+        checks.push(cri::pulled(reader.runtime, image, outcome.map(drop)));
+    }
+    (checks, !images.is_empty())
 }

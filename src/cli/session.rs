@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::preflight::{self, Asks};
+use super::tried::Heard;
 use super::{ForeignChoice, PlanChoices, Probe, ProbeArgs, RootArgs, SpecArgs, pause};
 use crate::desired::Target;
 use crate::flow::{self, Findings, STATE, wishes};
@@ -219,10 +220,15 @@ impl Session {
     /// The plan that may be carried out: what would change is tried first. What does not answer is kept back or told, and where a
     /// daemon would not come up, its files stay as they are.
     pub(super) fn gated(&self, spec: &Spec, choices: &PlanChoices, args: &ProbeArgs, asks: Asks) -> (Planned, Vec<Problem>) {
-        let (planned, mut problems) = self.gated_without(spec, choices, args.probe, &[]);
-        let refused = preflight::refusals(self, &planned, &args.preflight, asks, &mut problems);
-        // seldom enough for asking all endpoints once more
-        if refused.is_empty() { (planned, problems) } else { self.gated_without(spec, choices, args.probe, &refused) }
+        let mut heard = Heard::default();
+        let (mut planned, mut problems) = self.gated_without(spec, choices, args.probe, &[], &mut heard);
+        let mut told = Vec::new();
+        let refused = preflight::refusals(self, &planned, &args.preflight, asks, &mut told);
+        if !refused.is_empty() {
+            (planned, problems) = self.gated_without(spec, choices, args.probe, &refused, &mut heard);
+        }
+        problems.extend(told);
+        (planned, problems)
     }
 
     /// The same, with these targets refused.
@@ -232,16 +238,17 @@ impl Session {
         choices: &PlanChoices,
         probe: Option<Probe>,
         refused: &[(Target, Problem)],
+        heard: &mut Heard,
     ) -> (Planned, Vec<Problem>) {
-        let answers = self.answers(spec, probe);
+        let answers = heard.answers.get_or_insert_with(|| self.answers(spec, probe)).clone();
         // whether a login is lost is asked once it is known what stays: who does not answer cannot say which one is wanted
         let lenient = Answers { required: false, ..answers.clone() };
         let planned = self.plan_holding(spec, choices, &lenient, &Unready::new(), refused);
-        let (unready, problems) = self.unready(spec, &planned, probe);
+        let (unready, problems) = self.unready(spec, &planned, probe, heard);
         let planned =
             if unready.is_empty() && !answers.required { planned } else { self.plan_holding(spec, choices, &answers, &unready, refused) };
         let (planned, more) =
-            pause::gated(self, spec, planned, probe, |spec| self.plan_holding(spec, choices, &answers, &unready, refused));
+            pause::gated(self, spec, planned, probe, heard, |spec| self.plan_holding(spec, choices, &answers, &unready, refused));
         (planned, problems.into_iter().chain(more).collect())
     }
 
@@ -263,19 +270,18 @@ impl Session {
     }
 
     /// What would not work under `planned`, by trying the endpoints of what changes: what is kept back for it, and warnings.
-    fn unready(&self, spec: &Spec, planned: &Planned, probe: Option<Probe>) -> (Unready, Vec<Problem>) {
+    fn unready(&self, spec: &Spec, planned: &Planned, probe: Option<Probe>, heard: &mut Heard) -> (Unready, Vec<Problem>) {
         if probe == Some(Probe::Off) || probe.is_none() && !self.root.is_live() || planned.is_empty() {
             return (Unready::new(), Vec::new());
         }
         let after = overlay_plan(&self.snapshot.tree, &planned.plan);
         let endpoints = gate::changed(spec, &self.snapshot.tree, &after, &self.trust_stores(), &self.found);
-        let ways: Vec<_> = endpoints.iter().flat_map(|endpoint| endpoint.ways.iter().cloned()).collect();
         let keeps = |target: &Target| match probe {
             Some(Probe::Require) => true,
             Some(Probe::Warn | Probe::Off) => false,
             None => gate::keeps_back(target, &self.found),
         };
-        gate::judge(spec, &endpoints, &tried(&ways, PATIENCE), &self.found, keeps)
+        gate::judge(spec, &endpoints, &heard.of(&endpoints), &self.found, keeps)
     }
 
     /// What Go programs with the environments of the runtimes here would trust.
@@ -339,7 +345,7 @@ pub(super) fn tried(targets: &[Tried], patience: std::time::Duration) -> Vec<See
 }
 
 /// How long a registry has to say which login it wants.
-const PATIENCE: std::time::Duration = std::time::Duration::from_secs(10);
+pub(super) const PATIENCE: std::time::Duration = std::time::Duration::from_secs(10);
 
 /// Secrets of a spec in every form in which they may stand in a file or message.
 pub(super) fn secrets(spec: &Spec) -> Vec<Secret> {

@@ -8,6 +8,7 @@ use clap::Args;
 use super::session::{Session, Stopped, spec, tried};
 use super::{Ended, OutputArgs, PlanChoices, RootArgs, SpecArgs, runtimes};
 use crate::model::image::ImageRef;
+use crate::node::side_by_side;
 use crate::plan::activation::cut_off;
 use crate::report::exit::Outcome;
 use crate::report::style::Style;
@@ -83,13 +84,26 @@ impl VerifyArgs {
         if let Some(spec) = spec {
             checks.extend(online::as_planned(&session.plan(spec, &self.choices, &Answers::default()), due));
         }
-        let endpoints = endpoints(session, spec, &self.manifest);
-        let ways: Vec<_> = endpoints.iter().flat_map(|endpoint| endpoint.ways.iter().cloned()).collect();
-        tracing::info!(endpoints = ways.len(), "probe");
-        checks.extend(online::of_endpoints(&endpoints, &tried(&ways, Duration::from_secs(self.timeout))));
-        checks.extend(runtimes::checks(session, spec, &self.pull, Duration::from_secs(self.timeout)));
+        let patience = Duration::from_secs(self.timeout);
+        // nobody waits for both
+        let of = |whom: &Whom| match whom {
+            Whom::Endpoints => {
+                let endpoints = endpoints(session, spec, &self.manifest);
+                let ways: Vec<_> = endpoints.iter().flat_map(|endpoint| endpoint.ways.iter().cloned()).collect();
+                tracing::info!(endpoints = ways.len(), "probe");
+                online::of_endpoints(&endpoints, &tried(&ways, patience))
+            }
+            Whom::Runtimes => runtimes::checks(session, spec, &self.pull, patience),
+        };
+        checks.extend(side_by_side::each(&[Whom::Endpoints, Whom::Runtimes], of).concat());
         checks
     }
+}
+
+/// Who is asked.
+enum Whom {
+    Endpoints,
+    Runtimes,
 }
 
 /// What is tried, with the trust stores that the daemons would read.

@@ -130,6 +130,12 @@ impl Host {
         name == "localhost" || name.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
     }
 
+    /// Whether no such host can ever exist: what lies below `.invalid` leads nowhere (RFC 6761, 6.4).
+    #[must_use]
+    pub fn cannot_exist(&self) -> bool {
+        self.name().ends_with(".invalid")
+    }
+
     /// Whether the text before the first `/` of a reference is taken as a host: it has a dot, a colon or is `localhost`
     /// (distribution/reference, `splitDockerDomain`).
     #[must_use]

@@ -23,6 +23,7 @@ pub mod read;
 pub mod render;
 pub mod root;
 pub mod shadow;
+pub mod side_by_side;
 mod stage;
 mod survey;
 pub mod terminal;

@@ -4,11 +4,10 @@
 //! read and followed here, an absolute one starts again at the root, and `..` stops there. So no link on the node leads out
 //! of it, whoever made it. (`openat2` would do the same, but not on the kernels of RHEL 8.)
 
-use std::cell::RefCell;
 use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, open, openat, readlinkat};
@@ -111,7 +110,7 @@ pub enum Last {
 pub struct Root {
     top: Arc<Folder>,
     dir: PathBuf,
-    folders: RefCell<HashMap<NodePath, Arc<Folder>>>,
+    folders: Mutex<HashMap<NodePath, Arc<Folder>>>,
 }
 
 impl Root {
@@ -124,7 +123,18 @@ impl Root {
             .map_err(|errno| NodeError::of("open the root", NodePath::root(), errno))?;
         let top = Arc::new(Folder { fd, path: NodePath::root() });
         let dir = std::path::absolute(dir).unwrap_or_else(|_| dir.to_owned());
-        Ok(Self { top, dir, folders: RefCell::default() })
+        Ok(Self { top, dir, folders: Mutex::default() })
+    }
+
+    /// The same root for who looks at what comes and goes while nodeprep runs, as what a daemon has below /run: no folder is
+    /// remembered from before.
+    #[must_use]
+    pub fn afresh(&self) -> Self {
+        Self { top: Arc::clone(&self.top), dir: self.dir.clone(), folders: Mutex::default() }
+    }
+
+    fn folders(&self) -> MutexGuard<'_, HashMap<NodePath, Arc<Folder>>> {
+        self.folders.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Where it is for programs outside of it, absolute.
@@ -204,18 +214,18 @@ impl Root {
 
     /// Forgets the open folders at and below `path`: they were renamed or removed.
     pub fn forget(&self, path: &NodePath) {
-        self.folders.borrow_mut().retain(|kept, _| kept != path && !kept.is_below(path));
+        self.folders().retain(|kept, _| kept != path && !kept.is_below(path));
     }
 
     /// Opens a folder in a folder; never a link.
     pub(super) fn child(&self, folder: &Folder, name: &str) -> Result<Arc<Folder>, Errno> {
         let path = folder.path.join(name);
-        if let Some(found) = self.folders.borrow().get(&path) {
+        if let Some(found) = self.folders().get(&path) {
             return Ok(Arc::clone(found));
         }
         let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         let found = Arc::new(Folder { fd: openat(folder, name, flags, Mode::empty())?, path: path.clone() });
-        let mut folders = self.folders.borrow_mut();
+        let mut folders = self.folders();
         if folders.len() >= MOST_FOLDERS {
             folders.clear();
         }

@@ -114,7 +114,8 @@ pub fn prove(spec: &Spec, part: &Part, after: &Tree, ledger: &Ledger, readers: &
     // the same for every reader that has no names of its own
     let mut made: Option<(Vec<String>, Vec<Resolution>)> = None;
     for reader in readers {
-        for dialect in reader.dialects(after) {
+        let dialects = reader.dialects(after);
+        for &dialect in &dialects {
             let view = reader.view(after, dialect);
             let names = view.names();
             let meant = match made.take() {
@@ -134,7 +135,9 @@ pub fn prove(spec: &Spec, part: &Part, after: &Tree, ledger: &Ledger, readers: &
                     continue;
                 }
                 let foreign = foreign_file(&got, part, after, ledger);
-                let problem = disagreement(reader, dialect, &want, &got, foreign.as_ref());
+                let late =
+                    reader.running.is_some() && dialects.first() == Some(&dialect) && agree(spec, meant, after, reader, &dialects[1..]);
+                let problem = disagreement(reader, dialect, &want, &got, foreign.as_ref(), late);
                 let told = if foreign.is_some() { &mut conflicts } else { &mut others };
                 // versions that read alike differ alike
                 if !told.contains(&problem) {
@@ -177,7 +180,21 @@ fn foreign_file(got: &Resolution, part: &Part, after: &Tree, ledger: &Ledger) ->
     deciding.chain(rest).map(|file| &file.path).find(|path| !ours(path)).cloned()
 }
 
-fn disagreement(reader: &FoundRuntime, dialect: Dialect, want: &Resolution, got: &Resolution, foreign: Option<&NodePath>) -> Problem {
+/// Whether these versions, of which there are some, would ask what is meant.
+fn agree(spec: &Spec, meant: &Resolution, after: &Tree, reader: &FoundRuntime, dialects: &[Dialect]) -> bool {
+    let agrees = |dialect: &Dialect| reader.view(after, *dialect).resolve(&meant.image).same(&adapted(spec, meant, *dialect));
+    !dialects.is_empty() && dialects.iter().all(agrees)
+}
+
+/// `late`: the version that is installed would ask what is meant, and another one runs.
+fn disagreement(
+    reader: &FoundRuntime,
+    dialect: Dialect,
+    want: &Resolution,
+    got: &Resolution,
+    foreign: Option<&NodePath>,
+    late: bool,
+) -> Problem {
     let what = format!(
         "with the planned files, {} ({dialect}) would ask for {} {}, but the spec means {}",
         reader.runtime,
@@ -192,6 +209,12 @@ fn disagreement(reader: &FoundRuntime, dialect: Dialect, want: &Resolution, got:
              --foreign=replace"
         ))
         .at(crate::model::place::Place::file(path.as_str())),
+        None if late => {
+            let unit = reader.unit.as_deref().unwrap_or(reader.runtime.name());
+            problem(format!(
+                "restart {unit} first: the version that is installed reads these files as they are meant, and the one that runs does not"
+            ))
+        }
         None => problem(
             "report this with the spec and the output of `nodeprep explain --planned`: the rendered files do not mean what the spec says"
                 .to_owned(),
@@ -342,7 +365,12 @@ fn is_ours(path: &NodePath, part: &Part, tree: &Tree, ledger: &Ledger) -> bool {
 mod tests {
     use std::collections::BTreeMap;
 
-    use super::probe_images;
+    use super::*;
+    use crate::desired::Target;
+    use crate::model::time::Time;
+    use crate::model::tree::Entry;
+    use crate::model::version::Version;
+    use crate::runtime::{Presence, Running, Runtime};
     use crate::spec::load::Draft;
 
     /// Somebody's entry for `nodots` is for no image: one that begins so is looked for in the search registries.
@@ -353,5 +381,48 @@ mod tests {
         let images = probe_images(&spec, &["nodots".to_owned(), "nodots/below".to_owned(), "theirs.io/below".to_owned()]);
         assert!(images.iter().all(|image| !image.short && !image.written.contains("nodots")));
         assert!(images.iter().any(|image| image.written == "theirs.io/below/nodeprep-probe:1"));
+    }
+
+    /// config.toml and a drop-in: 1.7 replaces the whole table by the drop-in's, and with it `config_path`; 2.1 merges both.
+    #[test]
+    fn a_restart_resolves_what_only_the_running_version_reads_otherwise() {
+        let text = "version = 1\nfallback = 'never'\n[[mirror]]\nsource = 'quay.io'\nendpoints = ['m.example']\n";
+        let spec = Draft::open("spec.toml", text.as_bytes()).unwrap().close(&BTreeMap::new(), None).spec.unwrap();
+        let mut after = Tree::default();
+        after.insert(NodePath::root(), Entry::Dir { listed: true });
+        let cri = "[plugins.\"io.containerd.grpc.v1.cri\"";
+        let put = |tree: &mut Tree, path: &'static str, text: &str| {
+            tree.put(&NodePath::fixed(path), format!("# {HEADER}\n{text}").as_bytes(), 0o644)
+        };
+        let main = format!("version = 2\nimports = [\"/etc/containerd/conf.d/a.toml\"]\n{cri}.registry]\nconfig_path = \"/c\"\n");
+        put(&mut after, "/etc/containerd/config.toml", &main);
+        put(&mut after, "/etc/containerd/conf.d/a.toml", &format!("version = 2\n{cri}]\nsandbox_image = \"a.example/p:1\"\n"));
+        let closed = "server = \"https://m.example\"\ncapabilities = [\"pull\", \"resolve\"]\n[host]\n";
+        put(&mut after, "/c/quay.io/hosts.toml", closed);
+        put(&mut after, "/c/quay.io_443_/hosts.toml", closed);
+        let part = Part::new(Target::Containerd(NodePath::fixed("/etc/containerd/config.toml")));
+        let version = |text: &str| Version::parse(text).unwrap();
+        let helps = |running: &str, installed: &str| -> Vec<String> {
+            let on = FoundRuntime {
+                runtime: Runtime::Containerd,
+                presence: Presence::There,
+                because: NodePath::fixed("/usr/bin/containerd"),
+                installed: Some(version(installed)),
+                running: Some(Running { pid: 7, started: Time(5), version: Some(version(running)), socket: None }),
+                config: NodePath::fixed("/etc/containerd/config.toml"),
+                unit: Some("containerd.service".to_owned()),
+                env: Vec::new(),
+            };
+            match prove(&spec, &part, &after, &Ledger::new([1; 32]), &[&on]) {
+                Ok(()) => Vec::new(),
+                Err(Refusal::Cannot(problems) | Refusal::Conflict(problems)) => problems.into_iter().map(|problem| problem.help).collect(),
+            }
+        };
+        assert_eq!(helps("2.1.4", "2.1.4"), Vec::<String>::new());
+        let (late, never) = (helps("1.7.24", "2.1.4"), helps("1.7.24", "1.7.24"));
+        assert!(!late.is_empty() && late.iter().all(|help| help.starts_with("restart containerd.service first: ")), "{late:?}");
+        assert!(!never.is_empty() && never.iter().all(|help| help.starts_with("report this")), "{never:?}");
+        // what the installed version would read otherwise, no restart resolves
+        assert!(helps("2.1.4", "1.7.24").iter().all(|help| help.starts_with("report this")));
     }
 }

@@ -67,8 +67,8 @@ fn relying(spec: &Spec, after: &Tree, reader: &FoundRuntime) -> Vec<Host> {
     for image in of_node.chain(own_images) {
         for attempt in view.resolve(&image).attempts {
             let alone = matches!(&attempt.trust, Trust::Verified { extra } if extra.is_empty());
-            // a name under `.invalid` closes a registry
-            if alone && !attempt.host.name().ends_with(".invalid") {
+            // such a name closes a registry
+            if alone && !attempt.host.cannot_exist() {
                 hosts.insert(attempt.host);
             }
         }

@@ -52,8 +52,9 @@ pub fn unpullable(reader: &FoundRuntime, used: &InUse, before: &Tree, after: &Tr
 /// The names of each image in use, with who uses it.
 fn wanted(reader: &FoundRuntime, used: &InUse, after: &Tree) -> BTreeMap<Vec<ImageRef>, BTreeSet<String>> {
     let mut wanted: BTreeMap<Vec<ImageRef>, BTreeSet<String>> = BTreeMap::new();
+    let store: BTreeMap<&str, &StoredImage> = used.images.iter().rev().map(|image| (bare(&image.id), image)).collect();
     for container in &used.containers {
-        let called = if is_identity(&container.image) { stored(used, &container.image) } else { vec![container.image.clone()] };
+        let called = if is_identity(&container.image) { stored(&store, &container.image) } else { vec![container.image.clone()] };
         let names: Vec<ImageRef> = called.iter().filter_map(|name| ImageRef::parse(name).ok()).collect();
         // one without a name was built or loaded here: it is pulled from nowhere
         if !names.is_empty() {
@@ -69,15 +70,19 @@ fn wanted(reader: &FoundRuntime, used: &InUse, after: &Tree) -> BTreeMap<Vec<Ima
 
 /// `sha256:…`, or its digits alone as CRI-O has them.
 fn is_identity(name: &str) -> bool {
-    let digits = name.strip_prefix("sha256:").unwrap_or(name);
+    let digits = bare(name);
     digits.len() == 64 && digits.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 /// What an image is called in the store: by tag, else by digest.
-fn stored(used: &InUse, identity: &str) -> Vec<String> {
-    let bare = |name: &str| name.strip_prefix("sha256:").unwrap_or(name).to_owned();
-    let image = used.images.iter().find(|image| bare(&image.id) == bare(identity));
+fn stored(store: &BTreeMap<&str, &StoredImage>, identity: &str) -> Vec<String> {
+    let image = store.get(bare(identity));
     image.map(|image| if image.tags.is_empty() { image.digests.clone() } else { image.tags.clone() }).unwrap_or_default()
+}
+
+/// An identity without what says of which kind it is.
+fn bare(identity: &str) -> &str {
+    identity.strip_prefix("sha256:").unwrap_or(identity)
 }
 
 /// Why nothing is asked for an image; `None` where something is.

@@ -115,7 +115,7 @@ pub fn checks(spec: Option<&Spec>, tree: &Tree, found: &[FoundRuntime], adopted:
                 }
             }
             let of_files = amiss.iter().filter(|(path, _)| !used.contains(*path));
-            let of_files = of_files.filter_map(|(path, verdict)| of_file(path, verdict));
+            let of_files = of_files.filter_map(|(path, verdict)| of_file(reader, path, verdict));
             for one in failures.into_iter().map(|(id, failure)| failure.told(id)).chain(of_files) {
                 failed.entry(one).or_default().push(dialect);
             }
@@ -230,9 +230,13 @@ fn of_image(spec: Option<&Spec>, dialect: Dialect, image: &ImageRef, got: &Resol
     found
 }
 
-fn of_file(path: &NodePath, verdict: &Verdict) -> Option<Failed> {
+fn of_file(reader: &FoundRuntime, path: &NodePath, verdict: &Verdict) -> Option<Failed> {
     let (id, what, found, help) = match verdict {
         Verdict::Used => return None,
+        // it decides much else
+        Verdict::Ignored(why) if *path == reader.config => {
+            ("file-ignored", "leads to no hosts.toml", why.clone(), "set `config_path` in it to one folder, as `nodeprep apply` does")
+        }
         Verdict::Shadowed(by) => ("file-shadowed", "has no effect", format!("{by} stands in front of it"), "remove one of the two"),
         Verdict::Ignored(why) => ("file-ignored", "has no effect", why.clone(), "repair it, or remove it so that nobody counts on it"),
         Verdict::Broken(why) => ("file-broken", "breaks every pull that looks at it", why.clone(), "repair or remove it"),

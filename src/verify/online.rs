@@ -206,6 +206,13 @@ impl Endpoint {
         &self.key.1
     }
 
+    /// Whether the other one is asked the same in the same way, whoever asks.
+    #[must_use]
+    pub fn is_asked_as(&self, other: &Self) -> bool {
+        let manifests = |endpoint: &Self| endpoint.ways.iter().map(|way| way.manifests.clone()).collect::<Vec<_>>();
+        self.key == other.key && manifests(self) == manifests(other)
+    }
+
     /// What came of it for these of its readers; `None` where there are none.
     #[must_use]
     pub fn found(&self, readers: &BTreeSet<Runtime>, seen: &[Seen]) -> Option<Check> {

@@ -23,8 +23,8 @@ pub struct Line {
     send: SendRequest<Bytes>,
     path: NodePath,
     patience: Duration,
-    /// When the first call has to be answered: connecting is part of it.
-    first: Option<Instant>,
+    /// When everything has to be answered that has no time of its own: connecting is part of it.
+    pub(super) until: Option<Instant>,
 }
 
 impl fmt::Debug for Line {
@@ -59,7 +59,7 @@ impl Line {
                 in_time(deadline, opened, || late(path, "connect", patience)).await
             })
         })?;
-        Ok(Self { waits, send, path: path.clone(), patience, first: Some(deadline) })
+        Ok(Self { waits, send, path: path.clone(), patience, until: Some(deadline) })
     }
 
     /// Asks and waits for the answer, for `patience` where that is not the connection's own.
@@ -71,11 +71,12 @@ impl Line {
         request: &impl Message,
         patience: Option<Duration>,
     ) -> Result<Answer, CriError> {
+        let until = self.until.filter(|_| patience.is_none());
         let patience = patience.unwrap_or(self.patience);
-        let deadline = self.first.take().unwrap_or_else(|| Instant::now() + patience);
+        let deadline = until.unwrap_or_else(|| Instant::now() + patience);
         let uri = format!("http://localhost/runtime.{version}.{service}/{call}");
         let body = Bytes::from(grpc::framed(request));
-        let exchange = exchange(self.send.clone(), uri, patience, body);
+        let exchange = exchange(self.send.clone(), uri, deadline.saturating_duration_since(Instant::now()), body);
         let path = &self.path;
         let answer = in_silence(|| {
             self.waits.block_on(async {
@@ -105,6 +106,10 @@ async fn in_time<T>(
     work: impl Future<Output = Result<T, CriError>>,
     late: impl FnOnce() -> CriError,
 ) -> Result<T, CriError> {
+    // nobody is asked whose answer comes too late in any case
+    if Instant::now() >= deadline {
+        return Err(late());
+    }
     timeout_at(deadline, work).await.unwrap_or_else(|_| Err(late()))
 }
 

@@ -1,12 +1,15 @@
 //! What gRPC puts around a message (`doc/PROTOCOL-HTTP2.md` of gRPC): a prefix in front, a status behind. Pure.
 
 use http::{HeaderMap, StatusCode};
-use prost::Message;
+use prost::encoding::{DecodeContext, decode_key, skip_field};
+use prost::{DecodeError, Message};
 
 /// A message, its flag and its length: no compression is offered, and there is one message each way.
 pub const PREFIX: usize = 5;
 /// Longer answers are not read: a node with thousands of images needs a tenth of it.
 pub const LARGEST: usize = 16 << 20;
+/// A list of more is not taken apart: two bytes on the wire can be a hundred in memory.
+const MOST: usize = 50_000;
 /// More of a runtime's words than this is not shown.
 const LONGEST: usize = 2000;
 
@@ -35,7 +38,21 @@ pub fn unframed<Answer: Message + Default>(body: &[u8]) -> Result<Answer, String
     if usize::try_from(u32::from_be_bytes(length)) != Ok(message.len()) {
         return Err(format!("its message should have {} bytes and has {}", u32::from_be_bytes(length), message.len()));
     }
+    if fields(message).map_err(|error| error.to_string())? > MOST {
+        return Err(format!("it lists more than {MOST} things"));
+    }
     Answer::decode(message).map_err(|error| error.to_string())
+}
+
+/// How many fields a message has, before anything is made of them.
+fn fields(mut message: &[u8]) -> Result<usize, DecodeError> {
+    let mut count = 0;
+    while !message.is_empty() {
+        let (tag, kind) = decode_key(&mut message)?;
+        skip_field(kind, tag, &mut message, DecodeContext::default())?;
+        count += 1;
+    }
+    Ok(count)
 }
 
 /// A status and its message, as headers or trailers have them.
@@ -87,9 +104,12 @@ fn decoded(message: &[u8]) -> String {
 
 /// A runtime's words without what opens doors: a login in front of a host, and the parameters of an address (a registry sends
 /// to storage with a signature in them) save those that say which registry or repository is meant.
+///
+/// Nor anything that a terminal would take as a command: where lines end is a space, as what is said is one line.
 pub fn scrubbed(message: &str) -> String {
     let mut out = String::with_capacity(message.len());
-    let mut rest = message;
+    let message = message.trim().replace(char::is_control, " ");
+    let mut rest = message.as_str();
     while let Some((before, after)) = rest.split_once("://") {
         out.push_str(before);
         out.push_str("://");
@@ -160,6 +180,12 @@ mod tests {
         assert_eq!(why(b"\0\0\0\0\x02\x0a"), "its message should have 2 bytes and has 1");
         assert_eq!(why(b"\0\0\0\0\0\0\0\0\0\0"), "its message should have 0 bytes and has 5");
         assert!(!why(b"\0\0\0\0\x02\x0a\x7f").is_empty());
+        let list = |things: usize| {
+            let length = u32::try_from(things * 2).unwrap().to_be_bytes();
+            [&[0], &length[..], &b"\x0a\0".repeat(things)].concat()
+        };
+        assert_eq!(unframed::<ListContainersResponse>(&list(MOST)).unwrap().containers.len(), MOST);
+        assert_eq!(unframed::<ListContainersResponse>(&list(MOST + 1)).unwrap_err(), "it lists more than 50000 things");
     }
 
     #[test]
@@ -184,6 +210,7 @@ mod tests {
         let shown = "failed to do request: Get \"https://…@cdn.example/blob?X-Sig=…&ns=docker.io\": dial https://b.example/v2/x: refused";
         assert_eq!(scrubbed(said), shown);
         assert_eq!(scrubbed("a://b@c/d@e"), "a://…@c/d@e");
+        assert_eq!(scrubbed("one\ntwo\u{1b}[2J\u{9b}2J\n"), "one two [2J 2J");
         assert_eq!(scrubbed(&"é".repeat(LONGEST + 1)).chars().count(), LONGEST + 1);
     }
 

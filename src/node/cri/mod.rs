@@ -40,6 +40,17 @@ impl Client {
     /// # Errors
     /// Where nobody answers, or who answers serves no CRI.
     pub fn connect(root: &Root, path: &NodePath, patience: Duration) -> Result<Self, CriError> {
+        let mut client = Self::within(root, path, patience)?;
+        client.line.until = None;
+        Ok(client)
+    }
+
+    /// The same for who waits no longer than `patience` for everything: connecting and all calls that are not given a time of
+    /// their own.
+    ///
+    /// # Errors
+    /// As [`Client::connect`].
+    pub fn within(root: &Root, path: &NodePath, patience: Duration) -> Result<Self, CriError> {
         let mut line = Line::open(root, path, patience)?;
         let mut refused = None;
         for version in VERSIONS {
@@ -115,7 +126,7 @@ impl Client {
         let container = |found: said::Container| {
             let image = found.image.unwrap_or_default();
             let named = if image.user_specified_image.is_empty() { image.image } else { image.user_specified_image };
-            Container { name: found.metadata.unwrap_or_default().name, image: named, id: found.image_ref }
+            Container { name: grpc::scrubbed(&found.metadata.unwrap_or_default().name), image: named, id: found.image_ref }
         };
         Ok(alive.map(container).collect())
     }

@@ -19,7 +19,7 @@ use crate::node::root::{Last, Root, Stop};
 /// # Errors
 /// What stands in the way.
 pub fn find(root: &Root, path: &NodePath) -> Result<OwnedFd, CriError> {
-    let spot = root.walk(path, Last::Follow, &mut |_, _, _| {}).map_err(|stop| match stop {
+    let spot = root.afresh().walk(path, Last::Follow, &mut |_, _, _| {}).map_err(|stop| match stop {
         Stop::Missing { .. } => CriError::Absent { path: path.clone() },
         Stop::Failed(NodeError::Permission { path, .. }) => CriError::Permission { path },
         Stop::Failed(error) => CriError::Unreachable { path: path.clone(), why: error.to_string() },

@@ -294,6 +294,13 @@ fn the_socket_is_found_inside_the_root() {
     std::fs::create_dir(folder.path().join("var")).unwrap();
     symlink("/run", folder.path().join("var/run")).unwrap();
     assert!(at("/var/run/x.sock").is_ok());
+    // the folder is another one when the daemon has been restarted
+    std::fs::rename(folder.path().join("run"), folder.path().join("old")).unwrap();
+    assert_eq!(at(SOCKET).unwrap_err(), CriError::Absent { path: path() });
+    std::fs::create_dir(folder.path().join("run")).unwrap();
+    assert_eq!(at(SOCKET).unwrap_err(), CriError::Absent { path: path() });
+    std::fs::rename(folder.path().join("old/x.sock"), folder.path().join("run/x.sock")).unwrap();
+    assert!(at(SOCKET).is_ok());
     let long = "d".repeat(120);
     std::fs::create_dir(folder.path().join(&long)).unwrap();
     symlink("../run/x.sock", folder.path().join(&long).join("s".repeat(120))).unwrap();
@@ -302,4 +309,24 @@ fn the_socket_is_found_inside_the_root() {
     assert!(at(&format!("/{long}/{long}")).is_ok());
     drop(UnixListener::bind(folder.path().join("run/x.sock")).unwrap());
     assert_eq!(at(SOCKET).unwrap_err().to_string(), "nothing listens on /run/x.sock");
+}
+
+/// Who waits for everything together is not kept longer by one answer after the other; a pull has a time of its own.
+#[test]
+fn one_time_for_all_calls() {
+    let (folder, root) = scratch();
+    serve(folder.path(), |path, _| match path {
+        "/runtime.v1.ImageService/PullImage" => good(&PullImageResponse { image_ref: "sha256:1".to_owned() }),
+        "/runtime.v1.RuntimeService/Status" => good(&StatusResponse { status: None }),
+        _ => version(),
+    });
+    let spent = |mut client: Client| {
+        if let Some(until) = &mut client.line.until {
+            *until = tokio::time::Instant::now();
+        }
+        (client.status().map(drop), client.pull("a.example/b:1", LONG).map(drop))
+    };
+    let late = CriError::Late { path: path(), call: "Status", patience: LONG };
+    assert_eq!(spent(Client::within(&root, &path(), LONG).unwrap()), (Err(late), Ok(())));
+    assert_eq!(spent(Client::connect(&root, &path(), LONG).unwrap()), (Ok(()), Ok(())));
 }

@@ -50,11 +50,17 @@ pub(super) fn addresses(name: &str, port: u16, deadline: Instant) -> Result<Vec<
         return Ok(vec![SocketAddr::new(address, port)]);
     }
     let (send, receive) = channel();
-    let asked = name.to_owned();
-    std::thread::spawn(move || {
-        let found = (asked.as_str(), port).to_socket_addrs().map(Iterator::collect::<Vec<_>>);
-        let _ = send.send(found.map_err(|error| error.to_string()));
-    });
+    let look = move |name: &str| {
+        let found = (name, port).to_socket_addrs().map(Iterator::collect::<Vec<_>>);
+        found.map_err(|error| error.to_string())
+    };
+    let (asked, answer) = (name.to_owned(), send.clone());
+    let begun = std::thread::Builder::new().spawn(move || drop(answer.send(look(&asked))));
+    if begun.is_err() {
+        // where no more threads can be had, it is waited for
+        let _ = send.send(look(name));
+    }
+    drop(send);
     match left(deadline).map(|left| receive.recv_timeout(left)) {
         Some(Ok(Ok(found))) if found.is_empty() => Err(Trouble::NoName(format!("{name} has no address"))),
         Some(Ok(Ok(found))) => Ok(found),

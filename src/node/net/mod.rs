@@ -19,8 +19,9 @@ use std::time::Duration;
 
 use crate::verify::probe::{Seen, Target};
 
-/// Probes at the same time.
-const MOST: usize = 64;
+/// Probes at the same time: each has a socket and while it looks for its address a thread more, and 1024 files is all that a process
+/// may have open where nothing else is said. More endpoints that are silent take another time-out.
+const MOST: usize = 256;
 /// What a probe's thread needs, with room to spare.
 const STACK: usize = 512 << 10;
 

@@ -328,10 +328,10 @@ fn through_the_proxy_of_the_daemon() {
     assert_eq!((seen.troubles.as_slice(), seen.steps[0].found.as_str()), (&[][..], at.as_str()));
 }
 
-/// No probe waits for another: each of fifty is answered only once all fifty are there.
+/// No probe waits for another: each of two hundred is answered only once all two hundred are there.
 #[test]
-fn fifty_at_once() {
-    const ALL: usize = 50;
+fn two_hundred_at_once() {
+    const ALL: usize = 200;
     let barrier = Arc::new(Barrier::new(ALL));
     let (host, _) = serve(None, move |_, _| {
         barrier.wait();

@@ -87,8 +87,7 @@ impl View {
         }
         match self.hosts(image, &mut resolution.files).and_then(|hosts| self.attempts(image, &hosts, &mut resolution.files)) {
             Ok(attempts) => {
-                // a name below .invalid never leads anywhere (RFC 6761, 6.4)
-                let nowhere = |attempt: &Attempt| attempt.host.name().ends_with(".invalid");
+                let nowhere = |attempt: &Attempt| attempt.host.cannot_exist();
                 if let Some(first) = attempts.iter().find(|attempt| nowhere(attempt)) {
                     resolution.end = End::Blocked(format!("{} cannot exist", first.host));
                 }

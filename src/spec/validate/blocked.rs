@@ -45,6 +45,10 @@ pub fn check(raw: &Raw, mirrors: &[mirror::Checked], problems: &mut Problems<'_>
 /// The pause image is pulled on every node before anything else.
 pub fn pause(spec: &crate::spec::Spec, pause: Option<&Pause>, raw: &Raw, problems: &mut Problems<'_>) {
     let (Some(pause), Some(written)) = (pause, &raw.pause_image) else { return };
+    if pause.image.host.cannot_exist() && spec.mirror_of(&pause.image).is_none() {
+        let what = format!("the pause image is pulled from {}, which cannot exist, and no [[mirror]] is for it", pause.image.host);
+        problems.error("invalid-image", &written.span, what, super::name::NOWHERE);
+    }
     if let Some(blocked) = spec.mirror_of(&pause.image).filter(|mirror| mirror.is_blocked()) {
         let what =
             format!("the pause image is pulled from {}, which is blocked on line {}: no pod would start", blocked.source, blocked.at.line);

@@ -71,6 +71,20 @@ pub fn check(raw: &Raw, fleet: Option<&[Runtime]>, problems: &mut Problems<'_>) 
         for (source, span) in named {
             let (endpoints, spans) = endpoints(written, &list.value, Some((&source, &span)), &mut told, problems);
             let at = problems.text().place(if written.hosts.is_some() { span.start } else { written.at.start });
+            let nowhere = match &source {
+                Source::Prefix { host, .. } => host.cannot_exist(),
+                Source::Domain(domain) => domain.domain() == "invalid" || domain.domain().ends_with(".invalid"),
+                Source::All => false,
+            };
+            if fallback == Fallback::Upstream && nowhere {
+                let what = format!("source {source} cannot exist, and with `fallback = \"upstream\"` it would be asked");
+                problems.error(
+                    "invalid-source",
+                    &span,
+                    what,
+                    "write `fallback = \"never\"`: nothing below `.invalid` is ever there (RFC 6761)",
+                );
+            }
             if fallback == Fallback::Never {
                 none_left(&source, &endpoints, &list.span, problems);
             }

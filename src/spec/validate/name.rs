@@ -13,6 +13,9 @@ use crate::spec::Source;
 /// Normalised away in references (distribution/reference, `legacyDefaultDomain`).
 const OLD_HUB: &str = "index.docker.io";
 
+/// What to do about a registry that cannot exist and would be asked.
+pub const NOWHERE: &str = "name a registry that is there: nothing below `.invalid` ever is (RFC 6761)";
+
 /// One name for all names of a registry: Docker Hub is `docker.io`, `:443` is left out.
 pub fn canonical(host: &Host) -> &str {
     let text = host.as_str();
@@ -180,6 +183,9 @@ pub fn endpoint(written: &At<String>, problems: &mut Problems<'_>) -> Option<End
     if canonical(&host) == HUB && host.name() == HUB || host.name() == OLD_HUB {
         let what = format!("endpoint {text:?}: {host} does not serve images itself");
         return wrong(what, format!("write `{HUB_API}`"));
+    }
+    if host.cannot_exist() {
+        return wrong(format!("endpoint {text:?}: {host} cannot exist"), NOWHERE.to_owned());
     }
     let trimmed = path.trim_matches('/');
     let bare = match trimmed.strip_prefix("v2") {

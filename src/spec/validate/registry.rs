@@ -45,6 +45,10 @@ pub fn check(raw: &Raw, cas: &Cas, materials: &mut Materials<'_>, now: Option<Ti
         let ca = written.ca.as_ref().map(|names| At { value: indexes(names, raw, cas, problems), span: names.span.clone() });
         let Some(host_at) = &written.host else { continue };
         let Some(host) = name::host(host_at, problems) else { continue };
+        if host.cannot_exist() {
+            problems.error("invalid-host", &host_at.span, format!("[[registry]] {host} cannot exist"), name::NOWHERE);
+            continue;
+        }
         if let Some(first) = places.get(&host) {
             let first = problems.text().seen_from(first, host_at.span.start);
             let what = format!("[[registry]] {host} is there twice, first {first}");
