@@ -145,6 +145,14 @@ pub enum Prior {
     },
 }
 
+impl Prior {
+    /// Whether it was a file with this content: who has put that back has added nothing that a way back would lose.
+    #[must_use]
+    pub fn is(&self, bytes: &[u8]) -> bool {
+        matches!(self, Self::File { blob, .. } if *blob == Digest::of(bytes))
+    }
+}
+
 /// A run that has begun.
 #[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Open {

@@ -205,7 +205,7 @@ pub fn way_back(path: &NodePath, owned: &Owned, now: Now<'_>) -> Result<Option<S
             Prior::Link { to, meta } => step(expect, Act::PutLink { to: to.clone(), meta: meta.clone() }),
         },
         // somebody has put back by hand what was there before
-        Standing::Drifted { bytes, .. } if matches!(&owned.origin, Prior::File { blob, .. } if *blob == Digest::of(&bytes)) => Ok(None),
+        Standing::Drifted { bytes, .. } if owned.origin.is(&bytes) => Ok(None),
         Standing::Ours { expect, meta, bytes } | Standing::Drifted { expect, meta, bytes } => match owned.format {
             Some(format) => match without_keys(path, owned, format, &bytes)? {
                 undone if undone.as_bytes() == bytes.as_ref() => Ok(None),
@@ -373,9 +373,7 @@ fn keys_step(target: &Target, path: &NodePath, keys: &Keys, now: Now<'_>, place:
     {
         entry.origin = Prior::File { blob: Digest::of(bytes), meta: meta.clone() };
     }
-    // somebody who has put back what was there before has added nothing that a way back would lose
-    let is_origin = |bytes: &[u8]| matches!(&entry.origin, Prior::File { blob, .. } if *blob == Digest::of(bytes));
-    entry.shared |= matches!(place, Standing::Drifted { bytes, .. } if !is_origin(bytes)) && now.ledger.owned.contains_key(path);
+    entry.shared |= matches!(place, Standing::Drifted { bytes, .. } if !entry.origin.is(bytes)) && now.ledger.owned.contains_key(path);
     // what the room has undone itself is among its edits
     let undone = |key: &Vec<String>| keys.edits.iter().any(|edit| &edit.key == key);
     let unwanted: Vec<KeyEdit> = entry.keys.iter().filter(|edit| !keys.wanted.contains(&edit.key) && !undone(&edit.key)).cloned().collect();

@@ -202,6 +202,8 @@ fn a_folder_before_the_catch_all() {
     let ours = |node: &Node| node.get(THEIRS).contains("denied-by-nodeprep.invalid");
     node.document(spec("deny"));
     containerd_untouched(&node, 5, &["certs.d/quay.io", "--foreign=replace"]);
+    // an exception from what the spec says of all is for the spec to make
+    node.run("plan --foreign carry").says(5, &["certs.d/quay.io", "--foreign=replace"]);
     node.run("plan --foreign replace").says(0, &["warning[foreign-replaced]", THEIRS, "https://theirs.example.com", EMPTY]);
     node.run("apply --foreign replace").says(0, &[]);
     assert!(ours(&node) && node.at(EMPTY).join("hosts.toml").exists());

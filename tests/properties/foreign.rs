@@ -17,7 +17,7 @@ use crate::generate::{self, Draft, What};
 use crate::{lay, listing, load, material, nodeprep, snapshot};
 
 /// Path, content (`@0`, `@1`: a CA), mode.
-const THEIRS: [(&str, &str, u32); 16] = [
+const THEIRS: [(&str, &str, u32); 17] = [
     ("etc/containerd/certs.d/docker.io/hosts.toml", "[host.\"https://theirs.example.org\"]\n", 0o644),
     (
         "etc/containerd/certs.d/quay.io/hosts.toml",
@@ -46,6 +46,13 @@ const THEIRS: [(&str, &str, u32); 16] = [
         0o644,
     ),
     ("etc/containers/registries.conf.d/zzz-foreign.conf", "[[registry]]\nlocation = \"quay.io\"\ninsecure = true\n", 0o644),
+    (
+        "etc/containers/registries.conf.d/zzz-more.conf",
+        "unqualified-search-registries = [\"theirs.example.org\"] # theirs\nshort-name-mode = \"permissive\"\n\n# hub\n[[registry]]\n\
+         prefix = \"docker.io\"\nlocation = \"theirs.example.org/hub\"\n[[registry.mirror]]\nlocation = \"m.theirs.example.org\"\n\n[aliases]\n\
+         \"x\" = \"theirs.example.org/x\"\n\n[[registry]]\nlocation = \"more.example.org\"\n",
+        0o640,
+    ),
     ("etc/docker/certs.d/harbor.corp.example/ca.crt", "@1", 0o644),
     ("etc/containers/certs.d/mirror.corp.example:5000/ca.crt", "@1", 0o640),
     ("etc/containers/certs.d/theirs.example.org/ca.crt", "@0", 0o644),
