@@ -392,7 +392,7 @@ mod tests {
         after.insert(NodePath::root(), Entry::Dir { listed: true });
         let cri = "[plugins.\"io.containerd.grpc.v1.cri\"";
         let put = |tree: &mut Tree, path: &'static str, text: &str| {
-            tree.put(&NodePath::fixed(path), format!("# {HEADER}\n{text}").as_bytes(), 0o644)
+            tree.put(&NodePath::fixed(path), format!("# {HEADER}\n{text}").as_bytes(), 0o644);
         };
         let main = format!("version = 2\nimports = [\"/etc/containerd/conf.d/a.toml\"]\n{cri}.registry]\nconfig_path = \"/c\"\n");
         put(&mut after, "/etc/containerd/config.toml", &main);
