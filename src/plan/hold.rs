@@ -339,7 +339,9 @@ impl Past<'_> {
                 && pause != Some(host)
                 && self.spec.unlisted == Unlisted::Allow
         };
-        let goes = |host: &Host| self.spec.passing.contains(host) || may_wait(host);
+        // what is reached as before stays open for it, also where the source that named it is taken out
+        let passes = |host: &Host| self.spec.passing.contains(host) && !settled.contains(host);
+        let goes = |host: &Host| passes(host) || may_wait(host);
         counts.access.retain(|host, _| !goes(host) || used.contains(host) || sources.contains(host));
     }
 }
