@@ -375,3 +375,30 @@ fn what_one_runtime_minds_is_not_held_against_another() {
     let wanted = [format!("could not run [endpoint] containerd: http://{bare}"), "failed [endpoint] podman: ".into()];
     assert!(code == 8 && wanted.iter().all(|wanted| said.contains(wanted)), "{code} {said}");
 }
+
+/// A host that is reached as before stays open for it under `deny`, also where the only source that names it is kept back.
+#[test]
+fn a_host_as_before_is_not_closed_with_its_source() {
+    let node = Node::new();
+    node.put("root/var/lib/dpkg/status", "Package: containerd\nStatus: install ok installed\nVersion: 1.6.20-1\n\n");
+    node.put("root/etc/containerd/config.toml", "version = 2\n");
+    std::fs::remove_file(node.path("root/usr/bin/podman")).unwrap();
+    let spec = |insecure: u8, endpoint: u8| {
+        format!(
+            "version = 1\nfallback = \"never\"\nunlisted = \"deny\"\n[[registry]]\nhost = \"127.0.0.1:{insecure}\"\ninsecure = true\n\
+             [[mirror]]\nsource = \"docker.io\"\nendpoints = [\"127.0.0.1:{endpoint}\"]\n"
+        )
+    };
+    let apply = |probe: &str, spec: String| {
+        node.put("spec.toml", &spec);
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_nodeprep"));
+        let out = command.args(["apply", "--root", "root", "--spec", "spec.toml", "--probe", probe]).current_dir(node.folder.path());
+        let out = out.output().unwrap();
+        (out.status.code(), String::from_utf8_lossy(&out.stderr).into_owned() + &String::from_utf8_lossy(&out.stdout))
+    };
+    assert_eq!(apply("off", spec(1, 2)).0, Some(0));
+    // nothing remembers that these files are ours
+    std::fs::remove_dir_all(node.path("root/var/lib/nodeprep")).unwrap();
+    let (code, said) = apply("require", spec(2, 1));
+    assert!(code == Some(8) && said.contains("docker.io is kept back as it was") && !said.contains("proof-failed"), "{code:?}\n{said}");
+}
