@@ -291,15 +291,16 @@ fn killed_at_once(_: Version) -> Result<()> {
     fs::write(CONFIG, "version = 2\n")?;
     let before = (everything(&["/etc/containerd", "/run", "/var/lib"])?, mounts()?, processes()?);
     let mut asking = nodeprep(&["apply"])?.stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
-    let is_shadow = |words: &String| words.contains("86413") || words.contains("shadow-stage");
-    let alive = || processes().map_or(0, |all| all.values().filter(|words| is_shadow(words)).count());
-    until("a shadow", || alive() == 3)?;
+    let alive = |word: &str| processes().map_or(0, |all| all.values().filter(|words| words.contains(word)).count());
+    // both of ours and the daemon itself: what is started has our own words until it has become what it will be
+    until("a shadow", || alive("shadow-stage") == 2 && alive("86413") == 1)?;
     asking.kill()?;
     asking.wait()?;
-    until("the end of the shadow", || alive() == 0)?;
+    let those = |all: BTreeMap<u32, String>| all.into_values().collect::<Vec<_>>();
+    let were = those(before.2);
+    // all of it, by whatever name
+    until("the end of the shadow", || processes().is_ok_and(|all| those(all) == were))?;
     ensure!(mounts()? == before.1, "{}", mounts()?);
-    let after: Vec<_> = processes()?.into_values().collect();
-    ensure!(after == before.2.into_values().collect::<Vec<_>>(), "{after:?}");
     let left = everything(&["/etc/containerd", "/run", "/var/lib"])?;
     let is_state = |path: &Path| path.starts_with("/var/lib/nodeprep") || path == Path::new("/run/spec.toml");
     let new: Vec<_> = left.keys().filter(|path| !before.0.contains_key(*path) && !is_state(path)).collect();
