@@ -251,6 +251,8 @@ pub enum WaitsFor {
     Drift,
     /// It was tried, and left or taken back: the time until it is tried again.
     Retry,
+    /// Somebody else: nothing is restarted here (`--activate`, or the root of another system).
+    Others,
     /// Nothing: it is being done.
     Nothing,
 }

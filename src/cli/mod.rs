@@ -1,6 +1,7 @@
 //! The command line: one file per subcommand, wiring only. Results go to standard output, everything else to standard error.
 
 mod activate;
+mod agent;
 mod apply;
 mod canary;
 mod check;
@@ -46,6 +47,8 @@ enum Command {
     Plan(plan::PlanArgs),
     /// Make the node true to the spec.
     Apply(apply::Apply),
+    /// Keep the node true to the spec: apply when the spec changes, put right what others change.
+    Agent(agent::Agent),
     /// Show what each runtime asks for an image, in order.
     Explain(explain::Explain),
     /// Check what is on the node, and that its endpoints answer as each daemon asks them.
@@ -188,11 +191,14 @@ pub fn run(cli: Cli) -> anyhow::Result<Outcome> {
         Colour::Always => Some(true),
         Colour::Never => Some(false),
     });
-    crate::node::terminal::log(cli.verbose, style.errors);
+    // what an agent does is told without being asked
+    let verbose = cli.verbose.saturating_add(u8::from(matches!(cli.command, Command::Agent(_))));
+    crate::node::terminal::log(verbose, style.errors);
     let ended = match cli.command {
         Command::Check(check) => check.run(style.results),
         Command::Plan(plan) => plan.run(style.results),
         Command::Apply(apply) => apply.run(style.results),
+        Command::Agent(agent) => agent.run(style.results),
         Command::Explain(explain) => explain.run(style.results),
         Command::Verify(verify) => verify.run(style.results),
         Command::Render(render) => render.run(style.results),

@@ -9,10 +9,10 @@ use super::{Ended, OutputArgs, PlanChoices, ProbeArgs, RootArgs, SpecArgs, runti
 use crate::desired::Refusal;
 use crate::model::problem::Problem;
 use crate::plan::whole::Planned;
-use crate::report::Report;
 use crate::report::exit::Outcome;
 use crate::report::plan::{Tense, parts, text};
 use crate::report::style::Style;
+use crate::report::{Report, SpecReport};
 use crate::spec::Spec;
 
 /// Arguments of `plan`.
@@ -75,6 +75,7 @@ pub(super) fn report(session: &Session, spec: &Spec, planned: &Planned, mut prob
     problems.extend(session.nothing_found());
     problems.extend(planned.plan.notes.iter().cloned());
     Report {
+        spec: Some(SpecReport { digest: spec.digest, references: spec.references.clone() }),
         runtimes: session.found.clone(),
         parts: session.awake(parts(Some(spec), planned, &session.snapshot.tree, &secrets(spec))),
         due: session.due(&planned.plan.activate),

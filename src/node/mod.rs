@@ -7,6 +7,7 @@
 
 pub use crate::model::snapshot::{Probes, Process, Snapshot};
 
+pub mod agent;
 pub mod blobs;
 pub mod checkpoint;
 pub mod command;

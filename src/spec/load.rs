@@ -118,7 +118,11 @@ impl Draft {
         found.extend(problems.into_vec());
         sort(&mut found);
         let sound = !found.iter().any(|problem| problem.severity == Severity::Error);
-        let spec = sound.then(|| Spec { digest: digest(self.document, &self.references, materials), ..whole });
+        let spec = sound.then(|| Spec {
+            digest: digest(self.document, &self.references, materials),
+            references: self.references.iter().map(|reference| reference.written.clone()).collect(),
+            ..whole
+        });
         Closed { spec, problems: found, unread, text: self.text }
     }
 }

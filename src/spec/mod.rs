@@ -88,6 +88,8 @@ pub struct Spec {
     pub file: Arc<str>,
     /// Digest over the document and everything that it references.
     pub digest: Digest,
+    /// The files that it references, as they are written there.
+    pub references: Vec<String>,
     /// Which spec it is: `name`, else [`DEFAULT_NAME`].
     pub name: String,
     /// The document's `fallback`; each mirror carries its own, resolved.

@@ -112,6 +112,7 @@ pub fn validate(raw: &Raw, materials: &mut Materials<'_>, now: Option<Time>, pro
     let spec = Spec {
         file: problems.text().file().clone(),
         digest: Digest::of(b""),
+        references: Vec::new(),
         name: spec_name,
         fallback: raw.fallback.as_ref().map_or(Fallback::Never, |word| word.value),
         unlisted: raw.unlisted.unwrap_or_default(),
