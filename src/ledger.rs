@@ -50,6 +50,10 @@ pub struct Ledger {
     /// What the proof of each target rested on when the ledger was written, by the target's name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub proved: BTreeMap<String, Digest>,
+    /// When a daemon last read its configuration anew without starting anew, because a run told it to, by its unit: what was written
+    /// before that is not due for it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub reloaded: BTreeMap<String, Time>,
     /// The run that has not been proved complete.
     #[serde(default)]
     pub open: Option<Open>,
@@ -213,6 +217,7 @@ impl Ledger {
             due: Vec::new(),
             adopted: BTreeMap::new(),
             proved: BTreeMap::new(),
+            reloaded: BTreeMap::new(),
             open: None,
         }
     }

@@ -151,7 +151,7 @@ fn plan() -> Plan {
 }
 
 fn turn(turning: Turning) -> Turn {
-    Turn { unit: UNIT.to_owned(), turning, serves: vec![need()], along: Vec::new(), proof: Proof::default() }
+    Turn { unit: UNIT.to_owned(), turning, serves: vec![need()], along: Vec::new(), signal: None, proof: Proof::default() }
 }
 
 fn execute(dir: &Path, plan: &Plan, door: &mut impl Door) -> Outcome {

@@ -183,6 +183,11 @@ pub enum Remark {
         /// How many.
         count: usize,
     },
+    /// Somebody has stopped it since the run began.
+    Stopped {
+        /// Which unit.
+        unit: String,
+    },
     /// The canary was not pulled before, and is not now.
     CanaryFails {
         /// Which runtime.

@@ -67,7 +67,7 @@ impl Apply {
         session.sweep()?;
         session.guard(&spec, &self.choices)?;
         session.configure(&spec, &self.choices);
-        let choice = self.activate.choice(session.snapshot.probes.live);
+        let choice = self.activate.choice(&session.snapshot.probes);
         let gated = session.gated(&spec, &self.choices, &self.probe, Asks::ToDo);
         let settled = match pause::settle(session, spec, gated, &self.choices, &self.probe, self.canary.as_ref())? {
             Ok(settled) => settled,
@@ -129,7 +129,8 @@ pub(super) struct Activation<'a> {
 
 /// Executes a plan and puts into the report what came of it; whether it went through.
 pub(super) fn carry_out(session: &Session, plan: &Plan, activation: &Activation<'_>, report: &mut Report) -> bool {
-    let mut door = NodeDoor { root: &session.root, patience: PATIENCE, health: activation.health, pull: PULL };
+    let (health, commands) = (activation.health, &activation.choice.commands);
+    let mut door = NodeDoor { root: &session.root, patience: PATIENCE, health, pull: PULL, commands };
     let mut run = |plan: &Plan, ledger| execute(&session.root, &session.state, plan, ledger, &mut door, &mut |step| progress(&step));
     let mut applied = run(plan, Arc::clone(&session.ledger));
     let back = interrupted(session, plan, &applied);

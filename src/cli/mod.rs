@@ -65,6 +65,18 @@ enum Command {
         #[arg(value_parser = [crate::node::shadow::stage::OUTER, crate::node::shadow::stage::INNER])]
         stage: String,
     },
+    /// What runs a tool of the node from a container (`node/enter`).
+    #[command(name = crate::node::enter::SUBCOMMAND, hide = true)]
+    InRoot {
+        /// Change into this root; without it, the namespaces of process 1 are entered.
+        #[arg(long)]
+        root: Option<PathBuf>,
+        /// What the tool starts lives on when the container goes.
+        #[arg(long)]
+        outlive: bool,
+        #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+        argv: Vec<String>,
+    },
 }
 
 /// The spec.
@@ -204,6 +216,7 @@ pub fn run(cli: Cli) -> anyhow::Result<Outcome> {
         Command::Render(render) => render.run(style.results),
         Command::Revert(revert) => revert.run(style.results),
         Command::Schema => Ended { shown: crate::spec::schema::schema(), outcome: Outcome::Converged },
+        Command::InRoot { root, outlive, argv } => crate::node::enter::run(root.as_deref(), outlive, &argv),
         Command::ShadowStage { stage } => crate::node::shadow::stage::run(stage == crate::node::shadow::stage::INNER),
     };
     crate::node::terminal::print(&ended.shown).map_err(|error| {

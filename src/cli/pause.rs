@@ -1,6 +1,5 @@
 //! A new pause image is in the store, or is pulled, before its key changes.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::apply::{Activation, carry_out};
@@ -65,7 +64,7 @@ pub(super) fn gated(
             Stored::Unknown(error) => (format!("whether {image} is in its store is not known: {error}"), error.help()),
             Stored::No => {
                 let of = endpoints(spec, &pause.image, &after, &session.trust_stores(), reader);
-                match judge(&of, &heard.of(&of)) {
+                match judge(&of, &heard.of(&session.root, &of)) {
                     Ok(()) => {
                         let waiting = |reason: &str| Held::from([(reader.runtime, (reason.to_owned(), String::new()))]);
                         let late = reads_late(&again(&holding(spec, waiting("it is not in its store"))), reader);
@@ -158,7 +157,7 @@ pub(super) fn settle(
         let _ = session.send(canary, &without, &mut rest, probe.probe);
         let mut report = report(&session, &without, &rest, told.clone(), Outcome::Converged);
         // units are turned once, when the key is there too
-        let (choice, decided) = (Choice { mode: Mode::Never, allowed: BTreeSet::new() }, Turns::default());
+        let (choice, decided) = (Choice { mode: Mode::Never, ..Choice::default() }, Turns::default());
         let activation = Activation {
             choice: &choice,
             decided: &decided,

@@ -47,7 +47,7 @@ impl PlanArgs {
         session.guard(&spec, &self.choices)?;
         session.configure(&spec, &self.choices);
         let (mut planned, unready) = session.gated(&spec, &self.choices, &self.probe, Asks::ToKnow);
-        let choice = self.activate.choice(session.snapshot.probes.live);
+        let choice = self.activate.choice(&session.snapshot.probes);
         let decided = session.decide(&mut planned, &choice);
         let outcome = match refused(&planned) {
             Some(outcome) => outcome,
@@ -73,6 +73,7 @@ pub(super) fn refused(planned: &Planned) -> Option<Outcome> {
 /// The report on a plan.
 pub(super) fn report(session: &Session, spec: &Spec, planned: &Planned, mut problems: Vec<Problem>, outcome: Outcome) -> Report {
     problems.extend(session.nothing_found());
+    problems.extend(session.unseen());
     problems.extend(planned.plan.notes.iter().cloned());
     Report {
         spec: Some(SpecReport { digest: spec.digest, references: spec.references.clone() }),

@@ -54,11 +54,11 @@ impl Revert {
         let preflight = refusals(&session, &planned, &self.preflight, Asks::ToDo, &mut problems);
         let mut planned = if orphans.is_empty() && preflight.is_empty() { planned } else { plan(&orphans, &preflight) };
         try_bundle(&mut planned, &session.snapshot);
-        let choice = self.activate.choice(session.snapshot.probes.live);
+        let choice = self.activate.choice(&session.snapshot.probes);
         let decided = session.decide(&mut planned, &choice);
         planned.plan.dead_ends = dead_ends(&session, &planned.plan, &self.preflight);
         let mut report = Report::new(refused(&planned).unwrap_or(Outcome::Converged));
-        report.problems = problems;
+        report.problems = problems.into_iter().chain(session.unseen()).collect();
         report.runtimes.clone_from(&session.found);
         report.parts = session.awake(parts(None, &planned, &session.snapshot.tree, &[]));
         // somebody has already taken away what we left there

@@ -263,7 +263,7 @@ impl Session {
         if unasked.is_none() && tokens::is_needed(spec, &self.snapshot.tree, &self.found) {
             let targets = tokens::targets(spec, &self.snapshot.tree, &self.trust_stores(), &self.found);
             let asked: Vec<_> = targets.values().cloned().collect();
-            let seen = tried(&asked, PATIENCE);
+            let seen = tried(&self.root, &asked, PATIENCE);
             answers.of = targets.into_keys().zip(seen.iter().map(tokens::answer)).collect();
         }
         answers
@@ -281,7 +281,7 @@ impl Session {
             Some(Probe::Warn | Probe::Off) => false,
             None => gate::keeps_back(target, &self.found),
         };
-        gate::judge(spec, &endpoints, &heard.of(&endpoints), &self.found, keeps)
+        gate::judge(spec, &endpoints, &heard.of(&self.root, &endpoints), &self.found, keeps)
     }
 
     /// What Go programs with the environments of the runtimes here would trust.
@@ -323,6 +323,14 @@ impl Session {
         parts
     }
 
+    /// A system that runs in the root and that cannot be seen from here.
+    pub(super) fn unseen(&self) -> Option<Problem> {
+        self.snapshot.probes.unseen.then(|| {
+            let what = "a system runs in the root, and neither its processes nor its service manager can be reached from here";
+            Problem::warning("system-unseen", what, UNSEEN)
+        })
+    }
+
     /// What a plan's targets do not show: nothing to configure at all.
     pub(super) fn nothing_found(&self) -> Option<Problem> {
         self.found.is_empty().then(|| {
@@ -336,13 +344,17 @@ impl Session {
 }
 
 /// What comes of each target; on a terminal one sees which of them are waited for.
-pub(super) fn tried(targets: &[Tried], patience: std::time::Duration) -> Vec<Seen> {
+pub(super) fn tried(root: &Root, targets: &[Tried], patience: std::time::Duration) -> Vec<Seen> {
     let progress = terminal::progress(targets.iter().map(|target| format!("{}://{}", target.scheme, target.host)).collect());
-    net::probe(targets, patience, |at| match at {
+    net::probe(root, targets, patience, |at| match at {
         net::At::Begun(place) => progress.begin(place),
         net::At::Ended(place) => progress.end(place),
     })
 }
+
+/// What lets a container see the system that it looks after.
+const UNSEEN: &str = "run it with the node's processes and privileged: `hostPID: true` and `privileged: true` for a pod, \
+`--pid=host --privileged` for a container";
 
 /// How long a registry has to say which login it wants.
 pub(super) const PATIENCE: std::time::Duration = std::time::Duration::from_secs(10);

@@ -12,6 +12,7 @@ pub mod blobs;
 pub mod checkpoint;
 pub mod command;
 pub mod cri;
+pub mod enter;
 pub mod error;
 mod files;
 mod foreign;

@@ -10,7 +10,7 @@ use crate::desired::{Part, Target};
 use crate::ledger::{Due, Ledger};
 use crate::model::path::NodePath;
 use crate::model::tree::{Found, Tree};
-use crate::runtime::{FoundRuntime, Runtime};
+use crate::runtime::FoundRuntime;
 use crate::spec::Spec;
 use crate::trust;
 
@@ -77,13 +77,13 @@ pub fn take_over(plan: &mut Plan, parts: &mut [PlannedPart], now: Now<'_>, found
             }
             continue;
         }
-        if let Some(same) = plan.activate.iter_mut().find(|activation| activation.who == due.what.who) {
+        if let Some(same) = plan.activate.iter_mut().find(|activation| is_of_same(activation, &due.what)) {
             // told anew, and not less
             same.how = same.how.clone().max(due.what.how);
             continue;
         }
         let mut kept = plan.due.iter_mut();
-        if let Some(same) = kept.find(|kept| kept.what.who == due.what.who) {
+        if let Some(same) = kept.find(|kept| is_of_same(&kept.what, &due.what)) {
             same.what.how = same.what.how.clone().max(due.what.how);
             same.since = same.since.max(due.since);
         } else if !now.live || waits(&due, found) {
@@ -101,9 +101,14 @@ pub fn take_over(plan: &mut Plan, parts: &mut [PlannedPart], now: Now<'_>, found
     plan.back.extend(plan.activate.iter().filter(|one| matches!(one.how, How::Refresh(_))).filter_map(|_| refresh_back(now.tree)));
 }
 
+/// Whether two concern the same daemon: of one set of files there may be several (CRI-O, Podman's API service).
+fn is_of_same(one: &Activation, other: &Activation) -> bool {
+    one.who == other.who && (one.how.unit() == other.how.unit() || one.how.unit().is_none() || other.how.unit().is_none())
+}
+
 /// Whether the process that it concerns has not started anew since. One that does not run sees everything when it starts.
 fn waits(due: &Due, found: &[FoundRuntime]) -> bool {
-    let daemons = readers(&due.what.who, found).into_iter().filter(|reader| reader.runtime != Runtime::Podman);
+    let daemons = readers(&due.what.who, found).into_iter().filter(|reader| reader.unit_name().as_deref() == due.what.how.unit());
     daemons.filter_map(|daemon| daemon.running.as_ref()).any(|process| process.started <= due.since)
 }
 
@@ -114,11 +119,11 @@ fn seen_late(now: Now<'_>, found: &[FoundRuntime]) -> Vec<Due> {
         for reader in readers(&owned.target, found) {
             let Some(process) = &reader.running else { continue };
             let Found::File(_, meta) = now.tree.find(path) else { continue };
-            if meta.mtime <= process.started {
-                continue;
-            }
             let (how, because) = reader.activation(path);
-            if how != How::Nothing {
+            // by a reload it has not read what it reads at its start alone
+            let reloaded = reader.unit_name().filter(|_| matches!(how, How::Reload(_))).and_then(|unit| now.ledger.reloaded.get(&unit));
+            let since = reloaded.copied().map_or(process.started, |at| at.max(process.started));
+            if how != How::Nothing && meta.mtime > since {
                 late.push(Due { what: Activation { who: owned.target.clone(), how, because: vec![because] }, since: meta.mtime });
             }
         }

@@ -155,7 +155,7 @@ impl fmt::Display for Run {
 }
 
 impl Run {
-    fn of(output: &Output) -> Result<Run> {
+    pub fn of(output: &Output) -> Result<Run> {
         let said = String::from_utf8_lossy(&output.stderr);
         let code = output.status.code().with_context(|| format!("{}\n{said}", output.status))?;
         let report = serde_json::from_slice(&output.stdout).with_context(|| format!("{}\n{said}", output.status))?;

@@ -11,7 +11,8 @@ use crate::model::path::NodePath;
 use crate::node::error::NodeError;
 use crate::node::files::{self, Seen};
 use crate::node::root::{Folder, Last, Root, Stop};
-use crate::node::{blobs, stage};
+use crate::node::{blobs, probe, stage};
+use crate::plan::turn::Turning;
 use crate::plan::{Act, Activation, How, Plan};
 
 /// Reads the ledger; `None` when there is none.
@@ -182,11 +183,11 @@ impl Hands<'_> {
 
     /// Whether there is nothing new to write down. What a proof rests on is no reason to write: it is only remembered along.
     pub(super) fn says_the_same(&self, ledger: &Ledger) -> bool {
-        let Ledger { version, spec, key, owned, dirs, due, adopted, proved: _, open } = ledger;
+        let Ledger { version, spec, key, owned, dirs, due, adopted, proved: _, reloaded, open } = ledger;
         let old = &self.old;
         (*version, spec, key) == (old.version, &old.spec, &old.key)
             && (owned, dirs, due) == (&old.owned, &old.dirs, &old.due)
-            && (adopted, open) == (&old.adopted, &old.open)
+            && (adopted, reloaded, open) == (&old.adopted, &old.reloaded, &old.open)
     }
 
     /// Whether a run without steps and commands leaves the ledger as it is: the same as comparing it with the final one, which
@@ -240,6 +241,9 @@ impl Hands<'_> {
         let is_done = |what: &Activation| is_turned(what) || is_command(what) && self.ran.contains(&what.who);
         let kept = self.plan.due.iter().filter(|due| !is_done(&due.what));
         let due = kept.cloned().chain(new).collect();
+        let mut reloaded = if owned.is_empty() { BTreeMap::new() } else { self.old.reloaded.clone() };
+        let reloads = self.plan.turns.iter().filter(|turn| turn.turning == Turning::Reload && self.turned.contains(&turn.unit));
+        reloaded.extend(reloads.filter(|_| !owned.is_empty()).map(|turn| (turn.unit.clone(), probe::now())));
         Ok(Ledger {
             version: self.old.version,
             spec: self.plan.spec.clone(),
@@ -249,6 +253,7 @@ impl Hands<'_> {
             due,
             adopted: self.plan.adopted.clone(),
             proved: self.plan.proved.clone(),
+            reloaded,
             open: None,
         })
     }

@@ -1,12 +1,17 @@
 //! The trials, and what they have in common.
 
 mod activation;
+mod api;
 mod boots;
+mod crio;
 mod cut;
 mod facts;
 mod first;
 mod least;
+mod managers;
+mod pod;
 mod pods;
+mod units;
 
 use std::fmt::Write as _;
 
@@ -56,6 +61,16 @@ pub const ALL: &[Test] = &[
     Test { name: "activation-no-way-back", versions: Versions::Own, run: activation::no_way_back },
     Test { name: "activation-killed", versions: Versions::Own, run: activation::killed },
     Test { name: "activation-reload", versions: Versions::Own, run: activation::reload },
+    Test { name: "units-start-limit", versions: Versions::Own, run: units::limit },
+    Test { name: "units-stopped-meanwhile", versions: Versions::Own, run: units::stopped },
+    Test { name: "crio-believed", versions: Versions::Own, run: crio::believed },
+    Test { name: "crio-refused", versions: Versions::Own, run: crio::refused },
+    Test { name: "crio-merged", versions: Versions::Own, run: crio::merged },
+    Test { name: "podman-api", versions: Versions::Own, run: api::service },
+    Test { name: "openrc", versions: Versions::Own, run: managers::openrc },
+    Test { name: "restart-command", versions: Versions::Own, run: managers::command },
+    Test { name: "pod", versions: Versions::Own, run: pod::on_host },
+    Test { name: "pod-lacking", versions: Versions::Own, run: pod::lacking },
     Test { name: "pods-image-in-use", versions: Versions::All, run: pods::in_use },
     Test { name: "pods-first-config-path", versions: Versions::All, run: pods::config_path },
     Test { name: "pods-kill-mode", versions: Versions::All, run: pods::kill_mode },
