@@ -6,12 +6,14 @@ mod canary;
 mod check;
 mod explain;
 mod pause;
+mod pause_image;
 mod plan;
 mod preflight;
 mod render;
 mod revert;
 mod runtimes;
 mod session;
+mod trail;
 mod tried;
 mod verify;
 
@@ -54,6 +56,10 @@ enum Command {
     Render(render::Render),
     /// Give back what was there before nodeprep.
     Revert(revert::Revert),
+    /// Leave the node, or some of its paths, alone for a while, whatever the spec says.
+    Pause(pause::PauseArgs),
+    /// End every pause.
+    Resume(pause::ResumeArgs),
     /// Print the JSON Schema of the spec, for editors.
     Schema,
     /// One of the two processes between a run and the shadow of containerd that it tries (`node/shadow`).
@@ -197,6 +203,8 @@ pub fn run(cli: Cli) -> anyhow::Result<Outcome> {
         Command::Verify(verify) => verify.run(style.results),
         Command::Render(render) => render.run(style.results),
         Command::Revert(revert) => revert.run(style.results),
+        Command::Pause(pause) => pause.run(style.results),
+        Command::Resume(resume) => resume.run(style.results),
         Command::Schema => Ended { shown: crate::spec::schema::schema(), outcome: Outcome::Converged },
         Command::ShadowStage { stage } => crate::node::shadow::stage::run(stage == crate::node::shadow::stage::INNER),
     };

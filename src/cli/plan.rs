@@ -46,17 +46,19 @@ impl PlanArgs {
         let mut session = Session::open(root, &self.choices.runtimes)?;
         session.guard(&spec, &self.choices)?;
         session.configure(&spec, &self.choices);
+        let paused = session.heed();
         let (mut planned, unready) = session.gated(&spec, &self.choices, &self.probe, Asks::ToKnow);
         let choice = self.activate.choice(session.snapshot.probes.live);
         let decided = session.decide(&mut planned, &choice);
         let outcome = match refused(&planned) {
             Some(outcome) => outcome,
             None if planned.keeps_back() => Outcome::VerifyFailed,
+            None if paused.is_some() || planned.leaves_alone() => Outcome::Paused,
             None if self.exit_code && !planned.is_empty() => Outcome::Pending,
             None => Outcome::Converged,
         };
         let ends = no_way_back(&dead_ends(&session, &planned.plan, &self.probe.preflight));
-        let problems = problems.into_iter().chain(unready).chain(ends).chain(runtimes::in_use(&session, &planned)).collect();
+        let problems = problems.into_iter().chain(paused).chain(unready).chain(ends).chain(runtimes::in_use(&session, &planned)).collect();
         let report = report(&session, &spec, &planned, problems, outcome);
         Ok(Report { units: unit_reports(&decided, &choice), ..report })
     }

@@ -7,12 +7,16 @@ use super::apply::{Activation, carry_out};
 use super::plan::refused;
 use super::preflight::{Asks, dead_ends, refusals};
 use super::session::{Session, Stopped};
+use super::trail::Trail;
 use super::{Ended, OutputArgs, PreflightArgs, RootArgs};
 use crate::apply::tidy;
 use crate::flow::try_bundle;
 use crate::model::path::NodePath;
+use crate::model::pause::{By, Pause};
 use crate::model::problem::Problem;
 use crate::node::lock::Lock;
+use crate::node::probe::{now, uid};
+use crate::node::root::Root;
 use crate::plan::activation::refresh_back;
 use crate::plan::back;
 use crate::report::exit::Outcome;
@@ -42,8 +46,20 @@ impl Revert {
         let root = Session::root(&self.root)?;
         let state = NodePath::fixed(crate::flow::STATE);
         let _lock = Lock::take(&root, &state)?;
-        tidy(&root, &state)?;
+        let trail = Trail::of(&root, "revert");
+        let mut ended = self.locked(root, &state, &trail);
+        trail.ended(&mut ended);
+        ended
+    }
+
+    fn locked(&self, root: Root, state: &NodePath, trail: &Trail) -> Result<Report, Stopped> {
+        // before anything is given back: who runs by himself would take it again at once
+        let reason = "the node was given back".to_owned();
+        let pause = Pause { paths: Vec::new(), since: now(), until: None, reason, by: By::Revert, uid: uid() };
+        let untold = super::pause::write(&root, &pause)?;
+        tidy(&root, state)?;
         let session = Session::open(root, &[])?;
+        trail.interrupted(&session);
         session.sweep()?;
         let refresh = refresh_back(&session.snapshot.tree);
         let plan = |orphans: &[Problem], preflight: &[_]| back::plan(session.now(), &session.found, refresh.as_ref(), orphans, preflight);
@@ -59,6 +75,7 @@ impl Revert {
         planned.plan.dead_ends = dead_ends(&session, &planned.plan, &self.preflight);
         let mut report = Report::new(refused(&planned).unwrap_or(Outcome::Converged));
         report.problems = problems;
+        report.problems.extend(untold);
         report.runtimes.clone_from(&session.found);
         report.parts = session.awake(parts(None, &planned, &session.snapshot.tree, &[]));
         // somebody has already taken away what we left there
@@ -68,7 +85,7 @@ impl Revert {
             report.problems.push(Problem::warning("nothing-owned", what, "check --root if this is not the node that you mean"));
         }
         let activation =
-            Activation { choice: &choice, decided: &decided, health: self.activate.health(), preflight: &self.preflight, secrets: &[] };
+            Activation { choice: &choice, decided: &decided, health: self.activate.health(), preflight: &self.preflight, secrets: &[], trail };
         carry_out(&session, &planned.plan, &activation, &mut report);
         Ok(report)
     }
