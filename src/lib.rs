@@ -15,6 +15,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod agent;
 pub mod apply;
 pub mod cli;
 pub mod desired;
