@@ -219,7 +219,9 @@ impl Part {
         }
         let paths = listed(&other);
         if self.target == Target::Trust {
-            let what = format!("the trust store stays as it is, because it is one bundle and what of it is not as the spec says is paused: {paths}");
+            let what = format!(
+                "the trust store stays as it is, because it is one bundle and what of it is not as the spec says is paused: {paths}"
+            );
             self.wants.clear();
             self.refused = Some(Refusal::Cannot(vec![Problem::error(PAUSED, what, "run `nodeprep resume` to let it go on")]));
         } else {

@@ -13,6 +13,7 @@ mod render;
 mod revert;
 mod runtimes;
 mod session;
+mod status;
 mod trail;
 mod tried;
 mod verify;
@@ -54,6 +55,8 @@ enum Command {
     Verify(verify::VerifyArgs),
     /// Write the files alone into a folder, as a bare node would get them: for image builds and review.
     Render(render::Render),
+    /// Show how the node stands: what is managed, due, paused, changed by others, and when certificates run out; needs no spec.
+    Status(status::StatusArgs),
     /// Give back what was there before nodeprep.
     Revert(revert::Revert),
     /// Leave the node, or some of its paths, alone for a while, whatever the spec says.
@@ -203,6 +206,7 @@ pub fn run(cli: Cli) -> anyhow::Result<Outcome> {
         Command::Verify(verify) => verify.run(style.results),
         Command::Render(render) => render.run(style.results),
         Command::Revert(revert) => revert.run(style.results),
+        Command::Status(status) => status.run(style.results),
         Command::Pause(pause) => pause.run(style.results),
         Command::Resume(resume) => resume.run(style.results),
         Command::Schema => Ended { shown: crate::spec::schema::schema(), outcome: Outcome::Converged },

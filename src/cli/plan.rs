@@ -6,9 +6,9 @@ use super::activate::{ActivateArgs, unit_reports};
 use super::preflight::{Asks, dead_ends, no_way_back};
 use super::session::{Session, Stopped, secrets, spec};
 use super::{Ended, OutputArgs, PlanChoices, ProbeArgs, RootArgs, SpecArgs, runtimes};
-use crate::desired::Refusal;
+use crate::desired::{PAUSED, Refusal};
 use crate::model::problem::Problem;
-use crate::plan::whole::Planned;
+use crate::plan::whole::{Planned, problems};
 use crate::report::Report;
 use crate::report::exit::Outcome;
 use crate::report::plan::{Tense, parts, text};
@@ -64,9 +64,9 @@ impl PlanArgs {
     }
 }
 
-/// The outcome of the worst refusal.
+/// The outcome of the worst refusal. That something is paused is none of the node's.
 pub(super) fn refused(planned: &Planned) -> Option<Outcome> {
-    planned.refusal().map(|refusal| match refusal {
+    planned.refusal().filter(|refusal| problems(refusal).iter().any(|problem| problem.code != PAUSED)).map(|refusal| match refusal {
         Refusal::Conflict(_) => Outcome::Conflict,
         Refusal::Cannot(_) => Outcome::Cannot,
     })

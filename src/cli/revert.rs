@@ -53,10 +53,6 @@ impl Revert {
     }
 
     fn locked(&self, root: Root, state: &NodePath, trail: &Trail) -> Result<Report, Stopped> {
-        // before anything is given back: who runs by himself would take it again at once
-        let reason = "the node was given back".to_owned();
-        let pause = Pause { paths: Vec::new(), since: now(), until: None, reason, by: By::Revert, uid: uid() };
-        let untold = super::pause::write(&root, &pause)?;
         tidy(&root, state)?;
         let session = Session::open(root, &[])?;
         trail.interrupted(&session);
@@ -75,7 +71,6 @@ impl Revert {
         planned.plan.dead_ends = dead_ends(&session, &planned.plan, &self.preflight);
         let mut report = Report::new(refused(&planned).unwrap_or(Outcome::Converged));
         report.problems = problems;
-        report.problems.extend(untold);
         report.runtimes.clone_from(&session.found);
         report.parts = session.awake(parts(None, &planned, &session.snapshot.tree, &[]));
         // somebody has already taken away what we left there
@@ -84,9 +79,33 @@ impl Revert {
             let what = "nodeprep owns nothing on this node";
             report.problems.push(Problem::warning("nothing-owned", what, "check --root if this is not the node that you mean"));
         }
-        let activation =
-            Activation { choice: &choice, decided: &decided, health: self.activate.health(), preflight: &self.preflight, secrets: &[], trail };
+        let activation = Activation {
+            choice: &choice,
+            decided: &decided,
+            health: self.activate.health(),
+            preflight: &self.preflight,
+            secrets: &[],
+            trail,
+        };
+        // before anything is given back: who runs by himself would take it again at once
+        report.problems.extend(given_back(&session));
         carry_out(&session, &planned.plan, &activation, &mut report);
         Ok(report)
     }
+}
+
+/// Lets wait who runs by himself; what is to be told of that.
+fn given_back(session: &Session) -> Vec<Problem> {
+    let reason = "the node was given back".to_owned();
+    let pause = Pause { paths: Vec::new(), since: now(), until: None, reason, by: By::Revert, uid: uid() };
+    super::pause::write(&session.root, &pause).map_or_else(
+        |stopped| {
+            let unpaused = |problem: Problem| {
+                let what = format!("an agent or a unit at boot may take the node again, because it could not be paused: {}", problem.what);
+                Problem::warning("not-paused", what, "stop and disable what runs nodeprep by itself")
+            };
+            stopped.problems.into_iter().map(unpaused).collect()
+        },
+        |untold| untold.into_iter().collect(),
+    )
 }

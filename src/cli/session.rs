@@ -163,7 +163,16 @@ impl Session {
                 kept.insert(*blob, bytes);
             }
         }
-        Ok(Self { root, state, ledger: Arc::new(ledger), stored: is_stored, snapshot: Snapshot { tree, probes }, found, blobs: kept, stays: Stays::Nothing })
+        Ok(Self {
+            root,
+            state,
+            ledger: Arc::new(ledger),
+            stored: is_stored,
+            snapshot: Snapshot { tree, probes },
+            found,
+            blobs: kept,
+            stays: Stays::Nothing,
+        })
     }
 
     /// Leaves alone what is paused, in what is planned; what is to be told of it. Of a node that is paused as a whole it is shown what

@@ -24,8 +24,9 @@ pub(super) struct Trail {
     root: Root,
     state: NodePath,
     command: &'static str,
-    /// The last transaction that was written, and how many changes it made.
-    run: RefCell<Option<i64>>,
+    /// When the transaction began whose changes were written last, and how many they are.
+    written: RefCell<Option<(i64, usize)>>,
+    /// How many changes stand.
     changes: RefCell<usize>,
     activated: RefCell<Vec<String>>,
     /// Why the first line that could not be written was not.
@@ -38,7 +39,7 @@ impl Trail {
             root: root.afresh(),
             state: NodePath::fixed(STATE),
             command,
-            run: RefCell::default(),
+            written: RefCell::default(),
             changes: RefCell::default(),
             activated: RefCell::default(),
             failed: RefCell::default(),
@@ -60,9 +61,13 @@ impl Trail {
     /// What a run that was cut off has done, unless it came to write that itself, or another run has done so since.
     pub(super) fn interrupted(&self, session: &Session) {
         let Some(open) = &session.ledger.open else { return };
-        let lines = cut_off(&self.head(Event::Change), open, &session.snapshot.tree, &session.ledger, |blob| session.blobs.get(blob).cloned());
+        let lines =
+            cut_off(&self.head(Event::Change), open, &session.snapshot.tree, &session.ledger, |blob| session.blobs.get(blob).cloned());
         let known = trail::tail(&self.root, &self.state, u64::MAX).unwrap_or_default();
-        if !read(&known).any(|line| line.run == Some(open.began.0)) {
+        let known: Vec<Line> = read(&known).filter(|line| line.run == Some(open.began.0)).collect();
+        let is_told = |line: &Line| known.iter().any(|other| (other.event, &other.path) == (line.event, &line.path));
+        let lines: Vec<Line> = lines.into_iter().filter(|line| !is_told(line)).collect();
+        if !lines.is_empty() {
             self.write(&lines);
         }
     }
@@ -72,7 +77,7 @@ impl Trail {
         let Some(began) = open.open.as_ref().map(|open| open.began.0) else { return };
         let head = Line { run: Some(began), ..self.head(Event::Change).under(plan.spec.as_ref()) };
         let lines = changes(&head, plan, &session.snapshot.tree, &session.ledger, Fate::Applied);
-        *self.run.borrow_mut() = Some(began);
+        *self.written.borrow_mut() = Some((began, lines.len()));
         if !lines.is_empty() {
             self.write(&lines);
         }
@@ -80,7 +85,8 @@ impl Trail {
 
     /// What came of a transaction beside its changes.
     pub(super) fn through(&self, session: &Session, plan: &Plan, applied: &Applied, why: &[Problem]) {
-        let run = self.run.borrow_mut().take().or_else(|| applied.ledger.open.as_ref().map(|open| open.began.0));
+        let written = self.written.borrow_mut().take();
+        let run = written.map(|(began, _)| began).or_else(|| applied.ledger.open.as_ref().map(|open| open.began.0));
         let head = Line { run, ..self.head(Event::Activation).under(plan.spec.as_ref()) };
         let reason = why.iter().map(|problem| problem.what.clone()).collect::<Vec<_>>().join("; ");
         let mut lines = Vec::new();
@@ -124,7 +130,8 @@ impl Trail {
                 }
             }
         }
-        *self.changes.borrow_mut() += applied.changed.len();
+        let stands = lines.iter().filter(|line| line.outcome == Fate::Stands.name() && line.event == Event::Change).count();
+        *self.changes.borrow_mut() += if matches!(applied.end, End::Applied) { written.map_or(0, |(_, count)| count) } else { stands };
         self.activated.borrow_mut().extend(lines.iter().filter_map(|line| line.activation.clone()));
         if !lines.is_empty() {
             self.write(&lines);
@@ -141,7 +148,8 @@ impl Trail {
             return;
         }
         let parts = ended.as_ref().map(|report| report.parts.as_slice()).unwrap_or_default();
-        let told = problems.iter().chain(parts.iter().flat_map(|part| &part.problems)).filter(|problem| problem.severity == Severity::Error);
+        let told =
+            problems.iter().chain(parts.iter().flat_map(|part| &part.problems)).filter(|problem| problem.severity == Severity::Error);
         let activated = self.activated.borrow();
         let run = Line {
             outcome: word(outcome),

@@ -73,6 +73,12 @@ pub fn uid() -> Option<u32> {
     login.filter(|uid| *uid != u32::MAX).or_else(|| Some(nix::unistd::getuid().as_raw()))
 }
 
+/// Whether a process is there; `None` where that cannot be told, because the root is not that of the running system.
+#[must_use]
+pub fn is_there(root: &Root, pid: u32) -> Option<bool> {
+    root.is_live().then(|| pid != 0 && fs::metadata(Path::new("/proc").join(pid.to_string())).is_ok())
+}
+
 /// 32 random bytes.
 ///
 /// # Errors

@@ -8,10 +8,10 @@ use std::fs::File;
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 
+use super::blobs;
 use super::error::NodeError;
 use super::files::{self, Seen};
 use super::root::{Folder, Last, Root, make_folder_as};
-use super::blobs;
 use crate::model::path::NodePath;
 use crate::model::pause::{Pauses, VERSION};
 
@@ -65,12 +65,7 @@ fn read(folder: &Folder) -> Result<Pauses, NodeError> {
 ///
 /// # Errors
 /// When it cannot be read or written; then it is as it was.
-pub fn change_pauses(
-    root: &Root,
-    state: &NodePath,
-    anyway: bool,
-    change: impl FnOnce(&mut Pauses),
-) -> Result<Pauses, NodeError> {
+pub fn change_pauses(root: &Root, state: &NodePath, anyway: bool, change: impl FnOnce(&mut Pauses)) -> Result<Pauses, NodeError> {
     let held = hold(root, state)?;
     let folder = &held.folder;
     let mut pauses = match read(folder) {
@@ -94,8 +89,7 @@ pub fn change_pauses(
             }
         };
         files::sync_file(&folder.path.join(NEW_PAUSES), &file)?;
-        files::rename((folder, NEW_PAUSES), (folder, PAUSES))
-            .map_err(|errno| NodeError::of("write", folder.path.join(PAUSES), errno))?;
+        files::rename((folder, NEW_PAUSES), (folder, PAUSES)).map_err(|errno| NodeError::of("write", folder.path.join(PAUSES), errno))?;
     }
     files::sync_folder(folder)?;
     Ok(pauses)

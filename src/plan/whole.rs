@@ -97,8 +97,7 @@ pub fn plan(spec: &Spec, desired: Desired, found: &[FoundRuntime], now: Now<'_>)
     }
     let there = if changes { files(&after) } else { there };
     let is_proved = |target: &Target| matches!(target, Target::Containerd(_) | Target::Containers);
-    let sound =
-        parts.iter().filter(|planned| planned.refused.is_none() && is_whole(&planned.part) && is_proved(&planned.part.target));
+    let sound = parts.iter().filter(|planned| planned.refused.is_none() && is_whole(&planned.part) && is_proved(&planned.part.target));
     whole.proved = sound.map(|planned| (planned.part.target.to_string(), rests_on(&planned.part, there))).collect();
     // targets that are not on the node any more keep what they have: the ledger still knows it for revert
     let planned = |target: &Target| parts.iter().any(|planned: &PlannedPart| &planned.part.target == target);
@@ -239,7 +238,8 @@ impl Planned {
     #[must_use]
     pub fn leaves_alone(&self) -> bool {
         let told = |part: &PlannedPart| part.part.notes.iter().any(|note| note.code == PAUSED);
-        let refused = |part: &PlannedPart| part.refused.as_ref().is_some_and(|refusal| problems(refusal).iter().any(|one| one.code == PAUSED));
+        let refused =
+            |part: &PlannedPart| part.refused.as_ref().is_some_and(|refusal| problems(refusal).iter().any(|one| one.code == PAUSED));
         self.parts.iter().any(|part| told(part) || refused(part))
     }
 

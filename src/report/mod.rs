@@ -2,9 +2,11 @@
 
 pub mod adopted;
 pub mod exit;
+pub mod expiry;
 pub mod explain;
 pub mod plan;
 pub mod problems;
+pub mod status;
 pub mod style;
 pub mod trail;
 pub mod verify;
