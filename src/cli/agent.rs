@@ -96,7 +96,7 @@ impl Agent {
             return Err(Stopped { problems: vec![problem], outcome: Outcome::Usage });
         }
         let root = Session::root(&self.root)?;
-        let activates = self.activate.choice(root.is_live()).mode;
+        let activates = self.activate.mode(root.is_live() || root.is_unseen());
         let settings = Settings {
             // what a URL holds besides may be secret
             source: if is_url { source.split(['?', '#']).next().unwrap_or_default().to_owned() } else { source },
