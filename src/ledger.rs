@@ -44,6 +44,9 @@ pub struct Ledger {
     /// Activations that finished runs left to be done.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub due: Vec<Due>,
+    /// When a daemon was last told to reload by us and said that it had: its start does not show that.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub reloaded: BTreeMap<String, Time>,
     /// What was carried over from settings that we took out, by the file in which they stood.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub adopted: BTreeMap<NodePath, Adopted>,
@@ -211,6 +214,7 @@ impl Ledger {
             owned: Owns::new(),
             dirs: BTreeSet::new(),
             due: Vec::new(),
+            reloaded: BTreeMap::new(),
             adopted: BTreeMap::new(),
             proved: BTreeMap::new(),
             open: None,
