@@ -399,7 +399,12 @@ pub fn execute(
             }
             Action::Turn(one) => {
                 progress(Progress::Turning(&plan.turns[one]));
-                units.turn(one, at.is_back(), door)
+                hands.turns();
+                let result = units.turn(one, at.is_back() || plan.is_back, door);
+                if result.is_err() && at.is_back() {
+                    hands.lost(&plan.turns[one]);
+                }
+                result
             }
             Action::Prove(one) => {
                 progress(Progress::Proving(&plan.turns[one]));

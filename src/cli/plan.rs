@@ -9,10 +9,10 @@ use super::{Ended, OutputArgs, PlanChoices, ProbeArgs, RootArgs, SpecArgs, runti
 use crate::desired::{PAUSED, Refusal};
 use crate::model::problem::Problem;
 use crate::plan::whole::{Planned, problems};
-use crate::report::{Report, SpecReport};
 use crate::report::exit::Outcome;
 use crate::report::plan::{Tense, parts, text};
 use crate::report::style::Style;
+use crate::report::{Report, SpecReport};
 
 use crate::spec::Spec;
 

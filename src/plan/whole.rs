@@ -167,6 +167,7 @@ fn plan_part(spec: &Spec, part: &Part, readers: &[&FoundRuntime], now: Now<'_>, 
     if let Some(file) = part.target.adopts_from().filter(|_| !part.adopted.is_empty()) {
         steps.adopted.insert(file, part.adopted.clone());
     }
+    super::activation::go_before(&mut steps, readers);
     let mut activations = super::activation::activations(part, &steps, readers);
     if part.target == Target::Trust {
         activations.extend(super::activation::refresh(spec, now.tree, &steps, super::activation::cut_off(now.ledger)));
