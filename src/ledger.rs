@@ -18,6 +18,7 @@ use crate::model::path::NodePath;
 use crate::model::time::Time;
 use crate::model::tree::Meta;
 use crate::plan::Activation;
+use crate::spec::Serial;
 use crate::spec::adopt::Adopted;
 
 /// The version that this nodeprep writes. Older ones are migrated when read; newer ones are refused.
@@ -72,6 +73,9 @@ pub struct LastSpec {
     /// The source of each mirror, and whether it was closed.
     #[serde(default, deserialize_with = "in_order")]
     pub sources: BTreeMap<String, bool>,
+    /// Its `serial`, or the last that one of this name had.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub serial: Option<Serial>,
 }
 
 /// Path → what is ours there. Plans and later ledgers share the entries that stay as they are.

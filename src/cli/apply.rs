@@ -10,7 +10,8 @@ use super::pause::{self, Settled};
 use super::plan::{refused, report};
 use super::preflight::{Asks, dead_ends};
 use super::runtimes::PULL;
-use super::session::{Session, Stopped, outcome, secrets, spec};
+use super::session::{Session, Stopped, outcome, secrets};
+use super::source::Given;
 use super::verify::image;
 use super::{Ended, OutputArgs, PlanChoices, PreflightArgs, ProbeArgs, RootArgs, SpecArgs};
 use crate::apply::{End, Outcome as Applied, execute, tidy};
@@ -19,6 +20,7 @@ use crate::model::path::NodePath;
 use crate::model::problem::Problem;
 use crate::model::secret::{Secret, mask};
 use crate::node::lock::Lock;
+use crate::node::root::Root;
 use crate::node::units::NodeDoor;
 use crate::plan::back::interrupted as interrupted_run;
 use crate::plan::turn::{Choice, Turns};
@@ -48,6 +50,10 @@ pub(super) struct Apply {
     /// warning. It stays in the runtime's store.
     #[arg(long, env = "NODEPREP_CANARY", value_name = "IMAGE", value_parser = image)]
     canary: Option<ImageRef>,
+    /// Where the spec cannot be fetched, is broken or is refused (another name, an older serial, a loss that was not allowed), hold the
+    /// node to the one that was applied last: what has drifted is put right. The exit code still says what is wrong with the spec.
+    #[arg(long, env = "NODEPREP_LAST_KNOWN_GOOD")]
+    last_known_good: bool,
     #[command(flatten)]
     output: OutputArgs,
 }
@@ -59,19 +65,31 @@ impl Apply {
 
     fn report(&self) -> Result<Report, Stopped> {
         let root = Session::root(&self.root)?;
-        let (spec, problems) = spec(&self.spec, Some(&root))?;
+        let last_good =
+            |root: &Root, stopped| if self.last_known_good { Given::last_good(&self.spec, root, stopped) } else { Err(stopped) };
+        let mut given = Given::named(&self.spec, &root).or_else(|stopped| last_good(&root, stopped))?;
         let state = NodePath::fixed(crate::flow::STATE);
         let _lock = Lock::take(&root, &state)?;
         tidy(&root, &state)?;
         let mut session = Session::open(root, &self.choices.runtimes)?;
         session.sweep()?;
-        session.guard(&spec, &self.choices)?;
+        if let Err(stopped) = session.guard(&given.spec, &self.choices) {
+            if !self.last_known_good {
+                return Err(stopped);
+            }
+            given = given.or_last_good(&self.spec, &session.root, stopped)?;
+            session.guard(&given.spec, &self.choices)?;
+        }
+        let Given { spec, problems, mut origin } = given;
         session.configure(&spec, &self.choices);
         let choice = self.activate.choice(session.snapshot.probes.live);
         let gated = session.gated(&spec, &self.choices, &self.probe, Asks::ToDo);
         let settled = match pause::settle(session, spec, gated, &self.choices, &self.probe, self.canary.as_ref())? {
             Ok(settled) => settled,
-            Err(report) => return Ok(*report),
+            Err(mut report) => {
+                origin.tell(&mut report);
+                return Ok(*report);
+            }
         };
         let Settled { session, spec, mut planned, told, done: earlier } = settled;
         let kept = if planned.keeps_back() { Outcome::VerifyFailed } else { Outcome::Converged };
@@ -92,8 +110,12 @@ impl Apply {
             arrived(&session, &spec, &mut report);
         }
         Settled::tell(earlier, &mut report);
+        if done {
+            origin.keep(&session.root, !planned.plan.owned.is_empty(), &mut report);
+        }
+        origin.tell(&mut report);
         // the process ends here: taking thousands of small things apart one by one would be a tenth of its time
-        std::mem::forget((session.snapshot, session.ledger, spec, planned));
+        std::mem::forget((session.snapshot, session.ledger, spec, planned, origin));
         Ok(report)
     }
 }

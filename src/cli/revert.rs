@@ -7,6 +7,7 @@ use super::apply::{Activation, carry_out};
 use super::plan::refused;
 use super::preflight::{Asks, dead_ends, refusals};
 use super::session::{Session, Stopped};
+use super::source::forget;
 use super::{Ended, OutputArgs, PreflightArgs, RootArgs};
 use crate::apply::tidy;
 use crate::flow::try_bundle;
@@ -69,7 +70,10 @@ impl Revert {
         }
         let activation =
             Activation { choice: &choice, decided: &decided, health: self.activate.health(), preflight: &self.preflight, secrets: &[] };
-        carry_out(&session, &planned.plan, &activation, &mut report);
+        let done = carry_out(&session, &planned.plan, &activation, &mut report);
+        if done && planned.plan.owned.is_empty() {
+            forget(&session.root, &mut report);
+        }
         Ok(report)
     }
 }

@@ -103,7 +103,8 @@ pub fn plan(spec: &Spec, desired: Desired, found: &[FoundRuntime], now: Now<'_>)
     keep(&mut whole, now, |target| !planned(target));
     let late = store_needs(spec, &mut whole, &mut parts, &after, now, found);
     super::activation::take_over(&mut whole, &mut parts, now, found, late);
-    whole.spec = (!whole.owned.is_empty()).then(|| super::guard::record(spec));
+    let record = super::guard::record_on(spec, now.ledger);
+    whole.spec = (!whole.owned.is_empty() || record.serial.is_some()).then_some(record);
     Planned { plan: whole, parts }
 }
 

@@ -29,6 +29,8 @@ pub enum Outcome {
     Due,
     /// `plan --exit-code`: there are changes to make.
     Pending,
+    /// The spec cannot be fetched; nothing was changed.
+    Unavailable,
     /// Another run holds the lock.
     Locked,
 }
@@ -62,12 +64,13 @@ impl Outcome {
             Self::VerifyFailed => (8, "a verification or probe failed"),
             Self::Due => (9, "applied, but an activation that was asked for is still due"),
             Self::Pending => (10, "changes pending (`plan --exit-code`)"),
+            Self::Unavailable => (69, "the spec could not be fetched; nothing was changed (with --last-known-good: but what had drifted)"),
             Self::Locked => (75, "another run holds the lock; try again"),
         }
     }
 
     /// All of them, in order of their codes.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Converged,
         Self::Unexpected,
         Self::Usage,
@@ -79,6 +82,7 @@ impl Outcome {
         Self::VerifyFailed,
         Self::Due,
         Self::Pending,
+        Self::Unavailable,
         Self::Locked,
     ];
 }
