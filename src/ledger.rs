@@ -18,6 +18,7 @@ use crate::model::path::NodePath;
 use crate::model::time::Time;
 use crate::model::tree::Meta;
 use crate::plan::Activation;
+use crate::spec::Serial;
 use crate::spec::adopt::Adopted;
 
 /// The version that this nodeprep writes. Older ones are migrated when read; newer ones are refused.
@@ -78,6 +79,9 @@ pub struct LastSpec {
     /// Keyed digest of the document and everything that it references; `None` where an earlier nodeprep applied it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub digest: Option<Digest>,
+    /// Its `serial`, or the last that one of this name had.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub serial: Option<Serial>,
 }
 
 /// Path → what is ours there. Plans and later ledgers share the entries that stay as they are.

@@ -93,6 +93,7 @@ fn spec(folder: &Path) -> Spec {
         name: nodeprep::spec::DEFAULT_NAME.to_owned(),
         digest: Digest::of(b""),
         references: Vec::new(),
+        serial: None,
         fallback: Fallback::Never,
         unlisted: nodeprep::spec::Unlisted::Allow,
         runtimes: None,

@@ -14,6 +14,7 @@ mod render;
 mod revert;
 mod runtimes;
 mod session;
+mod source;
 mod status;
 mod trail;
 mod tried;
@@ -91,12 +92,14 @@ enum Command {
 /// The spec.
 #[derive(Debug, Args)]
 struct SpecArgs {
-    /// The spec: a file, a folder of documents, or `-` for standard input; TOML or YAML.
-    #[arg(long, env = "NODEPREP_SPEC", default_value = "/etc/nodeprep", value_name = "SPEC")]
+    /// The spec: a file, a folder of documents, `-` for standard input, or an https:// URL; TOML or YAML.
+    #[arg(long, env = "NODEPREP_SPEC", hide_env_values = true, default_value = "/etc/nodeprep", value_name = "SPEC")]
     spec: PathBuf,
     /// Where files that the spec references are looked for [default: beside the spec].
     #[arg(long, env = "NODEPREP_MATERIAL", value_name = "DIR")]
     material: Option<PathBuf>,
+    #[command(flatten)]
+    source: source::SourceArgs,
 }
 
 /// The node.

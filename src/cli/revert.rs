@@ -7,6 +7,7 @@ use super::apply::{Activation, carry_out};
 use super::plan::refused;
 use super::preflight::{Asks, dead_ends, refusals};
 use super::session::{Session, Stopped};
+use super::source::forget;
 use super::trail::Trail;
 use super::{Ended, OutputArgs, PreflightArgs, RootArgs};
 use crate::apply::tidy;
@@ -89,7 +90,10 @@ impl Revert {
         };
         // before anything is given back: who runs by himself would take it again at once
         report.problems.extend(given_back(&session));
-        carry_out(&session, &planned.plan, &activation, &mut report);
+        let done = carry_out(&session, &planned.plan, &activation, &mut report);
+        if done && planned.plan.owned.is_empty() {
+            forget(&session.root, &mut report);
+        }
         Ok(report)
     }
 }

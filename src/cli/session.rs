@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use super::preflight::{self, Asks};
 use super::tried::Heard;
-use super::{ForeignChoice, PlanChoices, Probe, ProbeArgs, RootArgs, SpecArgs, pause_image};
+use super::{ForeignChoice, PlanChoices, Probe, ProbeArgs, RootArgs, SpecArgs, pause_image, source};
 use crate::desired::{PAUSED, Target};
 use crate::flow::{self, Findings, STATE, wishes};
+use crate::kept::Fetched;
 use crate::ledger::Ledger;
 use crate::model::digest::Digest;
 use crate::model::path::NodePath;
@@ -16,7 +17,6 @@ use crate::model::problem::{Problem, Severity};
 use crate::model::secret::Secret;
 use crate::model::tree::Tree;
 use crate::node::error::{Class, NodeError};
-use crate::node::material::{MaterialError, documents, materials};
 use crate::node::root::Root;
 use crate::node::{Snapshot, blobs, net, probe, read, state, terminal};
 use crate::plan::activation::cut_off;
@@ -30,7 +30,7 @@ use crate::report::exit::Outcome;
 use crate::runtime::containerd::tokens::Answers;
 use crate::runtime::{FoundRuntime, Runtime, Wish, facts, golang};
 use crate::spec::Spec;
-use crate::spec::load::{Closed, Draft};
+use crate::spec::load::Closed;
 use crate::trust::backing;
 use crate::verify::probe::{Seen, Target as Tried};
 use crate::verify::{gate, tokens};
@@ -72,7 +72,11 @@ pub(super) fn problem(error: &NodeError) -> Problem {
 
 /// Reads and closes the spec; warnings and notes come back with it.
 pub(super) fn spec(args: &SpecArgs, node: Option<&Root>) -> Result<(Spec, Vec<Problem>), Stopped> {
-    let closed = closed(args, node)?;
+    sound(closed(args, node)?)
+}
+
+/// The same of one that was read already.
+pub(super) fn sound(closed: Closed) -> Result<(Spec, Vec<Problem>), Stopped> {
     let unread = |name: &String| {
         Problem::error("node-file-unread", format!("{name:?} lies on the node and was not read"), "run this on the node, or give --root")
     };
@@ -85,13 +89,7 @@ pub(super) fn spec(args: &SpecArgs, node: Option<&Root>) -> Result<(Spec, Vec<Pr
 
 /// The spec with everything that is wrong with it.
 pub(super) fn closed(args: &SpecArgs, node: Option<&Root>) -> Result<Closed, Stopped> {
-    let invalid = |problems| Stopped { problems, outcome: Outcome::InvalidSpec };
-    let unreadable = |error: MaterialError| Problem::error("spec-unreadable", error.to_string(), error.help());
-    let found = documents(&args.spec).map_err(|errors| invalid(errors.into_iter().map(unreadable).collect()))?;
-    let draft = Draft::open_all(&found.name, &found.documents).map_err(invalid)?;
-    let folder = args.material.as_deref().or(found.folder.as_deref());
-    let materials = materials(folder, node, draft.references());
-    Ok(draft.close(&materials, Some(probe::now())))
+    Ok(source::open(args, node, &Fetched::new())?.closed)
 }
 
 /// A node that was looked at.

@@ -105,7 +105,8 @@ pub fn plan(spec: &Spec, desired: Desired, found: &[FoundRuntime], now: Now<'_>)
     let late = store_needs(spec, &mut whole, &mut parts, &after, now, found);
     super::activation::take_over(&mut whole, &mut parts, now, found, late);
     let digest = Digest::keyed(&now.ledger.key, spec.digest.to_string().as_bytes());
-    whole.spec = (!whole.owned.is_empty()).then(|| crate::ledger::LastSpec { digest: Some(digest), ..super::guard::record(spec) });
+    let record = super::guard::record_on(spec, now.ledger);
+    whole.spec = (!whole.owned.is_empty() || record.serial.is_some()).then(|| crate::ledger::LastSpec { digest: Some(digest), ..record });
     Planned { plan: whole, parts }
 }
 

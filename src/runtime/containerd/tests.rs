@@ -72,6 +72,7 @@ fn spec(mirrors: Vec<Mirror>, access_of: BTreeMap<Host, Access>) -> Spec {
         file: "spec.toml".into(),
         digest: Digest::of(b""),
         references: Vec::new(),
+        serial: None,
         fallback: Fallback::Never,
         unlisted: crate::spec::Unlisted::Allow,
         runtimes: None,

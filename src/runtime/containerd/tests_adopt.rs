@@ -26,6 +26,7 @@ fn spec(fallback: Fallback, hosts: &[&str]) -> Spec {
         file: "spec.toml".into(),
         digest: Digest::of(b""),
         references: Vec::new(),
+        serial: None,
         fallback,
         runtimes: None,
         cas: vec![],

@@ -87,6 +87,7 @@ fn spec(mirrors: &[(&str, &[&str], Fallback)]) -> Spec {
         file: "spec.toml".into(),
         digest: Digest::of(b""),
         references: Vec::new(),
+        serial: None,
         fallback: Fallback::Never,
         unlisted: crate::spec::Unlisted::Allow,
         runtimes: None,
