@@ -51,6 +51,11 @@ impl Node {
         self.options.push(format!("--bind-ro={}:{inside}", file.display()));
     }
 
+    /// The other way: a package is to bring that file.
+    pub fn unshow(&mut self, inside: &str) {
+        self.options.retain(|option| option.strip_prefix("--bind-ro=").is_none_or(|rest| !rest.ends_with(&format!(":{inside}"))));
+    }
+
     /// Returns when systemd says that everything has started that is to start at boot.
     pub fn boot(&mut self) -> Result<()> {
         ensure!(self.boot.is_none(), "the node is running");
