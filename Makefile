@@ -1,6 +1,6 @@
 # Recipes are what CI runs. `make` alone shows them.
 CARGO ?= cargo
-.PHONY: help demo test fmt lint unit real e2e nodes bench build deny size ci
+.PHONY: help demo test fmt lint unit real e2e nodes bench build deny size ci dist image reproducible
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -40,6 +40,15 @@ build: ## the release binary
 
 size: build ## the release binary is at most 6 MB
 	@size=$$(stat -c %s target/release/nodeprep); echo "release binary: $$size bytes"; test $$size -le 6000000
+
+dist: ## static programs, packages, an image, a bill of materials and checksums, in dist/
+	packaging/dist
+
+reproducible: ## the static program, built in two folders, has the same bytes (takes two release builds)
+	packaging/reproducible
+
+image: ## the container image from the static program that `make dist` has built, in dist/
+	packaging/image dist/nodeprep-*-linux-$$(uname -m) dist/nodeprep-image-$$(uname -m).tar
 
 deny: ## licences, advisories, bans, sources
 	@command -v cargo-deny >/dev/null || $(CARGO) install --quiet --locked cargo-deny@0.20.2

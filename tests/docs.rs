@@ -2,6 +2,9 @@
 //! of the README is run as it stands, its spec is a valid one, and its links lead somewhere.
 #![allow(clippy::disallowed_methods, clippy::unwrap_used, missing_docs, reason = "tests have effects")]
 
+#[path = "pages/markdown.rs"]
+mod command_line;
+
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -217,6 +220,11 @@ fn the_exit_codes_are_those_of_the_program() {
          because nothing more was asked for (`--activate never`, the root of an image) is said in the report, with 0.\n",
     );
     generated("docs/exit-codes.md", &text);
+}
+
+#[test]
+fn the_command_line_is_that_of_the_program() {
+    generated("docs/cli.md", &command_line::markdown());
 }
 
 /// The fenced blocks of a document in this language.

@@ -23,6 +23,9 @@ mod grpc;
 #[path = "../real/image.rs"]
 mod image;
 mod node;
+mod packages;
+#[path = "../pages/command.rs"]
+mod pages;
 mod pods;
 mod pulls;
 #[path = "../real/responder.rs"]
@@ -57,12 +60,17 @@ fn main() -> ExitCode {
     }
     let required = std::env::var("NODEPREP_NODES").is_ok_and(|value| value == "required");
     let others = if missing.is_empty() { containerds() } else { Vec::new() };
+    if let Some(reason) = packages::no_rpm() {
+        println!("skipped: {}: {reason}", trials::PACKAGE_RPM);
+    }
     let mut trials = Vec::new();
     for test in trials::ALL {
         let versions = if test.versions == Versions::All { others.as_slice() } else { &[] };
         for containerd in std::iter::once(None).chain(versions.iter().map(Some)) {
             let suffix = containerd.map(|(version, _)| format!("-containerd-{version}")).unwrap_or_default();
             let name = format!("{}{suffix}", test.name);
+            let lacking = if test.name == trials::PACKAGE_RPM { packages::no_rpm() } else { None };
+            let missing: Vec<String> = missing.iter().cloned().chain(lacking).collect();
             trials.push(if missing.is_empty() {
                 let program = containerd.map(|(_, program)| program.clone());
                 Trial::test(name.clone(), move || enclosed(&name, program.as_deref()))

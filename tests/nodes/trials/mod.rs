@@ -3,12 +3,14 @@
 mod activation;
 mod api;
 mod boots;
+mod bootstrap;
 mod crio;
 mod cut;
 mod facts;
 mod first;
 mod least;
 mod managers;
+mod packages;
 mod pod;
 mod pods;
 mod units;
@@ -77,7 +79,15 @@ pub const ALL: &[Test] = &[
     Test { name: "pods-rolled-back", versions: Versions::Own, run: pods::rolled_back },
     Test { name: "pods-new-pause", versions: Versions::All, run: pods::new_pause },
     Test { name: "pods-pause-at-first", versions: Versions::All, run: pods::pause_at_first },
+    Test { name: "package-deb", versions: Versions::Own, run: packages::deb },
+    Test { name: "package-deb-purge", versions: Versions::Own, run: packages::deb_purge },
+    Test { name: PACKAGE_RPM, versions: Versions::Own, run: packages::rpm },
+    Test { name: "bootstrap-stopped", versions: Versions::Own, run: bootstrap::stopped },
+    Test { name: "bootstrap-running", versions: Versions::Own, run: bootstrap::running },
 ];
+
+/// The one that needs more than a node.
+pub const PACKAGE_RPM: &str = "package-rpm";
 
 /// The unit of the daemon.
 pub const UNIT: &str = "containerd.service";
