@@ -45,17 +45,21 @@ fn systemd_takes_the_unit() {
     }
     std::fs::create_dir_all(root.path().join("usr/bin")).unwrap();
     std::fs::copy(env!("CARGO_BIN_EXE_nodeprep"), root.path().join("usr/bin/nodeprep")).unwrap();
-    let unit = std::fs::read_to_string(project("systemd/nodeprep-apply.service")).unwrap();
-    let verify = |text: &str| {
-        std::fs::write(units.join("nodeprep-apply.service"), text).unwrap();
-        let mut analyze = Command::new("systemd-analyze");
-        analyze.arg(format!("--root={}", root.path().display())).args(["verify", "--man=no", "nodeprep-apply.service"]);
-        let output = analyze.output().unwrap();
-        (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())
-    };
-    let (taken, said) = verify(&unit);
-    assert!(taken && !said.contains("nodeprep-apply"), "{said}");
-    // and it would have told
-    let (_, said) = verify(&unit.replace("Type=oneshot", "Type=oneshoot"));
-    assert!(said.contains("nodeprep-apply"), "{said}");
+    std::fs::create_dir_all(root.path().join("bin")).unwrap();
+    std::fs::copy("/bin/true", root.path().join("bin/kill")).unwrap();
+    for (name, kind) in [("nodeprep-apply.service", "Type=oneshot"), ("nodeprep.service", "Type=notify")] {
+        let unit = std::fs::read_to_string(project(&format!("systemd/{name}"))).unwrap();
+        let verify = |text: &str| {
+            std::fs::write(units.join(name), text).unwrap();
+            let mut analyze = Command::new("systemd-analyze");
+            analyze.arg(format!("--root={}", root.path().display())).args(["verify", "--man=no", name]);
+            let output = analyze.output().unwrap();
+            (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())
+        };
+        let (taken, said) = verify(&unit);
+        assert!(taken && !said.contains("nodeprep"), "{said}");
+        // and it would have told
+        let (_, said) = verify(&unit.replace(kind, "Type=oneshoot"));
+        assert!(said.contains(name), "{said}");
+    }
 }
