@@ -25,7 +25,7 @@ impl Machine {
         let Some(running) = self.running.take() else { return };
         let failed = fault(end);
         self.record(now, &running, end);
-        let told = end.told.as_ref();
+        let told = end.told.as_deref();
         let own: &[String] = told.filter(|_| running.mode != Mode::Look).map_or(&[], |told| &told.paths);
         let is_own = |path: &String| own.iter().any(|own| near(own, path));
         if running.touched_more || !running.touched.iter().all(is_own) {
@@ -47,7 +47,7 @@ impl Machine {
     }
 
     fn record(&mut self, now: Now, running: &Running, end: &PassEnd) {
-        let told = end.told.as_ref();
+        let told = end.told.as_deref();
         let outcome = told.map_or("crashed", |told| told.outcome.as_str()).to_owned();
         *self.view.passes.entry(known(&outcome)).or_default() += 1;
         let crash = ProblemView { code: "pass".into(), severity: "error".into(), what: end.why.clone(), help: String::new() };
@@ -123,12 +123,11 @@ impl Machine {
             self.repair = None;
             self.view.due.clone_from(&told.due);
             self.wait_for(now, told, true);
-            match failed {
-                Some(fault) => self.failed(now, fault, of, Some(Mode::Look)),
-                None => {
-                    self.succeeded();
-                    self.converged(now);
-                }
+            if let Some(fault) = failed {
+                self.failed(now, fault, of, Some(Mode::Look));
+            } else {
+                self.succeeded();
+                self.converged(now);
             }
             return;
         }

@@ -27,7 +27,7 @@ fn it_always_converges() {
             budget: u32::try_from(1 + random.below(3)).unwrap(),
             gate: random.below(2) == 0,
             poll: (random.below(2) == 0).then_some(5 * MINUTE),
-            seed: random.next(),
+            seed: random.number(),
             ..settings()
         });
         for _ in 0..200 {

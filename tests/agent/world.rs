@@ -215,7 +215,7 @@ impl World {
 
     /// What a real pass would say.
     fn end(&mut self, mode: Mode) -> PassEnd {
-        let end = |code, told: Told| PassEnd { code: Some(code), told: Some(told), why: String::new() };
+        let end = |code, told: Told| PassEnd { code: Some(code), told: Some(Box::new(told)), why: String::new() };
         if std::mem::take(&mut self.crash) {
             if mode == Mode::Restart {
                 self.restarts.push(self.mono);

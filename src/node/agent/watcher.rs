@@ -239,7 +239,7 @@ impl Heard {
                     return false;
                 }
                 self.node.insert(name.map_or_else(|| folder.clone(), |name| folder.join(name)).as_str().to_owned());
-                wanted.comes || all || name.is_some_and(|name| name.ends_with(".d"))
+                wanted.comes || all || name.is_some_and(is_folder_of_configuration)
             }
         }
     }
@@ -254,6 +254,11 @@ impl Heard {
         let node = (!self.node.is_empty()).then(|| Event::NodeChanged(self.node.into_iter().collect()));
         spec.into_iter().chain(node).collect()
     }
+}
+
+/// One that is watched itself, once it is there: `certs.d`, `conf.d`.
+fn is_folder_of_configuration(name: &str) -> bool {
+    Path::new(name).extension().is_some_and(|ending| ending == "d")
 }
 
 fn events() -> AddWatchFlags {
@@ -291,7 +296,9 @@ fn print(folder: &Path, names: &Names) -> u64 {
         Names::All => {
             let mut all: Vec<PathBuf> = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
             all.sort();
-            all.iter().for_each(|path| see(path));
+            for path in &all {
+                see(path);
+            }
         }
     }
     hasher.finish()
