@@ -91,6 +91,17 @@ impl Watcher {
 
     /// Watches everything anew: what was not there yet, or is another folder by now.
     pub(super) fn set(&mut self, root: &Root) -> Watches {
+        // what is exchanged just now is not there for a moment
+        for _ in 0..3 {
+            if let Some(watches) = self.try_set(root, false) {
+                return watches;
+            }
+        }
+        self.try_set(root, true).unwrap_or_default()
+    }
+
+    /// `None` where a folder went away meanwhile, unless that is how it `may_be`.
+    fn try_set(&mut self, root: &Root, may_be: bool) -> Option<Watches> {
         self.anew = false;
         self.on.clear();
         self.looked.clear();
@@ -104,6 +115,7 @@ impl Watcher {
                     self.on.entry(descriptor).or_default().push(wanted);
                     continue;
                 }
+                Some(Err(Errno::ENOENT | Errno::ENOTDIR)) if !may_be => return None,
                 Some(Err(errno)) => limit(errno),
                 None if full => format!("more than {MOST} folders"),
                 None => String::new(),
@@ -121,7 +133,7 @@ impl Watcher {
             let why: Vec<String> = why.into_iter().collect();
             format!("{} are looked at every {} s ({})", self.looked.len(), LOOK.as_secs(), why.join("; "))
         };
-        Watches { count: u32::try_from(self.on.len()).unwrap_or(u32::MAX), polling }
+        Some(Watches { count: u32::try_from(self.on.len()).unwrap_or(u32::MAX), polling })
     }
 
     /// Folders that are there, with what counts in them: where one is missing, the next one above it that is there.
