@@ -64,6 +64,8 @@ fn root_with_units() -> Option<tempfile::TempDir> {
     }
     std::fs::create_dir_all(root.path().join("usr/bin")).unwrap();
     std::fs::copy(env!("CARGO_BIN_EXE_nodeprep"), root.path().join("usr/bin/nodeprep")).unwrap();
+    std::fs::create_dir_all(root.path().join("bin")).unwrap();
+    std::fs::copy("/bin/true", root.path().join("bin/kill")).unwrap();
     Some(root)
 }
 

@@ -21,7 +21,7 @@ pub struct PassEnd {
     /// Its exit code; `None` when a signal ended it, or it could not be started.
     pub code: Option<u8>,
     /// What it has said; `None` when that is no report.
-    pub told: Option<Told>,
+    pub told: Option<Box<Told>>,
     /// Why there is no report.
     pub why: String,
 }
@@ -70,7 +70,7 @@ pub struct Unit {
 /// How a pass did not succeed; `None` when it did.
 #[must_use]
 pub fn fault(end: &PassEnd) -> Option<Fault> {
-    let Some(told) = &end.told else { return Some(Fault::Crashed) };
+    let Some(told) = end.told.as_deref() else { return Some(Fault::Crashed) };
     match end.code {
         // what is due is no fault: it waits; what is pending was only looked at
         Some(0 | 9 | 10) if told.kept_back => Some(Fault::Unready),
@@ -94,7 +94,7 @@ pub fn read(from: impl Read) -> Result<Told, String> {
     if let Some(spec) = report.spec {
         told.spec = Digest::try_from(spec.digest.as_str()).ok();
         told.references = spec.references.kept;
-        let known = report.runtimes.kept.iter().map(|one| format!("{} {} {:?}\n", one.runtime, one.config, one.installed));
+        let known = report.runtimes.kept.iter().map(|one| format!("{} {} {:?}\n", one.name, one.config, one.installed));
         told.runtimes = Some(Digest::of(known.collect::<String>().as_bytes()));
     }
     told.configs = report.runtimes.kept.into_iter().map(|one| one.config).collect();
@@ -139,7 +139,8 @@ struct Spec {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct Runtime {
-    runtime: String,
+    #[serde(rename = "runtime")]
+    name: String,
     config: String,
     installed: Option<String>,
 }
@@ -292,7 +293,7 @@ mod tests {
     /// Each exit code of the table is one fault or none; what nobody knows counts as a crash.
     #[test]
     fn each_exit_code_means_something() {
-        let of = |code| fault(&PassEnd { code, told: Some(Told::default()), why: String::new() });
+        let of = |code| fault(&PassEnd { code, told: Some(Box::default()), why: String::new() });
         let faults: Vec<Option<Fault>> = Outcome::ALL.iter().map(|outcome| of(Some(outcome.code()))).collect();
         let (crash, refused, back) = (Some(Fault::Crashed), Some(Fault::Refused), Some(Fault::RolledBack));
         let want =

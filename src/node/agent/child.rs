@@ -58,7 +58,7 @@ impl Pass {
         }
         let told = self.said.rewind().map_err(|error| error.to_string()).and_then(|()| read(BufReader::new(&self.said)));
         Some(match told {
-            Ok(told) => PassEnd { code, told: Some(told), why: String::new() },
+            Ok(told) => PassEnd { code, told: Some(Box::new(told)), why: String::new() },
             Err(why) => PassEnd { code, told: None, why: format!("{}; {why}", exit(status)) },
         })
     }

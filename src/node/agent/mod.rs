@@ -166,15 +166,15 @@ impl Door {
                 self.watcher.concerned(concerned.references, &concerned.configs);
                 return self.watcher.renew(&self.root);
             }
-            Action::Ready => self.systemd.ready(),
-            Action::Reloading => self.systemd.reloading(),
-            Action::Say(text) => self.systemd.say(&text),
+            Action::Ready => Systemd::ready(),
+            Action::Reloading => Systemd::reloading(),
+            Action::Say(text) => Systemd::say(&text),
             Action::Tell(severity, what) => match severity {
                 Severity::Error => tracing::error!("{what}"),
                 Severity::Warning => tracing::warn!("{what}"),
                 Severity::Note => tracing::info!("{what}"),
             },
-            Action::Exit => self.systemd.stopping(),
+            Action::Exit => Systemd::stopping(),
             Action::WakeAt(_) => {}
         }
         Vec::new()
