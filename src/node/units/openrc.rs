@@ -60,7 +60,17 @@ pub(super) fn turn(root: &Root, turn: &Turn, back: bool) -> Result<(), UnitError
     let only = if back { None } else { Some("--ifstarted") };
     let argv: Vec<&str> = ["rc-service"].into_iter().chain(only).chain([plain(&turn.unit), how]).collect();
     let output = command::run_starting(root, &words(&argv), JOB)?;
-    if output.status == 0 { Ok(()) } else { Err(UnitError::Job { said: said(&output) }) }
+    if output.status != 0 {
+        return Err(UnitError::Job { said: said(&output) });
+    }
+    // what needs it was stopped with it; where it did not start, they were left so, and come back with the way back
+    for name in &turn.along {
+        let output = command::run_starting(root, &words(&["rc-service", "--ifstopped", name, "start"]), JOB)?;
+        if output.status != 0 {
+            return Err(UnitError::Job { said: format!("{name}, which went along, does not start: {}", said(&output)) });
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]
