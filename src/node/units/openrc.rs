@@ -24,7 +24,7 @@ pub(super) fn facts(root: &Root, unit: &str) -> Result<UnitFacts, String> {
     // what a service script can be told beyond what all can (openrc-run(8), `extra_started_commands`)
     let described = answer(root, &["rc-service", plain(unit), "describe"])?;
     let reloads = [&described.stdout, &described.stderr].into_iter().any(|text| offers(text, "reload"));
-    Ok(UnitFacts { along, reloads, ..own })
+    Ok(UnitFacts { reloads, along, ..own })
 }
 
 /// Whether a command is in what `describe` lists: ` * reload: what it does`.
