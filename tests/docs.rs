@@ -11,7 +11,7 @@ use nodeprep::report::exit::Outcome;
 use nodeprep::runtime::Runtime;
 use nodeprep::spec::domains::DENIED;
 use nodeprep::spec::load::Draft;
-use nodeprep::spec::table::{Field, Kind, TABLES, TableDef, When};
+use nodeprep::spec::table::{Field, Kind, TABLES, TableDef};
 use nodeprep::spec::{Spec, express};
 use nodeprep::trust::{family, refused_markdown};
 
@@ -30,7 +30,7 @@ fn generated(path: &str, text: &str) {
 
 fn section(table: &TableDef, out: &mut String) {
     let _ = writeln!(out, "\n## {}\n\n{}\n\n| key | kind | | example |\n|---|---|---|---|", table.header, table.doc);
-    for field in table.fields.iter().filter(|field| field.when == When::Now) {
+    for field in table.fields.iter() {
         let _ = writeln!(
             out,
             "| `{}`{} | {} | {} | {} |",
@@ -41,17 +41,12 @@ fn section(table: &TableDef, out: &mut String) {
             example(field)
         );
     }
-    let later: Vec<String> =
-        table.fields.iter().filter(|field| field.when == When::Later).map(|field| format!("`{}`", field.name)).collect();
-    if !later.is_empty() {
-        let _ = writeln!(out, "\nKnown, but not available in this version (an error, never ignored): {}.", later.join(", "));
-    }
 }
 
 fn kind(kind: &Kind) -> String {
     match kind {
         Kind::Word(words) => {
-            let words = words.iter().filter(|word| word.when == When::Now).map(|word| format!("`\"{}\"`", word.name));
+            let words = words.iter().map(|word| format!("`\"{}\"`", word.name));
             words.collect::<Vec<_>>().join(" or ")
         }
         other => other.name().to_owned(),
@@ -61,7 +56,7 @@ fn kind(kind: &Kind) -> String {
 fn meaning(field: &Field) -> String {
     let mut text = field.doc.trim_end_matches('.').to_owned();
     if let Kind::Word(words) = &field.kind {
-        for word in words.iter().filter(|word| word.when == When::Now) {
+        for word in words.iter() {
             let _ = write!(text, "; `{}`: {}", word.name, word.doc);
         }
     }

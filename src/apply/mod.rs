@@ -93,6 +93,8 @@ pub enum Progress<'a> {
     Proving(&'a Turn),
     /// A runtime pulls the canary.
     Pulling(&'a Canary),
+    /// Everything is done; this is the ledger that is still open and about to be closed.
+    Closing(&'a Ledger),
     /// Something failed; what was changed is being put back.
     RollingBack,
 }
@@ -397,7 +399,12 @@ pub fn execute(
             }
             Action::Turn(one) => {
                 progress(Progress::Turning(&plan.turns[one]));
-                units.turn(one, at.is_back(), door)
+                hands.turns();
+                let result = units.turn(one, at.is_back() || plan.is_back, door);
+                if result.is_err() && at.is_back() {
+                    hands.lost(&plan.turns[one]);
+                }
+                result
             }
             Action::Prove(one) => {
                 progress(Progress::Proving(&plan.turns[one]));
@@ -408,7 +415,10 @@ pub fn execute(
                 result
             }
             Action::Pull(one) => canaries.pull(one, at.is_back(), door, progress),
-            Action::Close => hands.close().map_err(ApplyError::from),
+            Action::Close => {
+                progress(Progress::Closing(hands.ledger()));
+                hands.close().map_err(ApplyError::from)
+            }
             Action::Undo(step) => {
                 let result = hands.undo(step);
                 let path = &hands.step(step).path;

@@ -53,15 +53,20 @@ enum Activate {
 }
 
 impl ActivateArgs {
+    /// What may be done; `runs`: in this root there is a running system, also one that cannot be reached from here.
+    pub(super) fn mode(&self, runs: bool) -> Mode {
+        match self.activate {
+            Some(Activate::Auto) => Mode::Auto,
+            Some(Activate::ReloadOnly) => Mode::ReloadOnly,
+            None if runs => Mode::Auto,
+            Some(Activate::Never) | None => Mode::Never,
+        }
+    }
+
     /// What was asked for, in this root. A system that runs in it and cannot be reached from here is a running one: what it needs
     /// is due.
     pub(super) fn choice(&self, probes: &Probes) -> Choice {
-        let mode = match self.activate {
-            Some(Activate::Auto) => Mode::Auto,
-            Some(Activate::ReloadOnly) => Mode::ReloadOnly,
-            None if probes.live || probes.unseen => Mode::Auto,
-            Some(Activate::Never) | None => Mode::Never,
-        };
+        let mode = self.mode(probes.live || probes.unseen);
         let commands =
             Commands { restart: self.restart_command.iter().cloned().collect(), reload: self.reload_command.iter().cloned().collect() };
         Choice { mode, allowed: self.allow_restart.iter().cloned().collect(), commands }
@@ -187,6 +192,6 @@ pub(super) fn progress(step: &Progress<'_>) {
         Progress::Proving(turn) => terminal::tell(&format!("waiting until {} is well …", turn.unit)),
         Progress::Pulling(canary) => terminal::tell(&format!("{} pulls {} …", canary.runtime, canary.image)),
         Progress::RollingBack => terminal::tell("failed; putting back what was there …"),
-        Progress::Staging | Progress::Changed(_) => {}
+        Progress::Staging | Progress::Changed(_) | Progress::Closing(_) => {}
     }
 }

@@ -5,19 +5,20 @@ use std::sync::Arc;
 
 use super::preflight::{self, Asks};
 use super::tried::Heard;
-use super::{ForeignChoice, PlanChoices, Probe, ProbeArgs, RootArgs, SpecArgs, pause};
-use crate::desired::Target;
+use super::{ForeignChoice, PlanChoices, Probe, ProbeArgs, RootArgs, SpecArgs, pause_image, source};
+use crate::desired::{PAUSED, Target};
 use crate::flow::{self, Findings, STATE, wishes};
+use crate::kept::Fetched;
 use crate::ledger::Ledger;
 use crate::model::digest::Digest;
 use crate::model::path::NodePath;
+use crate::model::pause::{Stays, Who};
 use crate::model::problem::{Problem, Severity};
 use crate::model::secret::Secret;
 use crate::model::tree::Tree;
 use crate::node::error::{Class, NodeError};
-use crate::node::material::{MaterialError, documents, materials};
 use crate::node::root::Root;
-use crate::node::{Snapshot, blobs, net, probe, read, terminal};
+use crate::node::{Snapshot, blobs, net, probe, read, state, terminal};
 use crate::plan::activation::cut_off;
 use crate::plan::build::{Foreign, Now, overlay_plan};
 use crate::plan::guard::{Allowed, against};
@@ -29,7 +30,7 @@ use crate::report::exit::Outcome;
 use crate::runtime::containerd::tokens::Answers;
 use crate::runtime::{FoundRuntime, Runtime, Wish, facts, golang};
 use crate::spec::Spec;
-use crate::spec::load::{Closed, Draft};
+use crate::spec::load::Closed;
 use crate::trust::backing;
 use crate::verify::probe::{Seen, Target as Tried};
 use crate::verify::{gate, tokens};
@@ -71,7 +72,11 @@ pub(super) fn problem(error: &NodeError) -> Problem {
 
 /// Reads and closes the spec; warnings and notes come back with it.
 pub(super) fn spec(args: &SpecArgs, node: Option<&Root>) -> Result<(Spec, Vec<Problem>), Stopped> {
-    let closed = closed(args, node)?;
+    sound(closed(args, node)?)
+}
+
+/// The same of one that was read already.
+pub(super) fn sound(closed: Closed) -> Result<(Spec, Vec<Problem>), Stopped> {
     let unread = |name: &String| {
         Problem::error("node-file-unread", format!("{name:?} lies on the node and was not read"), "run this on the node, or give --root")
     };
@@ -84,13 +89,7 @@ pub(super) fn spec(args: &SpecArgs, node: Option<&Root>) -> Result<(Spec, Vec<Pr
 
 /// The spec with everything that is wrong with it.
 pub(super) fn closed(args: &SpecArgs, node: Option<&Root>) -> Result<Closed, Stopped> {
-    let invalid = |problems| Stopped { problems, outcome: Outcome::InvalidSpec };
-    let unreadable = |error: MaterialError| Problem::error("spec-unreadable", error.to_string(), error.help());
-    let found = documents(&args.spec).map_err(|errors| invalid(errors.into_iter().map(unreadable).collect()))?;
-    let draft = Draft::open_all(&found.name, &found.documents).map_err(invalid)?;
-    let folder = args.material.as_deref().or(found.folder.as_deref());
-    let materials = materials(folder, node, draft.references());
-    Ok(draft.close(&materials, Some(probe::now())))
+    Ok(source::open(args, node, &Fetched::new())?.closed)
 }
 
 /// A node that was looked at.
@@ -103,6 +102,8 @@ pub(super) struct Session {
     pub snapshot: Snapshot,
     pub found: Vec<FoundRuntime>,
     pub blobs: BTreeMap<Digest, Vec<u8>>,
+    /// What is left alone; never everything.
+    pub stays: Stays,
 }
 
 impl Session {
@@ -160,7 +161,30 @@ impl Session {
                 kept.insert(*blob, bytes);
             }
         }
-        Ok(Self { root, state, ledger: Arc::new(ledger), stored: is_stored, snapshot: Snapshot { tree, probes }, found, blobs: kept })
+        Ok(Self {
+            root,
+            state,
+            ledger: Arc::new(ledger),
+            stored: is_stored,
+            snapshot: Snapshot { tree, probes },
+            found,
+            blobs: kept,
+            stays: Stays::Nothing,
+        })
+    }
+
+    /// Leaves alone what is paused, in what is planned; what is to be told of it. Of a node that is paused as a whole it is shown what
+    /// would be done.
+    pub(super) fn heed(&mut self) -> Option<Problem> {
+        let told = |what: String| Some(Problem::warning(PAUSED, what, "run `nodeprep resume` to end that"));
+        match state::pauses(&self.root, &self.state).map(|pauses| pauses.stays(self.snapshot.probes.now, Who::Person)) {
+            Ok(Stays::All(pause)) => told(format!("`apply` changes nothing: this node is paused {}", pause.said())),
+            Ok(stays) => {
+                self.stays = stays;
+                None
+            }
+            Err(error) => Some(problem(&error)),
+        }
     }
 
     /// What a plan without a spec is made from.
@@ -205,7 +229,7 @@ impl Session {
             ForeignChoice::Carry => Foreign::Carry,
         };
         let prepare = |orphans: &[Problem]| {
-            let findings = Findings { orphans, answers, unready, preflight };
+            let findings = Findings { orphans, answers, unready, preflight, stays: &self.stays };
             flow::prepare(spec, &self.snapshot, &self.found, &self.ledger, &self.blobs, foreign, findings)
         };
         let planned = prepare(&[]);
@@ -248,7 +272,7 @@ impl Session {
         let planned =
             if unready.is_empty() && !answers.required { planned } else { self.plan_holding(spec, choices, &answers, &unready, refused) };
         let (planned, more) =
-            pause::gated(self, spec, planned, probe, heard, |spec| self.plan_holding(spec, choices, &answers, &unready, refused));
+            pause_image::gated(self, spec, planned, probe, heard, |spec| self.plan_holding(spec, choices, &answers, &unready, refused));
         (planned, problems.into_iter().chain(more).collect())
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::activation::{activations, cut_off, take_over};
+use super::activation::{activations, cut_off, go_before, take_over};
 use super::build::{Now, give_back};
 use super::turn::{Turn, Turning};
 use super::whole::{Planned, PlannedPart, keep, readers};
@@ -47,6 +47,7 @@ pub fn plan(
             parts.push(PlannedPart { part, refused, activations: Vec::new() });
             continue;
         }
+        go_before(&mut steps, &readers(target, found));
         let mut needed = activations(&part, &steps, &readers(target, found));
         let changes = !(steps.switch.is_empty() && steps.retire.is_empty());
         needed.extend(refresh.filter(|_| *target == Target::Trust && (changes || cut_off(now.ledger))).cloned());
@@ -80,6 +81,9 @@ pub fn interrupted(now: Now<'_>, unwell: &[Turn]) -> Option<Plan> {
     if !plan.notes.is_empty() || plan.switch.is_empty() && plan.retire.is_empty() {
         return None;
     }
+    // as on every way back: units are turned when all of it is as before
+    plan.switch.append(&mut plan.retire);
+    plan.is_back = true;
     // what that run has brought to the node is ours no more
     let is_new = |path: &NodePath, owned: &Owned| past.owned.get(path).is_some_and(|before| before.origin == owned.origin);
     plan.owned =

@@ -9,6 +9,7 @@ mod basis;
 pub mod build;
 pub mod canary;
 pub mod diff;
+pub mod drift;
 pub mod guard;
 pub mod hold;
 mod losses;
@@ -46,6 +47,8 @@ pub struct Plan {
     pub activate: Vec<Activation>,
     /// The units that are reloaded or restarted for `activate`, or proved to be well.
     pub turns: Vec<turn::Turn>,
+    /// It is itself a way back: its units ran before, and are started where they have failed since.
+    pub is_back: bool,
     /// Units whose daemon would not come up with what is there before the run, and why.
     pub dead_ends: BTreeMap<String, String>,
     /// What runtimes pull before and after, to see that they still can.

@@ -14,6 +14,8 @@ struct Signs {
     unit: Option<&'static str>,
     /// Folder that alone makes it a "maybe".
     folder: &'static str,
+    /// Folders with configuration in it.
+    inner: &'static [&'static str],
     config: &'static str,
     /// Flags of the daemon that name another configuration file.
     flags: &'static [&'static str],
@@ -29,6 +31,7 @@ const SIGNS: [Signs; 3] = [
         programs: &["containerd"],
         unit: Some("containerd.service"),
         folder: "/etc/containerd",
+        inner: &["/etc/containerd/certs.d", "/etc/containerd/conf.d"],
         config: "/etc/containerd/config.toml",
         flags: &["--config", "-config", "-c"],
         sockets: &["--address", "-address", "-a"],
@@ -39,6 +42,7 @@ const SIGNS: [Signs; 3] = [
         programs: &["crio"],
         unit: Some("crio.service"),
         folder: "/etc/crio",
+        inner: &["/etc/crio/crio.conf.d"],
         config: "/etc/crio/crio.conf",
         flags: &["--config", "-c"],
         sockets: &["--listen"],
@@ -49,6 +53,7 @@ const SIGNS: [Signs; 3] = [
         programs: &["podman", "buildah", "skopeo"],
         unit: None,
         folder: "/etc/containers",
+        inner: &["/etc/containers/registries.conf.d", "/etc/containers/certs.d"],
         config: "/etc/containers/registries.conf",
         flags: &[],
         sockets: &[],
@@ -95,6 +100,17 @@ pub fn wishes(tree: &Tree, probes: &Probes) -> Vec<Wish> {
 #[must_use]
 pub fn programs() -> Vec<NodePath> {
     SIGNS.iter().flat_map(candidates).collect()
+}
+
+/// Folders in which the configuration of runtimes is by default, whether they are there or not.
+pub fn folders() -> impl Iterator<Item = NodePath> {
+    SIGNS.iter().flat_map(|signs| std::iter::once(signs.folder).chain(signs.inner.iter().copied())).map(NodePath::fixed)
+}
+
+/// Where units of runtimes are looked for, and their names.
+pub fn units() -> impl Iterator<Item = (NodePath, &'static str)> {
+    let names = || SIGNS.iter().filter_map(|signs| signs.unit);
+    unit::FOLDERS.into_iter().flat_map(move |folder| names().map(move |name| (NodePath::fixed(folder), name)))
 }
 
 fn candidates(signs: &Signs) -> impl Iterator<Item = NodePath> {

@@ -1,13 +1,18 @@
 //! Endpoints, tried as a daemon would reach them: one stage after the other, each with the time that it took.
 //!
 //! What lives here: many probes at once ([`probe`]), connecting (`dial`), the handshake (`tls`), one exchange of HTTP (`http`),
-//! the questions that a registry is asked (`ask`). What must not: judging what was found (`verify/`).
+//! the questions that a registry is asked (`ask`); by the same means, fetching a spec ([`fetch`], `body`). What must not: judging what
+//! was found (`verify/`).
 //!
 //! Every probe has one time-out for all of its stages, answers are read up to a limit, no redirect is followed, and a login goes
 //! to its own host over TLS or nowhere.
 
 mod ask;
+mod body;
 mod dial;
+pub mod fetch;
+#[cfg(test)]
+mod fetch_tests;
 mod http;
 #[cfg(test)]
 mod tests;
