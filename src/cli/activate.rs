@@ -132,7 +132,9 @@ pub(super) fn account(report: &mut Report, applied: &Applied, decided: &Turns, c
     }
     for remark in &applied.remarks {
         report.problems.push(told(remark));
-        if let Remark::StillUnwell { unit, .. } = remark {
+        if let Remark::StillUnwell { unit, .. } = remark
+            && applied.class().is_none()
+        {
             report.units.iter_mut().filter(|one| one.unit == *unit).for_each(|one| one.state = UnitState::Done);
         }
     }

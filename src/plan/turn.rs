@@ -324,6 +324,8 @@ fn proof(reader: &FoundRuntime, after: &Tree) -> Proof {
 
 #[cfg(test)]
 mod tests {
+    use std::slice::from_ref;
+
     use super::*;
     use crate::model::time::Time;
     use crate::model::tree::Entry;
@@ -471,7 +473,7 @@ mod tests {
         for (reloads, signal) in [(false, Some("HUP")), (true, None)] {
             let facts = UnitFacts { reloads, ..facts() };
             let units = Units { init: Init::Systemd, facts: [(unit.clone(), facts)].into(), ..Units::default() };
-            let decided = turns(&[needed.clone()], &[], &[podman.clone()], &Tree::default(), &units, &auto(&[]));
+            let decided = turns(from_ref(&needed), &[], from_ref(&podman), &Tree::default(), &units, &auto(&[]));
             assert_eq!(decided.turns.iter().map(|turn| turn.signal).collect::<Vec<_>>(), [signal], "{decided:?}");
         }
     }

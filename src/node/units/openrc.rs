@@ -24,7 +24,7 @@ pub(super) fn facts(root: &Root, unit: &str) -> Result<UnitFacts, String> {
     // what a service script can be told beyond what all can (openrc-run(8), `extra_started_commands`)
     let described = answer(root, &["rc-service", plain(unit), "describe"])?;
     let reloads = [&described.stdout, &described.stderr].into_iter().any(|text| offers(text, "reload"));
-    Ok(UnitFacts { along, reloads, ..own })
+    Ok(UnitFacts { reloads, along, ..own })
 }
 
 /// Whether a command is in what `describe` lists: ` * reload: what it does`.
@@ -60,7 +60,17 @@ pub(super) fn turn(root: &Root, turn: &Turn, back: bool) -> Result<(), UnitError
     let only = if back { None } else { Some("--ifstarted") };
     let argv: Vec<&str> = ["rc-service"].into_iter().chain(only).chain([plain(&turn.unit), how]).collect();
     let output = command::run_starting(root, &words(&argv), JOB)?;
-    if output.status == 0 { Ok(()) } else { Err(UnitError::Job { said: said(&output) }) }
+    if output.status != 0 {
+        return Err(UnitError::Job { said: said(&output) });
+    }
+    // what needs it was stopped with it; where it did not start, they were left so, and come back with the way back
+    for name in &turn.along {
+        let output = command::run_starting(root, &words(&["rc-service", "--ifstopped", name, "start"]), JOB)?;
+        if output.status != 0 {
+            return Err(UnitError::Job { said: format!("{name}, which went along, does not start: {}", said(&output)) });
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -105,10 +105,25 @@ pub(super) fn turn(root: &Root, turn: &Turn, back: bool, patience: Duration) -> 
         let said = said(&output);
         return Err(UnitError::Job { said: own.map_or_else(|| said.clone(), |own| format!("{said} It said: {own}")) });
     }
+    along(root, turn)?;
     match (&turn.proof.confirms, turn.turning) {
         (Some(words), Turning::Reload) => confirmed(root, turn, words, journal.as_ref(), patience),
         _ => Ok(()),
     }
+}
+
+/// Units that went along and did not come back: the restart of what they need failed first, and on the way back they are not there
+/// to be restarted.
+fn along(root: &Root, turn: &Turn) -> Result<(), UnitError> {
+    for name in &turn.along {
+        if state(root, name).is_ok_and(|facts| facts.loaded && !facts.active.is_up()) {
+            let output = command::run(root, &words(&["systemctl", "start", "--", name]), JOB)?;
+            if output.status != 0 {
+                return Err(UnitError::Job { said: format!("{name}, which went along, does not start: {}", said(&output)) });
+            }
+        }
+    }
+    Ok(())
 }
 
 /// What the journal has of a unit: its own lines, and those of systemd about it. The same for a cursor and for what comes after

@@ -88,6 +88,7 @@ pub fn openrc(world: &mut World) -> Result<()> {
     serves(world)?;
     let second = pid(world)?;
     ensure!(second != first && !second.is_empty(), "it was not restarted on the way back");
+    ensure!(world.node.try_run(&["rc-service", "kubelet", "status"])?.status.success(), "kubelet has not come back with it");
     // a run that goes through
     world.node.run(&["rm", "/var/tmp/picky"])?;
     let run = world.done(&allowed)?;

@@ -64,6 +64,7 @@ pub const ALL: &[Test] = &[
     Test { name: "activation-killed", versions: Versions::Own, run: activation::killed },
     Test { name: "activation-reload", versions: Versions::Own, run: activation::reload },
     Test { name: "units-start-limit", versions: Versions::Own, run: units::limit },
+    Test { name: "units-along", versions: Versions::Own, run: units::along },
     Test { name: "units-stopped-meanwhile", versions: Versions::Own, run: units::stopped },
     Test { name: "crio-believed", versions: Versions::Own, run: crio::believed },
     Test { name: "crio-refused", versions: Versions::Own, run: crio::refused },

@@ -30,6 +30,29 @@ pub fn limit(world: &mut World) -> Result<()> {
     Ok(())
 }
 
+/// What a restart takes along is there again after the way back, too: systemd itself restarts only what runs.
+pub fn along(world: &mut World) -> Result<()> {
+    let _mirror = mirror(world)?;
+    world.spec(&spec(&["fleet"]), &[("fleet.pem", &world.ca)])?;
+    let kubelet = "[Unit]\nBindsTo=containerd.service\nAfter=containerd.service\n[Service]\nExecStart=/bin/sleep infinity\n[Install]\nWantedBy=multi-user.target\n";
+    world.node.write("/etc/systemd/system/kubelet.service", 0o644, kubelet)?;
+    world.node.offline(&["systemctl", "enable", "kubelet.service"])?;
+    world.node.write(DROP_IN, 0o644, format!("{REFUSES}Restart=no\n"))?;
+    world.node.boot()?;
+    let allowed: Vec<&str> = AUTO.into_iter().chain(["--allow-restart", "kubelet"]).collect();
+    let run = world.nodeprep(&allowed)?;
+    ensure!(run.code == 6 && text(&run).contains("it is not to my taste"), "{:#}", run.report);
+    for unit in [UNIT, "kubelet.service"] {
+        ensure!(world.node.property(unit, "ActiveState")? == "active", "{unit} does not run");
+    }
+    // what somebody has stopped is not started for it
+    world.node.run(&["systemctl", "stop", "kubelet.service"])?;
+    let run = world.nodeprep(&AUTO)?;
+    ensure!(run.code == 6, "{:#}", run.report);
+    ensure!(world.node.property("kubelet.service", "ActiveState")? == "inactive", "kubelet was started");
+    Ok(())
+}
+
 /// Somebody stops it after the run has begun: it stays so, nothing is put back for it, and it has everything when it is started.
 pub fn stopped(world: &mut World) -> Result<()> {
     let mirror = mirror(world)?;
