@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::Args;
 
 use super::activate::{ActivateArgs, account, progress};
-use super::pause::{self, Settled};
+use super::pause_image::{self, Settled};
 use super::plan::{refused, report};
 use super::preflight::{Asks, dead_ends};
 use super::runtimes::PULL;
@@ -69,7 +69,7 @@ impl Apply {
         session.configure(&spec, &self.choices);
         let choice = self.activate.choice(session.snapshot.probes.live);
         let gated = session.gated(&spec, &self.choices, &self.probe, Asks::ToDo);
-        let settled = match pause::settle(session, spec, gated, &self.choices, &self.probe, self.canary.as_ref())? {
+        let settled = match pause_image::settle(session, spec, gated, &self.choices, &self.probe, self.canary.as_ref())? {
             Ok(settled) => settled,
             Err(report) => return Ok(*report),
         };

@@ -5,7 +5,7 @@ mod apply;
 mod canary;
 mod check;
 mod explain;
-mod pause;
+mod pause_image;
 mod plan;
 mod preflight;
 mod render;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::preflight::{self, Asks};
 use super::tried::Heard;
-use super::{ForeignChoice, PlanChoices, Probe, ProbeArgs, RootArgs, SpecArgs, pause};
+use super::{ForeignChoice, PlanChoices, Probe, ProbeArgs, RootArgs, SpecArgs, pause_image};
 use crate::desired::Target;
 use crate::flow::{self, Findings, STATE, wishes};
 use crate::ledger::Ledger;
@@ -248,7 +248,7 @@ impl Session {
         let planned =
             if unready.is_empty() && !answers.required { planned } else { self.plan_holding(spec, choices, &answers, &unready, refused) };
         let (planned, more) =
-            pause::gated(self, spec, planned, probe, heard, |spec| self.plan_holding(spec, choices, &answers, &unready, refused));
+            pause_image::gated(self, spec, planned, probe, heard, |spec| self.plan_holding(spec, choices, &answers, &unready, refused));
         (planned, problems.into_iter().chain(more).collect())
     }
 
