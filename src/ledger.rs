@@ -72,6 +72,9 @@ pub struct LastSpec {
     /// The source of each mirror, and whether it was closed.
     #[serde(default, deserialize_with = "in_order")]
     pub sources: BTreeMap<String, bool>,
+    /// Keyed digest of the document and everything that it references; `None` where an earlier nodeprep applied it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<Digest>,
 }
 
 /// Path → what is ours there. Plans and later ledgers share the entries that stay as they are.

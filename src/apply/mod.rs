@@ -93,6 +93,8 @@ pub enum Progress<'a> {
     Proving(&'a Turn),
     /// A runtime pulls the canary.
     Pulling(&'a Canary),
+    /// Everything is done; this is the ledger that is still open and about to be closed.
+    Closing(&'a Ledger),
     /// Something failed; what was changed is being put back.
     RollingBack,
 }
@@ -403,7 +405,10 @@ pub fn execute(
                 result
             }
             Action::Pull(one) => canaries.pull(one, at.is_back(), door, progress),
-            Action::Close => hands.close().map_err(ApplyError::from),
+            Action::Close => {
+                progress(Progress::Closing(hands.ledger()));
+                hands.close().map_err(ApplyError::from)
+            }
             Action::Undo(step) => {
                 let result = hands.undo(step);
                 let path = &hands.step(step).path;

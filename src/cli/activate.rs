@@ -172,6 +172,6 @@ pub(super) fn progress(step: &Progress<'_>) {
         Progress::Proving(turn) => terminal::tell(&format!("waiting until {} is well …", turn.unit)),
         Progress::Pulling(canary) => terminal::tell(&format!("{} pulls {} …", canary.runtime, canary.image)),
         Progress::RollingBack => terminal::tell("failed; putting back what was there …"),
-        Progress::Staging | Progress::Changed(_) => {}
+        Progress::Staging | Progress::Changed(_) | Progress::Closing(_) => {}
     }
 }

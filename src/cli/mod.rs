@@ -5,6 +5,7 @@ mod apply;
 mod canary;
 mod check;
 mod explain;
+mod pause;
 mod pause_image;
 mod plan;
 mod preflight;
@@ -12,6 +13,8 @@ mod render;
 mod revert;
 mod runtimes;
 mod session;
+mod status;
+mod trail;
 mod tried;
 mod verify;
 
@@ -52,8 +55,14 @@ enum Command {
     Verify(verify::VerifyArgs),
     /// Write the files alone into a folder, as a bare node would get them: for image builds and review.
     Render(render::Render),
+    /// Show how the node stands: what is managed, due, paused, changed by others, and when certificates run out; needs no spec.
+    Status(status::StatusArgs),
     /// Give back what was there before nodeprep.
     Revert(revert::Revert),
+    /// Leave the node, or some of its paths, alone for a while, whatever the spec says.
+    Pause(pause::PauseArgs),
+    /// End every pause.
+    Resume(pause::ResumeArgs),
     /// Print the JSON Schema of the spec, for editors.
     Schema,
     /// One of the two processes between a run and the shadow of containerd that it tries (`node/shadow`).
@@ -197,6 +206,9 @@ pub fn run(cli: Cli) -> anyhow::Result<Outcome> {
         Command::Verify(verify) => verify.run(style.results),
         Command::Render(render) => render.run(style.results),
         Command::Revert(revert) => revert.run(style.results),
+        Command::Status(status) => status.run(style.results),
+        Command::Pause(pause) => pause.run(style.results),
+        Command::Resume(resume) => resume.run(style.results),
         Command::Schema => Ended { shown: crate::spec::schema::schema(), outcome: Outcome::Converged },
         Command::ShadowStage { stage } => crate::node::shadow::stage::run(stage == crate::node::shadow::stage::INNER),
     };

@@ -8,6 +8,7 @@ use super::plan::report;
 use super::preflight::Asks;
 use super::runtimes::{PULL, Runs, runs};
 use super::session::{Session, Stopped, secrets};
+use super::trail::Trail;
 use super::tried::Heard;
 use super::{PlanChoices, Probe, ProbeArgs};
 use crate::model::cri::CriError;
@@ -141,6 +142,7 @@ pub(super) fn settle(
     choices: &PlanChoices,
     probe: &ProbeArgs,
     canary: Option<&ImageRef>,
+    trail: &Trail,
 ) -> Result<Result<Settled, Box<Report>>, Stopped> {
     let Some(pause) = spec.pause.clone().filter(|_| told.iter().any(|problem| problem.code == PULLED_FIRST)) else {
         return Ok(Ok(Settled { session, spec, planned, told, done: None }));
@@ -165,6 +167,7 @@ pub(super) fn settle(
             health: Duration::ZERO,
             preflight: &probe.preflight,
             secrets: &secrets(&spec),
+            trail,
         };
         if !carry_out(&session, &rest.plan, &activation, &mut report) {
             return Ok(Err(Box::new(report)));
@@ -186,9 +189,9 @@ pub(super) fn settle(
             }
         }
     }
-    let Session { root, found, .. } = session;
+    let Session { root, found, stays, .. } = session;
     let mut session = Session::open(root, &choices.runtimes)?;
-    session.found = found;
+    (session.found, session.stays) = (found, stays);
     let spec = holding(&spec, failed);
     let (planned, more) = session.gated(&spec, choices, probe, Asks::ToDo);
     // what was told of the first of both holds for both

@@ -7,12 +7,16 @@ use super::apply::{Activation, carry_out};
 use super::plan::refused;
 use super::preflight::{Asks, dead_ends, refusals};
 use super::session::{Session, Stopped};
+use super::trail::Trail;
 use super::{Ended, OutputArgs, PreflightArgs, RootArgs};
 use crate::apply::tidy;
 use crate::flow::try_bundle;
 use crate::model::path::NodePath;
+use crate::model::pause::{By, Pause};
 use crate::model::problem::Problem;
 use crate::node::lock::Lock;
+use crate::node::probe::{now, uid};
+use crate::node::root::Root;
 use crate::plan::activation::refresh_back;
 use crate::plan::back;
 use crate::report::exit::Outcome;
@@ -42,8 +46,16 @@ impl Revert {
         let root = Session::root(&self.root)?;
         let state = NodePath::fixed(crate::flow::STATE);
         let _lock = Lock::take(&root, &state)?;
-        tidy(&root, &state)?;
+        let trail = Trail::of(&root, "revert");
+        let mut ended = self.locked(root, &state, &trail);
+        trail.ended(&mut ended);
+        ended
+    }
+
+    fn locked(&self, root: Root, state: &NodePath, trail: &Trail) -> Result<Report, Stopped> {
+        tidy(&root, state)?;
         let session = Session::open(root, &[])?;
+        trail.interrupted(&session);
         session.sweep()?;
         let refresh = refresh_back(&session.snapshot.tree);
         let plan = |orphans: &[Problem], preflight: &[_]| back::plan(session.now(), &session.found, refresh.as_ref(), orphans, preflight);
@@ -67,9 +79,33 @@ impl Revert {
             let what = "nodeprep owns nothing on this node";
             report.problems.push(Problem::warning("nothing-owned", what, "check --root if this is not the node that you mean"));
         }
-        let activation =
-            Activation { choice: &choice, decided: &decided, health: self.activate.health(), preflight: &self.preflight, secrets: &[] };
+        let activation = Activation {
+            choice: &choice,
+            decided: &decided,
+            health: self.activate.health(),
+            preflight: &self.preflight,
+            secrets: &[],
+            trail,
+        };
+        // before anything is given back: who runs by himself would take it again at once
+        report.problems.extend(given_back(&session));
         carry_out(&session, &planned.plan, &activation, &mut report);
         Ok(report)
     }
+}
+
+/// Lets wait who runs by himself; what is to be told of that.
+fn given_back(session: &Session) -> Vec<Problem> {
+    let reason = "the node was given back".to_owned();
+    let pause = Pause { paths: Vec::new(), since: now(), until: None, reason, by: By::Revert, uid: uid() };
+    super::pause::write(&session.root, &pause).map_or_else(
+        |stopped| {
+            let unpaused = |problem: Problem| {
+                let what = format!("an agent or a unit at boot may take the node again, because it could not be paused: {}", problem.what);
+                Problem::warning("not-paused", what, "stop and disable what runs nodeprep by itself")
+            };
+            stopped.problems.into_iter().map(unpaused).collect()
+        },
+        |untold| untold.into_iter().collect(),
+    )
 }

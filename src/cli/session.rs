@@ -6,18 +6,19 @@ use std::sync::Arc;
 use super::preflight::{self, Asks};
 use super::tried::Heard;
 use super::{ForeignChoice, PlanChoices, Probe, ProbeArgs, RootArgs, SpecArgs, pause_image};
-use crate::desired::Target;
+use crate::desired::{PAUSED, Target};
 use crate::flow::{self, Findings, STATE, wishes};
 use crate::ledger::Ledger;
 use crate::model::digest::Digest;
 use crate::model::path::NodePath;
+use crate::model::pause::{Stays, Who};
 use crate::model::problem::{Problem, Severity};
 use crate::model::secret::Secret;
 use crate::model::tree::Tree;
 use crate::node::error::{Class, NodeError};
 use crate::node::material::{MaterialError, documents, materials};
 use crate::node::root::Root;
-use crate::node::{Snapshot, blobs, net, probe, read, terminal};
+use crate::node::{Snapshot, blobs, net, probe, read, state, terminal};
 use crate::plan::activation::cut_off;
 use crate::plan::build::{Foreign, Now, overlay_plan};
 use crate::plan::guard::{Allowed, against};
@@ -103,6 +104,8 @@ pub(super) struct Session {
     pub snapshot: Snapshot,
     pub found: Vec<FoundRuntime>,
     pub blobs: BTreeMap<Digest, Vec<u8>>,
+    /// What is left alone; never everything.
+    pub stays: Stays,
 }
 
 impl Session {
@@ -160,7 +163,30 @@ impl Session {
                 kept.insert(*blob, bytes);
             }
         }
-        Ok(Self { root, state, ledger: Arc::new(ledger), stored: is_stored, snapshot: Snapshot { tree, probes }, found, blobs: kept })
+        Ok(Self {
+            root,
+            state,
+            ledger: Arc::new(ledger),
+            stored: is_stored,
+            snapshot: Snapshot { tree, probes },
+            found,
+            blobs: kept,
+            stays: Stays::Nothing,
+        })
+    }
+
+    /// Leaves alone what is paused, in what is planned; what is to be told of it. Of a node that is paused as a whole it is shown what
+    /// would be done.
+    pub(super) fn heed(&mut self) -> Option<Problem> {
+        let told = |what: String| Some(Problem::warning(PAUSED, what, "run `nodeprep resume` to end that"));
+        match state::pauses(&self.root, &self.state).map(|pauses| pauses.stays(self.snapshot.probes.now, Who::Person)) {
+            Ok(Stays::All(pause)) => told(format!("`apply` changes nothing: this node is paused {}", pause.said())),
+            Ok(stays) => {
+                self.stays = stays;
+                None
+            }
+            Err(error) => Some(problem(&error)),
+        }
     }
 
     /// What a plan without a spec is made from.
@@ -205,7 +231,7 @@ impl Session {
             ForeignChoice::Carry => Foreign::Carry,
         };
         let prepare = |orphans: &[Problem]| {
-            let findings = Findings { orphans, answers, unready, preflight };
+            let findings = Findings { orphans, answers, unready, preflight, stays: &self.stays };
             flow::prepare(spec, &self.snapshot, &self.found, &self.ledger, &self.blobs, foreign, findings)
         };
         let planned = prepare(&[]);

@@ -14,6 +14,7 @@ pub mod host;
 pub mod image;
 pub mod keyring;
 pub mod path;
+pub mod pause;
 pub mod place;
 pub mod problem;
 pub mod repo;

@@ -65,6 +65,20 @@ pub fn now() -> Time {
     Time(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
 }
 
+/// Who runs this: the user who logged in, where the kernel knows (`/proc/self/loginuid`, which survives `sudo`), else the user of the process.
+#[must_use]
+pub fn uid() -> Option<u32> {
+    let login = fs::read_to_string("/proc/self/loginuid").ok().and_then(|text| text.trim().parse().ok());
+    // all ones: nobody has logged in
+    login.filter(|uid| *uid != u32::MAX).or_else(|| Some(nix::unistd::getuid().as_raw()))
+}
+
+/// Whether a process is there; `None` where that cannot be told, because the root is not that of the running system.
+#[must_use]
+pub fn is_there(root: &Root, pid: u32) -> Option<bool> {
+    root.is_live().then(|| pid != 0 && fs::metadata(Path::new("/proc").join(pid.to_string())).is_ok())
+}
+
 /// 32 random bytes.
 ///
 /// # Errors

@@ -91,6 +91,11 @@ impl<'a> Hands<'a> {
         self.current
     }
 
+    /// The ledger that is on the disk.
+    pub(crate) fn ledger(&self) -> &Ledger {
+        &self.current
+    }
+
     pub(crate) fn step(&self, at: usize) -> &'a Step {
         self.jobs[at].step
     }

@@ -101,6 +101,27 @@ pub fn take_over(plan: &mut Plan, parts: &mut [PlannedPart], now: Now<'_>, found
     plan.back.extend(plan.activate.iter().filter(|one| matches!(one.how, How::Refresh(_))).filter_map(|_| refresh_back(now.tree)));
 }
 
+/// What is due without a spec to tell: what runs have left, and what is seen to be later than the process that should have read it.
+#[must_use]
+pub fn due(now: Now<'_>, found: &[FoundRuntime]) -> Vec<Due> {
+    let seen = seen_late(now, found).into_iter().filter(|_| now.live);
+    let mut all: Vec<Due> = Vec::new();
+    for due in now.ledger.left().into_iter().chain(seen) {
+        let is_command = matches!(due.what.how, How::Refresh(_));
+        if !is_command && now.live && !waits(&due, found) {
+            continue;
+        }
+        match all.iter_mut().find(|known| known.what.who == due.what.who && matches!(known.what.how, How::Refresh(_)) == is_command) {
+            Some(known) => {
+                known.what.how = known.what.how.clone().max(due.what.how);
+                known.since = known.since.max(due.since);
+            }
+            None => all.push(due),
+        }
+    }
+    all
+}
+
 /// Whether the process that it concerns has not started anew since. One that does not run sees everything when it starts.
 fn waits(due: &Due, found: &[FoundRuntime]) -> bool {
     let daemons = readers(&due.what.who, found).into_iter().filter(|reader| reader.runtime != Runtime::Podman);

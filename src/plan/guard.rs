@@ -27,6 +27,7 @@ pub fn record(spec: &Spec) -> LastSpec {
         deny: spec.unlisted == Unlisted::Deny,
         empty: spec.mirrors.is_empty() && spec.cas.is_empty() && spec.access.is_empty() && spec.pause.is_none(),
         sources: sources(spec),
+        digest: None,
     }
 }
 
@@ -70,7 +71,7 @@ fn lost(spec: &Spec, last: &LastSpec) -> Vec<Problem> {
     let help = "look whether the whole spec was given; if it is meant, say so with --allow-shrink";
     let problem = |what: String| Problem::error("shrinks", what, help);
     let now = record(spec);
-    if now == *last {
+    if (LastSpec { digest: last.digest, ..now.clone() }) == *last {
         return Vec::new();
     }
     // a wider source holds what a narrower one held; none is as narrow as the source itself, which is nearly always still there

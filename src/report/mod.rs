@@ -2,10 +2,13 @@
 
 pub mod adopted;
 pub mod exit;
+pub mod expiry;
 pub mod explain;
 pub mod plan;
 pub mod problems;
+pub mod status;
 pub mod style;
+pub mod trail;
 pub mod verify;
 
 use serde::Serialize;
@@ -133,7 +136,7 @@ pub struct Change {
 }
 
 /// Kinds of change.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ChangeKind {
     /// A new file.

@@ -97,7 +97,13 @@ fn snapshot(root: &Path) -> Snapshot {
 fn nothing() -> flow::Findings<'static> {
     static ANSWERS: OnceLock<Answers> = OnceLock::new();
     static READY: Unready = Unready::new();
-    flow::Findings { orphans: &[], answers: ANSWERS.get_or_init(Answers::default), unready: &READY, preflight: &[] }
+    flow::Findings {
+        orphans: &[],
+        answers: ANSWERS.get_or_init(Answers::default),
+        unready: &READY,
+        preflight: &[],
+        stays: &nodeprep::model::pause::Stays::Nothing,
+    }
 }
 
 /// For random specs, nodes and images every runtime's resolve equals the spec's intent, in every version class; or the
