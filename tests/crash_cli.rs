@@ -207,8 +207,8 @@ impl Ground {
     fn run(&self, root: &Path, goal: &str, extra: &[&str], checkpoint: Option<usize>) -> (i32, String) {
         let mut command = Command::new(env!("CARGO_BIN_EXE_nodeprep"));
         command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
-        if goal == "revert" {
-            command.arg("revert");
+        if ["revert", "recover"].contains(&goal) {
+            command.arg(goal);
         } else {
             let verb = if extra.contains(&"--exit-code") { "plan" } else { "apply" };
             command.arg(verb).arg("--spec").arg(self.at("specs").join(format!("{goal}.toml")));
@@ -430,6 +430,46 @@ fn killed_apply_then_revert() {
             assert!(text.contains("0 changes made"), "{at}: {text}");
         });
     }
+}
+
+/// Without the spec, from the ledger alone: what is whole stays, everything else is as before, byte for byte; and killed in that it is
+/// done by the next.
+#[test]
+fn killed_run_then_recover() {
+    let ground = Ground::new();
+    let origin = seen(&ground.at("origin"));
+    let first = ground.undisturbed("before", &["first"]);
+    let second = ground.undisturbed("second", &["first", "second"]);
+    let (kept, back) = (std::cell::Cell::new(0), std::cell::Cell::new(0));
+    for (from, was, goal, will, step) in
+        [("origin", &origin, "first", &first, 17), ("before", &first, "second", &second, 19), ("before", &first, "revert", &origin, 23)]
+    {
+        killed_somewhere(&ground, from, goal, step, |at, root, point| {
+            if point % 3 == 0 {
+                let again = 1 + point * 5 % 60;
+                let (code, text) = ground.run(root, "recover", &[], Some(again));
+                assert!([0, 6, 137].contains(&code), "{at}, recover killed at {again}: {text}");
+                closed(at, &ground, root);
+            }
+            let (code, text) = ground.run(root, "recover", &[], None);
+            match code {
+                6 => {
+                    back.set(back.get() + 1);
+                    Ground::is(&format!("{at}, put back"), root, was);
+                }
+                0 => kept.set(kept.get() + usize::from(text.contains("taken as it is"))),
+                code => panic!("{at}: recover ended with {code}: {text}"),
+            }
+            let (code, text) = ground.run(root, "recover", &[], None);
+            assert!(code == 0 && text.contains("no run was cut off"), "{at}: {text}");
+            ground.run_well(at, root, goal);
+            Ground::is(at, root, will);
+            ground.nothing_to_do(at, root, goal);
+            ground.run_well(at, root, "revert");
+            Ground::is(&format!("{at}, reverted"), root, &origin);
+        });
+    }
+    assert!(!cfg!(debug_assertions) || kept.get() > 1 && back.get() > 3, "{} kept, {} put back", kept.get(), back.get());
 }
 
 #[test]

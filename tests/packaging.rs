@@ -29,9 +29,9 @@ fn each_setting_is_a_flag_and_its_value_is_taken() {
     }
 }
 
-/// The unit's program and folders stand in the place of those of the machine.
+/// The units' program and folders stand in the place of those of the machine.
 #[test]
-fn systemd_takes_the_unit() {
+fn systemd_takes_the_units() {
     let Ok(version) = Command::new("systemd-analyze").arg("--version").output() else {
         eprintln!("skipped: there is no systemd-analyze here");
         return;
@@ -45,17 +45,41 @@ fn systemd_takes_the_unit() {
     }
     std::fs::create_dir_all(root.path().join("usr/bin")).unwrap();
     std::fs::copy(env!("CARGO_BIN_EXE_nodeprep"), root.path().join("usr/bin/nodeprep")).unwrap();
-    let unit = std::fs::read_to_string(project("systemd/nodeprep-apply.service")).unwrap();
-    let verify = |text: &str| {
-        std::fs::write(units.join("nodeprep-apply.service"), text).unwrap();
-        let mut analyze = Command::new("systemd-analyze");
-        analyze.arg(format!("--root={}", root.path().display())).args(["verify", "--man=no", "nodeprep-apply.service"]);
-        let output = analyze.output().unwrap();
-        (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())
-    };
-    let (taken, said) = verify(&unit);
-    assert!(taken && !said.contains("nodeprep-apply"), "{said}");
-    // and it would have told
-    let (_, said) = verify(&unit.replace("Type=oneshot", "Type=oneshoot"));
-    assert!(said.contains("nodeprep-apply"), "{said}");
+    for name in ["nodeprep-apply", "nodeprep-recover"] {
+        let file = format!("{name}.service");
+        let unit = std::fs::read_to_string(project("systemd").join(&file)).unwrap();
+        let verify = |text: &str| {
+            std::fs::write(units.join(&file), text).unwrap();
+            let mut analyze = Command::new("systemd-analyze");
+            analyze.arg(format!("--root={}", root.path().display())).args(["verify", "--man=no", &file]);
+            let output = analyze.output().unwrap();
+            (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())
+        };
+        let (taken, said) = verify(&unit);
+        assert!(taken && !said.contains(name), "{said}");
+        // and it would have told
+        let (_, said) = verify(&unit.replace("Type=oneshot", "Type=oneshoot"));
+        assert!(said.contains(name), "{said}");
+        verify(&unit);
+    }
+}
+
+/// What the units start is a command line that the program takes, and no unit that reads configuration starts before it.
+#[test]
+fn the_units_start_what_there_is() {
+    for name in ["nodeprep-apply", "nodeprep-recover"] {
+        let unit = std::fs::read_to_string(project("systemd").join(format!("{name}.service"))).unwrap();
+        let value = |key: &str| unit.lines().find_map(|line| line.strip_prefix(key)).unwrap_or_else(|| panic!("{name}: {key}"));
+        let root = tempfile::tempdir().unwrap();
+        let mut nodeprep = Command::new(env!("CARGO_BIN_EXE_nodeprep"));
+        nodeprep.args(value("ExecStart=").split(' ').skip(1)).arg("--root").arg(root.path()).env("NODEPREP_SPEC", "/nonexistent");
+        // a spec that is missing, and nothing that would be open
+        let code = if name == "nodeprep-apply" { 3 } else { 0 };
+        assert_eq!(nodeprep.output().unwrap().status.code(), Some(code), "{name}");
+        for runtime in ["containerd", "crio", "docker", "kubelet"] {
+            assert!(value("Before=").contains(&format!("{runtime}.service")), "{name} is not before {runtime}");
+        }
+    }
+    let recover = std::fs::read_to_string(project("systemd/nodeprep-recover.service")).unwrap();
+    assert!(recover.contains("Before=nodeprep-apply.service"));
 }

@@ -46,6 +46,7 @@ impl Watch<'_> {
         if turn.turning == Turning::Restart && gone > 0 {
             self.remarks.push(Remark::ShimsGone { unit: turn.unit.clone(), count: gone });
         }
+        let hopeless = matches!(health, Health::Hopeless(_));
         let (Health::Unwell(why) | Health::Hopeless(why)) = health else {
             self.unwell.retain(|(unit, _)| *unit != turn.unit);
             if !back {
@@ -60,7 +61,7 @@ impl Watch<'_> {
             return Ok(());
         }
         self.failed(turn, why.clone());
-        Err(ApplyError::Unwell { unit: turn.unit.clone(), turning: turn.turning, why })
+        Err(ApplyError::Unwell { unit: turn.unit.clone(), turning: turn.turning, why, hopeless })
     }
 
     fn failed(&mut self, turn: &Turn, why: String) {

@@ -7,8 +7,10 @@ use clap::{Args, ValueEnum};
 use super::session::Session;
 use crate::apply::{Outcome as Applied, Progress, Remark};
 use crate::flow::docker;
+use crate::model::path::NodePath;
 use crate::model::problem::Problem;
 use crate::model::unit::Init;
+use crate::node::units::Guard;
 use crate::node::{terminal, units};
 use crate::plan::How;
 use crate::plan::build::overlay_plan;
@@ -33,6 +35,10 @@ pub(super) struct ActivateArgs {
     /// How long a daemon may take until it is well again, from the moment when its unit is active.
     #[arg(long, env = "NODEPREP_HEALTH_TIMEOUT", default_value = "120", value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=3600))]
     health_timeout: u64,
+    /// Turn units without a guardian: a transient unit of systemd that brings the run to its end when it is killed between a
+    /// restart and its proof. Where one cannot be started, nothing is changed (exit code 4) unless this is given.
+    #[arg(long, env = "NODEPREP_NO_GUARDIAN")]
+    no_guardian: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -55,6 +61,11 @@ impl ActivateArgs {
             Some(Activate::Never) | None => Mode::Never,
         };
         Choice { mode, allowed: self.allow_restart.iter().cloned().collect() }
+    }
+
+    /// Who brings a run with this state folder to its end that is killed.
+    pub(super) fn guard<'a>(&self, state: &'a NodePath) -> Guard<'a> {
+        if self.no_guardian { Guard::Nobody } else { Guard::Wanted(state) }
     }
 
     pub(super) fn health(&self) -> Duration {

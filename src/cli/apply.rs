@@ -9,6 +9,7 @@ use super::activate::{ActivateArgs, account, progress};
 use super::pause::{self, Settled};
 use super::plan::{refused, report};
 use super::preflight::{Asks, dead_ends};
+use super::remembered::{attempt, remember};
 use super::runtimes::PULL;
 use super::session::{Session, Stopped, outcome, secrets, spec};
 use super::verify::image;
@@ -19,7 +20,7 @@ use crate::model::path::NodePath;
 use crate::model::problem::Problem;
 use crate::model::secret::{Secret, mask};
 use crate::node::lock::Lock;
-use crate::node::units::NodeDoor;
+use crate::node::units::{Guard, NodeDoor};
 use crate::plan::back::interrupted as interrupted_run;
 use crate::plan::turn::{Choice, Turns};
 use crate::plan::{How, Plan};
@@ -76,6 +77,7 @@ impl Apply {
         let Settled { session, spec, mut planned, told, done: earlier } = settled;
         let kept = if planned.keeps_back() { Outcome::VerifyFailed } else { Outcome::Converged };
         let decided = session.decide(&mut planned, &choice);
+        planned.plan.attempt = attempt(&session, &decided, Some(spec.digest));
         planned.plan.dead_ends = dead_ends(&session, &planned.plan, &self.probe.preflight);
         let unasked = session.send(self.canary.as_ref(), &spec, &mut planned, self.probe.probe);
         let problems = problems.into_iter().chain(told).chain(unasked).collect();
@@ -86,8 +88,9 @@ impl Apply {
             health: self.activate.health(),
             preflight: &self.probe.preflight,
             secrets: &secrets(&spec),
+            guard: self.activate.guard(&session.state),
         };
-        let done = carry_out(&session, &planned.plan, &activation, &mut report);
+        let done = carry_out(&session, &planned.plan, activation, &mut report);
         if done && planned.refreshes() && !report.due.iter().any(|due| matches!(due.how, How::Refresh(_))) {
             arrived(&session, &spec, &mut report);
         }
@@ -125,11 +128,14 @@ pub(super) struct Activation<'a> {
     pub preflight: &'a PreflightArgs,
     /// What daemons say is shown without these.
     pub secrets: &'a [Secret],
+    /// Who brings it to its end when it is killed.
+    pub guard: Guard<'a>,
 }
 
 /// Executes a plan and puts into the report what came of it; whether it went through.
-pub(super) fn carry_out(session: &Session, plan: &Plan, activation: &Activation<'_>, report: &mut Report) -> bool {
-    let mut door = NodeDoor { root: &session.root, patience: PATIENCE, health: activation.health, pull: PULL };
+pub(super) fn carry_out(session: &Session, plan: &Plan, activation: Activation<'_>, report: &mut Report) -> bool {
+    // dismissed at the end, with the lock still held
+    let mut door = NodeDoor { root: &session.root, patience: PATIENCE, health: activation.health, pull: PULL, guard: activation.guard };
     let mut run = |plan: &Plan, ledger| execute(&session.root, &session.state, plan, ledger, &mut door, &mut |step| progress(&step));
     let mut applied = run(plan, Arc::clone(&session.ledger));
     let back = interrupted(session, plan, &applied);
@@ -147,6 +153,7 @@ pub(super) fn carry_out(session: &Session, plan: &Plan, activation: &Activation<
         };
         applied.ledger = again.ledger;
     }
+    remember(session, plan, &applied, activation.secrets, report);
     report.due = session.due(&applied.due);
     report.problems.extend(failures(&applied));
     report.problems.extend(ends.iter().map(stays));

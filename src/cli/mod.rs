@@ -8,6 +8,8 @@ mod explain;
 mod pause;
 mod plan;
 mod preflight;
+mod recover;
+mod remembered;
 mod render;
 mod revert;
 mod runtimes;
@@ -54,6 +56,9 @@ enum Command {
     Render(render::Render),
     /// Give back what was there before nodeprep.
     Revert(revert::Revert),
+    /// Bring a run to its end that was cut off between a restart and its proof; needs no spec. After a kill the guardian does it,
+    /// after a power cut `nodeprep-recover.service`.
+    Recover(recover::Recover),
     /// Print the JSON Schema of the spec, for editors.
     Schema,
     /// One of the two processes between a run and the shadow of containerd that it tries (`node/shadow`).
@@ -104,6 +109,10 @@ struct PlanChoices {
     /// Take the node over from a spec of another name.
     #[arg(long, env = "NODEPREP_TAKE_OVER")]
     take_over: bool,
+    /// Restart again what was not well with this spec and this version of the runtime before, and was put back. It is not tried
+    /// again by itself: what may pass (a time-out, a canary) for a day, the rest until the spec or the version is another one.
+    #[arg(long)]
+    retry: bool,
     /// Configure this runtime even where only its configuration folder is there (may be repeated).
     #[arg(long = "runtime", env = "NODEPREP_RUNTIME", value_delimiter = ',', value_name = "NAME", value_parser = runtime)]
     runtimes: Vec<crate::runtime::Runtime>,
@@ -197,6 +206,7 @@ pub fn run(cli: Cli) -> anyhow::Result<Outcome> {
         Command::Verify(verify) => verify.run(style.results),
         Command::Render(render) => render.run(style.results),
         Command::Revert(revert) => revert.run(style.results),
+        Command::Recover(recover) => recover.run(style.results),
         Command::Schema => Ended { shown: crate::spec::schema::schema(), outcome: Outcome::Converged },
         Command::ShadowStage { stage } => crate::node::shadow::stage::run(stage == crate::node::shadow::stage::INNER),
     };

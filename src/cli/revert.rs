@@ -6,6 +6,7 @@ use super::activate::ActivateArgs;
 use super::apply::{Activation, carry_out};
 use super::plan::refused;
 use super::preflight::{Asks, dead_ends, refusals};
+use super::remembered::attempt;
 use super::session::{Session, Stopped};
 use super::{Ended, OutputArgs, PreflightArgs, RootArgs};
 use crate::apply::tidy;
@@ -56,6 +57,7 @@ impl Revert {
         try_bundle(&mut planned, &session.snapshot);
         let choice = self.activate.choice(session.snapshot.probes.live);
         let decided = session.decide(&mut planned, &choice);
+        planned.plan.attempt = attempt(&session, &decided, None);
         planned.plan.dead_ends = dead_ends(&session, &planned.plan, &self.preflight);
         let mut report = Report::new(refused(&planned).unwrap_or(Outcome::Converged));
         report.problems = problems;
@@ -67,9 +69,15 @@ impl Revert {
             let what = "nodeprep owns nothing on this node";
             report.problems.push(Problem::warning("nothing-owned", what, "check --root if this is not the node that you mean"));
         }
-        let activation =
-            Activation { choice: &choice, decided: &decided, health: self.activate.health(), preflight: &self.preflight, secrets: &[] };
-        carry_out(&session, &planned.plan, &activation, &mut report);
+        let activation = Activation {
+            choice: &choice,
+            decided: &decided,
+            health: self.activate.health(),
+            preflight: &self.preflight,
+            secrets: &[],
+            guard: self.activate.guard(&session.state),
+        };
+        carry_out(&session, &planned.plan, activation, &mut report);
         Ok(report)
     }
 }

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use super::preflight::{self, Asks};
 use super::tried::Heard;
-use super::{ForeignChoice, PlanChoices, Probe, ProbeArgs, RootArgs, SpecArgs, pause};
+use super::{ForeignChoice, PlanChoices, Probe, ProbeArgs, RootArgs, SpecArgs, pause, remembered};
+use crate::apply::memory::Memory;
 use crate::desired::Target;
 use crate::flow::{self, Findings, STATE, wishes};
 use crate::ledger::Ledger;
@@ -17,7 +18,7 @@ use crate::model::tree::Tree;
 use crate::node::error::{Class, NodeError};
 use crate::node::material::{MaterialError, documents, materials};
 use crate::node::root::Root;
-use crate::node::{Snapshot, blobs, net, probe, read, terminal};
+use crate::node::{Snapshot, blobs, memory, net, probe, read, terminal};
 use crate::plan::activation::cut_off;
 use crate::plan::build::{Foreign, Now, overlay_plan};
 use crate::plan::guard::{Allowed, against};
@@ -103,6 +104,8 @@ pub(super) struct Session {
     pub snapshot: Snapshot,
     pub found: Vec<FoundRuntime>,
     pub blobs: BTreeMap<Digest, Vec<u8>>,
+    /// What failed before and was put back.
+    pub memory: Memory,
 }
 
 impl Session {
@@ -160,7 +163,17 @@ impl Session {
                 kept.insert(*blob, bytes);
             }
         }
-        Ok(Self { root, state, ledger: Arc::new(ledger), stored: is_stored, snapshot: Snapshot { tree, probes }, found, blobs: kept })
+        let memory = memory::load(&root, &state);
+        Ok(Self {
+            root,
+            state,
+            ledger: Arc::new(ledger),
+            stored: is_stored,
+            snapshot: Snapshot { tree, probes },
+            found,
+            blobs: kept,
+            memory,
+        })
     }
 
     /// What a plan without a spec is made from.
@@ -223,8 +236,17 @@ impl Session {
         let mut heard = Heard::default();
         let (mut planned, mut problems) = self.gated_without(spec, choices, args.probe, &[], &mut heard);
         let mut told = Vec::new();
-        let refused = preflight::refusals(self, &planned, &args.preflight, asks, &mut told);
+        let mut refused = preflight::refusals(self, &planned, &args.preflight, asks, &mut told);
         if !refused.is_empty() {
+            (planned, problems) = self.gated_without(spec, choices, args.probe, &refused, &mut heard);
+        }
+        // what is refused may be what another target relied on not to need that unit
+        loop {
+            let before = remembered::refusals(self, &planned, spec, choices.retry);
+            if before.is_empty() {
+                break;
+            }
+            refused.extend(before);
             (planned, problems) = self.gated_without(spec, choices, args.probe, &refused, &mut heard);
         }
         problems.extend(told);

@@ -15,6 +15,7 @@ mod losses;
 mod owned;
 pub mod pause;
 pub mod proof;
+pub mod recover;
 pub mod store;
 #[cfg(test)]
 mod tests;
@@ -26,7 +27,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use crate::desired::Target;
-use crate::ledger::{Asked, Due, LastSpec, Owns, Prior};
+use crate::ledger::{Asked, Attempt, Due, LastSpec, Owns, Prior};
 use crate::model::content::Content;
 use crate::model::digest::Digest;
 use crate::model::path::NodePath;
@@ -66,6 +67,8 @@ pub struct Plan {
     pub proved: BTreeMap<String, Digest>,
     /// What the ledger says of this run until it is through.
     pub asked: Option<Asked>,
+    /// What its units are turned for; no units where none is.
+    pub attempt: Attempt,
     /// What the ledger says of the spec afterwards; `None` when nothing is owned then.
     pub spec: Option<LastSpec>,
     /// What is carried over, by the file in which it stood.

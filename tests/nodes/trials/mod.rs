@@ -6,6 +6,7 @@ mod cut;
 mod facts;
 mod first;
 mod least;
+mod outlive;
 mod pods;
 
 use std::fmt::Write as _;
@@ -55,6 +56,13 @@ pub const ALL: &[Test] = &[
     Test { name: "activation-pulls-again", versions: Versions::Own, run: activation::pulls_again },
     Test { name: "activation-no-way-back", versions: Versions::Own, run: activation::no_way_back },
     Test { name: "activation-killed", versions: Versions::Own, run: activation::killed },
+    Test { name: "outlive-mute", versions: Versions::Own, run: outlive::mute },
+    Test { name: "outlive-well", versions: Versions::Own, run: outlive::well },
+    Test { name: "outlive-cgroup", versions: Versions::Own, run: outlive::cgroup },
+    Test { name: "outlive-stopped", versions: Versions::Own, run: outlive::stopped },
+    Test { name: "outlive-power-cut", versions: Versions::All, run: outlive::power_cut },
+    Test { name: "outlive-unguarded", versions: Versions::Own, run: outlive::unguarded },
+    Test { name: "outlive-remembered", versions: Versions::Own, run: outlive::remembered },
     Test { name: "activation-reload", versions: Versions::Own, run: activation::reload },
     Test { name: "pods-image-in-use", versions: Versions::All, run: pods::in_use },
     Test { name: "pods-first-config-path", versions: Versions::All, run: pods::config_path },
