@@ -75,7 +75,8 @@ impl Recover {
     fn bring_to_its_end(&self, root: Root, open: &Open) -> Result<Report, Stopped> {
         let turns = root.is_live() && !self.boot;
         if turns {
-            guardian::settle(&root, open.attempt.iter().flat_map(|attempt| attempt.units.keys()), JOB);
+            let units: Vec<&String> = open.attempt.iter().flat_map(|attempt| attempt.units.keys()).collect();
+            guardian::settle(&root, &units, JOB);
         }
         let session = Session::open(root, &[])?;
         session.sweep()?;

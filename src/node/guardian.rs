@@ -171,9 +171,9 @@ fn holds(root: &Root, state: &NodePath, pid: u32) -> bool {
 }
 
 /// Waits until systemd does nothing with these units any more, on behalf of a run that was killed meanwhile.
-pub fn settle<'a>(root: &Root, units: impl Iterator<Item = &'a String> + Clone, longest: Duration) {
+pub fn settle(root: &Root, units: &[&String], longest: Duration) {
     let begun = Instant::now();
-    while begun.elapsed() < longest && units.clone().any(|unit| has_job(root, unit)) {
+    while begun.elapsed() < longest && units.iter().any(|unit| has_job(root, unit)) {
         std::thread::sleep(AGAIN);
     }
 }

@@ -56,7 +56,7 @@ pub const ALL: &[Test] = &[
     Test { name: "activation-pulls-again", versions: Versions::Own, run: activation::pulls_again },
     Test { name: "activation-no-way-back", versions: Versions::Own, run: activation::no_way_back },
     Test { name: "activation-killed", versions: Versions::Own, run: activation::killed },
-    Test { name: "outlive-mute", versions: Versions::Own, run: outlive::mute },
+    Test { name: "outlive-dead", versions: Versions::Own, run: outlive::dead },
     Test { name: "outlive-well", versions: Versions::Own, run: outlive::well },
     Test { name: "outlive-cgroup", versions: Versions::Own, run: outlive::cgroup },
     Test { name: "outlive-stopped", versions: Versions::Own, run: outlive::stopped },
