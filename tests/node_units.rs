@@ -217,6 +217,21 @@ fn without_a_guardian_nothing_is_changed_for_a_unit() {
     assert_eq!(door.guards.len(), 1);
 }
 
+/// On the way back from another run a unit ran before that one, also where it has failed since: it is started, and has to be well.
+#[test]
+fn what_has_failed_is_started_on_the_way_back_from_another_run() {
+    for (fate, well) in
+        [((|text, _| if text == "new" { Fate::Serves } else { Fate::Mute }) as fn(&str, u32) -> Fate, true), (|_, _| Fate::Mute, false)]
+    {
+        let (_dir, root) = fresh();
+        let mut door = StandIn::new(&root, Fate::Dies, fate);
+        let outcome = execute(&root, &Plan { returns: true, ..plan() }, &mut door);
+        assert_eq!(door.log[0], "back: restart with new");
+        assert_eq!(matches!(outcome.end, End::Applied), well, "{:?}", outcome.end);
+        assert_eq!(matches!(outcome.end, End::RollbackFailed { .. }), !well, "{:?}", outcome.end);
+    }
+}
+
 /// Killed before the proof, and killed once more in the run that was to prove it: what was before the first is still known, and since when
 /// the unit has to have started.
 #[test]

@@ -230,7 +230,12 @@ pub fn execute(
     let (commands, mut due): (Vec<Activation>, Vec<Activation>) =
         plan.activate.iter().filter(|one| one.how != How::Nothing).cloned().partition(|one| matches!(one.how, How::Refresh(_)));
     due.retain(|one| !plan.turns.iter().any(|turn| turn.serves.contains(one)));
-    let mut units = Watch { turns: &plan.turns, first: plan.turns.iter().map(|turn| door.look(turn)).collect(), ..Watch::default() };
+    let mut units = Watch {
+        turns: &plan.turns,
+        returns: plan.returns,
+        first: plan.turns.iter().map(|turn| door.look(turn)).collect(),
+        ..Watch::default()
+    };
     let turns_or_writes = !(plan.stage.is_empty() && plan.switch.is_empty() && plan.retire.is_empty() && plan.turns.is_empty());
     let asked: &[Canary] = if turns_or_writes { &plan.canaries } else { &[] };
     let mut canaries = Canaries::before(asked, door, progress);

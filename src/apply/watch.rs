@@ -9,6 +9,8 @@ use crate::plan::turn::{Turn, Turning};
 #[derive(Debug, Default)]
 pub(super) struct Watch<'a> {
     pub(super) turns: &'a [Turn],
+    /// They are turned on the way back from another run: they ran before it.
+    pub(super) returns: bool,
     /// Before the first byte.
     pub(super) first: Vec<Look>,
     /// Right before it was turned last.
@@ -25,7 +27,7 @@ impl Watch<'_> {
         if turn.turning == Turning::Prove {
             return Ok(());
         }
-        door.turn(turn, back).map_err(|error| {
+        door.turn(turn, back || self.returns).map_err(|error| {
             let why = error.to_string();
             self.failed(turn, why);
             ApplyError::Unit { unit: turn.unit.clone(), turning: turn.turning, error }
@@ -56,7 +58,7 @@ impl Watch<'_> {
         };
         // what was broken before is told, and not blamed
         let was_well = matches!(first.answer, health::Answer::Ready | health::Answer::Unasked) && first.active == Active::Active;
-        if !was_well && !health::is_worse(first, &last) && turn.turning != Turning::Prove {
+        if !was_well && !self.returns && !health::is_worse(first, &last) && turn.turning != Turning::Prove {
             self.remarks.push(Remark::StillUnwell { unit: turn.unit.clone(), why });
             return Ok(());
         }

@@ -92,6 +92,8 @@ fn argv(program: &NodePath, health: Duration, longest: Duration) -> Vec<String> 
         "--collect",
         "--property=Type=notify",
         "--property=TimeoutStartSec=20",
+        "--property=SuccessExitStatus=6",
+        "--property=SyslogIdentifier=nodeprep",
         "--description=Brings an interrupted run of nodeprep to its end",
     ];
     let mut argv: Vec<String> = ["systemd-run"].iter().chain(&options).map(ToString::to_string).collect();

@@ -121,6 +121,7 @@ pub fn undo(now: Now<'_>, turned: &[Turn]) -> Result<Plan, Vec<Problem>> {
     };
     plan.turns = turned.iter().map(again).collect();
     plan.attempt = open.attempt.clone().unwrap_or_default();
+    plan.returns = true;
     Ok(plan)
 }
 

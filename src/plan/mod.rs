@@ -47,6 +47,8 @@ pub struct Plan {
     pub activate: Vec<Activation>,
     /// The units that are reloaded or restarted for `activate`, or proved to be well.
     pub turns: Vec<turn::Turn>,
+    /// It is itself the way back from a run that was cut off: its units ran before that, and have to run again.
+    pub returns: bool,
     /// Units whose daemon would not come up with what is there before the run, and why.
     pub dead_ends: BTreeMap<String, String>,
     /// What runtimes pull before and after, to see that they still can.
