@@ -472,6 +472,33 @@ fn killed_run_then_recover() {
     assert!(!cfg!(debug_assertions) || kept.get() > 1 && back.get() > 3, "{} kept, {} put back", kept.get(), back.get());
 }
 
+/// What cannot be put back is left as it is, with what to do, and the next apply goes on from there.
+#[test]
+fn killed_run_then_recover_without_the_copies() {
+    let ground = Ground::new();
+    ground.undisturbed("before", &["first"]);
+    let second = ground.undisturbed("second", &["first", "second"]);
+    let stuck = std::cell::Cell::new(0);
+    killed_somewhere(&ground, "before", "second", 13, |at, root, _| {
+        let state = root.join("var/lib/nodeprep");
+        fs::remove_dir_all(state.join("blobs")).unwrap();
+        // what was temporary goes in any case
+        let lasting = |root: &Path| -> Picture { seen(root).into_iter().filter(|(path, _)| !path.contains(".nodeprep-stage")).collect() };
+        let killed = lasting(root);
+        let (code, text) = ground.run(root, "recover", &[], None);
+        if code == 7 {
+            stuck.set(stuck.get() + 1);
+            assert!(text.contains("run `nodeprep apply`"), "{at}: {text}");
+            assert!(lasting(root) == killed, "{at}: {}", difference(&lasting(root), &killed));
+            ground.run_well(at, root, "second");
+            Ground::is(at, root, &second);
+        } else {
+            assert!([0, 6].contains(&code), "{at}: recover ended with {code}: {text}");
+        }
+    });
+    assert!(!cfg!(debug_assertions) || stuck.get() > 1, "only {} could not be put back", stuck.get());
+}
+
 #[test]
 fn killed_apply_then_another_spec() {
     let ground = Ground::new();

@@ -52,16 +52,34 @@ impl<'a> Guardian<'a> {
         files::copy_program(Path::new(OWN_PROGRAM), &folder, PROGRAM)?;
         // from here on what has been begun is taken back with it
         let guardian = Self { root, state };
-        let argv = argv(&folder.path.join(PROGRAM), health, longest);
-        let started = command::run(root, &argv, PATIENCE)?;
-        if started.status == 0 {
-            return Ok(guardian);
-        }
-        tracing::debug!(said = said(&started), "the guardian did not start; once more without the one of an earlier run");
+        let copy = argv(folder.path.join(PROGRAM).as_str(), health, longest);
+        let mut why = match begin(root, &copy)? {
+            None => return Ok(guardian),
+            Some(why) => why,
+        };
+        tracing::debug!(why, "the guardian did not start; once more without the one of an earlier run");
         stop(root);
-        let started = command::run(root, &argv, PATIENCE)?;
-        if started.status == 0 { Ok(guardian) } else { Err(GuardError::Refused { said: said(&started) }) }
+        // where nothing may be executed from below /var, what is installed on the node itself will do
+        for argv in [Some(copy), installed(root).map(|program| argv(&program, health, longest))].into_iter().flatten() {
+            why = match begin(root, &argv)? {
+                None => return Ok(guardian),
+                Some(why) => why,
+            };
+        }
+        Err(GuardError::Refused { said: why })
     }
+}
+
+/// Has it started; why it did not.
+fn begin(root: &Root, argv: &[String]) -> Result<Option<String>, GuardError> {
+    let started = command::run(root, argv, PATIENCE)?;
+    Ok((started.status != 0).then(|| said(&started)))
+}
+
+/// Where this program is installed, if process 1 finds it there, too.
+fn installed(root: &Root) -> Option<String> {
+    let path = fs::read_link(OWN_PROGRAM).ok().filter(|path| root.is_own() && path.exists())?;
+    path.into_os_string().into_string().ok()
 }
 
 impl Drop for Guardian<'_> {
@@ -86,7 +104,7 @@ pub fn clear(root: &Root, state: &NodePath) -> Result<(), NodeError> {
 
 /// By systemd-run(1). It says itself when it waits (`Type=notify`), because an older systemd does not tell when a program cannot be
 /// executed. Whether it is still known after its end is nobody's concern: its words stand in the journal.
-fn argv(program: &NodePath, health: Duration, longest: Duration) -> Vec<String> {
+fn argv(program: &str, health: Duration, longest: Duration) -> Vec<String> {
     let options = [
         "--quiet",
         "--collect",
@@ -98,7 +116,7 @@ fn argv(program: &NodePath, health: Duration, longest: Duration) -> Vec<String> 
     ];
     let mut argv: Vec<String> = ["systemd-run"].iter().chain(&options).map(ToString::to_string).collect();
     argv.push(format!("--unit={UNIT}"));
-    argv.extend(["--", LAUNCHER, program.as_str(), "recover", "--guard"].map(ToOwned::to_owned));
+    argv.extend(["--", LAUNCHER, program, "recover", "--guard"].map(ToOwned::to_owned));
     argv.push(longest.as_secs().to_string());
     argv.extend(["--health-timeout".to_owned(), health.as_secs().to_string()]);
     argv

@@ -159,8 +159,11 @@ impl NodeDoor<'_> {
     fn longest(&self, plan: &Plan) -> Duration {
         let times = |many: usize| u32::try_from(many).unwrap_or(u32::MAX);
         let units = (JOB + self.health + PATIENCE * 3).saturating_mul(times(plan.turns.len()));
-        let rest = self.patience.saturating_mul(times(plan.activate.len() + 1)) + self.pull.saturating_mul(times(plan.canaries.len()));
-        (units + rest).saturating_mul(2)
+        let rest = self
+            .patience
+            .saturating_mul(times(plan.activate.len() + 1))
+            .saturating_add(self.pull.saturating_mul(times(plan.canaries.len())));
+        units.saturating_add(rest).saturating_mul(2)
     }
 
     /// The process that reads the configuration in question, where no manager names one.

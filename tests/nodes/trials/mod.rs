@@ -61,6 +61,7 @@ pub const ALL: &[Test] = &[
     Test { name: "outlive-cgroup", versions: Versions::Own, run: outlive::cgroup },
     Test { name: "outlive-stopped", versions: Versions::Own, run: outlive::stopped },
     Test { name: "outlive-power-cut", versions: Versions::All, run: outlive::power_cut },
+    Test { name: "outlive-noexec", versions: Versions::Own, run: outlive::noexec },
     Test { name: "outlive-unguarded", versions: Versions::Own, run: outlive::unguarded },
     Test { name: "outlive-remembered", versions: Versions::Own, run: outlive::remembered },
     Test { name: "activation-reload", versions: Versions::Own, run: activation::reload },

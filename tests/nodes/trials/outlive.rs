@@ -165,6 +165,19 @@ fn is_before(world: &World, one: &str, other: &str) -> Result<bool> {
     Ok(0 < ended && ended <= moment(other, "ExecMainStartTimestampMonotonic")?)
 }
 
+/// Nothing may be executed from below /var: then the installed program watches.
+pub fn noexec(world: &mut World) -> Result<()> {
+    fresh(world, "")?;
+    world.node.run(&["mkdir", "--mode=700", "/var/lib/nodeprep"])?;
+    world.node.run(&["mount", "-t", "tmpfs", "-o", "noexec,mode=700", "none", "/var/lib/nodeprep"])?;
+    let run = world.done(&AUTO)?;
+    was(&run, UNIT, "restart", "done")?;
+    let journal = world.node.run(&["journalctl", "--no-pager", "--unit", GUARDIAN])?;
+    ensure!(journal.contains("Permission denied") && journal.contains("Started "), "{journal}");
+    ensure!(is_through(world)?, "a guardian is left");
+    world.pulls()
+}
+
 /// Where nobody would watch, nothing is changed; unless that is wanted. A guardian that nobody dismissed is no obstacle, and one is
 /// never left behind.
 pub fn unguarded(world: &mut World) -> Result<()> {
