@@ -217,7 +217,10 @@ fn the_exit_codes_are_those_of_the_program() {
     }
     text.push_str(
         "\nWhere one target fails and another one succeeds, the worst counts: a conflict (5) before what the node cannot do (4).\nWhat is due \
-         because nothing more was asked for (`--activate never`, the root of an image) is said in the report, with 0.\n",
+         because nothing more was asked for (`--activate never`, the root of an image) is said in the report, with 0.\n\nAn activation that \
+         failed (6) is not tried again by itself with the same spec on the same version of the runtime: that is 4 until `--retry`.\n`recover` \
+         ends with 0 when the run that was cut off is taken as it is, or there was none; with 6 when it was put back; with 7 when\nneither \
+         could be done.\n",
     );
     generated("docs/exit-codes.md", &text);
 }

@@ -91,6 +91,26 @@ fn systemd_takes_the_units() {
     assert!(said.contains("nodeprep-apply"), "{said}");
 }
 
+/// What the units start is a command line that the program takes, and no unit that reads configuration starts before it.
+#[test]
+fn the_units_start_what_there_is() {
+    for name in ["nodeprep-apply", "nodeprep-recover"] {
+        let unit = std::fs::read_to_string(project("systemd").join(format!("{name}.service"))).unwrap();
+        let value = |key: &str| unit.lines().find_map(|line| line.strip_prefix(key)).unwrap_or_else(|| panic!("{name}: {key}"));
+        let root = tempfile::tempdir().unwrap();
+        let mut nodeprep = Command::new(env!("CARGO_BIN_EXE_nodeprep"));
+        nodeprep.args(value("ExecStart=").split(' ').skip(1)).arg("--root").arg(root.path()).env("NODEPREP_SPEC", "/nonexistent");
+        // a spec that is missing, and nothing that would be open
+        let code = if name == "nodeprep-apply" { 3 } else { 0 };
+        assert_eq!(nodeprep.output().unwrap().status.code(), Some(code), "{name}");
+        for runtime in ["containerd", "crio", "docker", "kubelet"] {
+            assert!(value("Before=").contains(&format!("{runtime}.service")), "{name} is not before {runtime}");
+        }
+    }
+    let recover = std::fs::read_to_string(project("systemd/nodeprep-recover.service")).unwrap();
+    assert!(recover.contains("Before=nodeprep-apply.service"));
+}
+
 /// What `systemd-analyze security` makes of each unit is said in docs/install.md, and is no worse.
 #[test]
 fn units_are_as_hardened_as_the_documents_say() {

@@ -51,6 +51,21 @@ pub(super) fn create(folder: &Folder, name: &str, bytes: &[u8], meta: &Meta) -> 
     Ok(file)
 }
 
+/// Copies a program of this machine into a folder, its owner's alone; in the place of an earlier copy, which may still be running.
+pub(super) fn copy_program(from: &std::path::Path, folder: &Folder, name: &str) -> Done {
+    let new = format!("{name}.new");
+    unlink(folder, &new)?;
+    let path = || folder.path.join(&new);
+    let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let open = || openat(folder, new.as_str(), flags, Mode::S_IRWXU);
+    let mut file = File::from(around(|| Op::Create { path: path() }, open).map_err(|errno| NodeError::of("create", path(), errno))?);
+    File::open(from).and_then(|mut from| std::io::copy(&mut from, &mut file)).map_err(|error| NodeError::io("write", path(), &error))?;
+    fchmod(&file, Mode::S_IRWXU).map_err(|errno| NodeError::of("set the mode of", path(), errno))?;
+    // who writes a program keeps it from being started
+    drop(file);
+    rename((folder, &new), (folder, name)).map_err(|errno| NodeError::of("write", folder.path.join(name), errno))
+}
+
 /// Somebody who is not root keeps what is theirs.
 fn own(result: nix::Result<()>) -> nix::Result<()> {
     match result {

@@ -10,6 +10,7 @@ mod facts;
 mod first;
 mod least;
 mod managers;
+mod outlive;
 mod packages;
 mod pod;
 mod pods;
@@ -62,6 +63,14 @@ pub const ALL: &[Test] = &[
     Test { name: "activation-pulls-again", versions: Versions::Own, run: activation::pulls_again },
     Test { name: "activation-no-way-back", versions: Versions::Own, run: activation::no_way_back },
     Test { name: "activation-killed", versions: Versions::Own, run: activation::killed },
+    Test { name: "outlive-dead", versions: Versions::Own, run: outlive::dead },
+    Test { name: "outlive-well", versions: Versions::Own, run: outlive::well },
+    Test { name: "outlive-cgroup", versions: Versions::Own, run: outlive::cgroup },
+    Test { name: "outlive-stopped", versions: Versions::Own, run: outlive::stopped },
+    Test { name: "outlive-power-cut", versions: Versions::All, run: outlive::power_cut },
+    Test { name: "outlive-noexec", versions: Versions::Own, run: outlive::noexec },
+    Test { name: "outlive-unguarded", versions: Versions::Own, run: outlive::unguarded },
+    Test { name: "outlive-remembered", versions: Versions::Own, run: outlive::remembered },
     Test { name: "activation-reload", versions: Versions::Own, run: activation::reload },
     Test { name: "units-start-limit", versions: Versions::Own, run: units::limit },
     Test { name: "units-along", versions: Versions::Own, run: units::along },
