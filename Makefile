@@ -1,6 +1,6 @@
 # Recipes are what CI runs. `make` alone shows them.
 CARGO ?= cargo
-.PHONY: help demo test fmt lint unit real e2e nodes bench build deny size ci dist image reproducible
+.PHONY: help demo test fmt lint unit real e2e nodes bench build deny size ci dist image reproducible package-lint
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -49,6 +49,9 @@ reproducible: ## the static program, built in two folders, has the same bytes (t
 
 image: ## the container image from the static program that `make dist` has built, in dist/
 	packaging/image dist/nodeprep-*-linux-$$(uname -m) dist/nodeprep-image-$$(uname -m).tar
+
+package-lint: ## lintian and rpmlint on what `make dist` has made; fails on what is not explained
+	packaging/lint dist/*.deb dist/*.rpm
 
 deny: ## licences, advisories, bans, sources
 	@command -v cargo-deny >/dev/null || $(CARGO) install --quiet --locked cargo-deny@0.20.2
