@@ -1,6 +1,6 @@
 # Recipes are what CI runs. `make` alone shows them.
 CARGO ?= cargo
-.PHONY: help demo test fmt lint unit real e2e nodes bench build deny size ci dist image reproducible package-lint
+.PHONY: help demo test fmt lint unit real e2e nodes bench build deny size ci dist image dist-test reproducible package-lint
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -49,6 +49,12 @@ reproducible: ## the static program, built in two folders, has the same bytes (t
 
 image: ## the container image from the static program that `make dist` has built, in dist/
 	packaging/image dist/nodeprep-*-linux-$$(uname -m) dist/nodeprep-image-$$(uname -m).tar
+
+dist-test: ## what `make dist` has built, on booted nodes: packages, image, the step before kubeadm
+	packaging/tools/prepare target/tools rpm image
+	for trial in package image bootstrap; do \
+	  NODEPREP_NODES=required NODEPREP_NODES_BINARY=$$(realpath dist/nodeprep-*-linux-$$(uname -m)) $(CARGO) test --quiet --locked --test nodes -- $$trial || exit 1; \
+	done
 
 package-lint: ## lintian and rpmlint on what `make dist` has made; fails on what is not explained
 	packaging/lint dist/*.deb dist/*.rpm
