@@ -18,12 +18,13 @@ pub fn missing() -> Option<String> {
     if wants_loader {
         return Some("the program under test is not static: make dist-test tries the one that make dist has built".to_owned());
     }
-    (!source().join("target/tools/image/root/usr/bin/buildah").exists()).then(|| "there is no buildah: run packaging/tools/prepare target/tools image".to_owned())
+    (!source().join("target/tools/image/root/usr/bin/buildah").exists())
+        .then(|| "there is no buildah: run packaging/tools/prepare target/tools image".to_owned())
 }
 
-/// Runs the image with the node's root at /host, or without.
+/// Runs the image with the node's root at /host, or without; unprivileged, because the node itself may not give all rights away.
 fn run(world: &World, name: &str, host: bool, words: &[&str]) -> Result<Output> {
-    let mut line = vec!["ctr", "--namespace", "k8s.io", "run", "--rm", "--privileged", "--net-host", "--cpu-shares=0"];
+    let mut line = vec!["ctr", "--namespace", "k8s.io", "run", "--rm", "--net-host", "--cpu-shares=0"];
     if host {
         line.extend(["--mount", "type=bind,src=/,dst=/host,options=rbind:rslave"]);
     }
@@ -41,7 +42,12 @@ pub fn image(world: &mut World) -> Result<()> {
     let mirror = mirror(world)?;
     let archive = World::scratch().join("image.tar");
     std::fs::create_dir_all(World::scratch()).context("a scratch folder")?;
-    let built = Command::new(source().join("packaging/image")).arg(setting::nodeprep()).arg(&archive).arg(NAME).output().context("packaging/image")?;
+    let built = Command::new(source().join("packaging/image"))
+        .arg(setting::nodeprep())
+        .arg(&archive)
+        .arg(NAME)
+        .output()
+        .context("packaging/image")?;
     ensure!(built.status.success(), "packaging/image: {}", said(&built));
     world.node.install(&archive, "/srv/image.tar")?;
     world.spec(&spec(&["fleet"]), &[("fleet.pem", &world.ca)])?;

@@ -75,7 +75,7 @@ pub const ALL: &[Test] = &[
 
 /// Those that need more than a node.
 const PACKAGE_RPM: &str = "package-rpm";
-const IMAGE_TRIAL: &str = "image";
+const IMAGE_TRIAL: &str = "container-image";
 
 /// Why a trial cannot be run where nodes can be booted.
 pub fn lacking(name: &str) -> Option<String> {
