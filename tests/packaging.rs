@@ -140,6 +140,25 @@ fn the_example_is_a_valid_spec() {
     assert!(output.status.success(), "{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
 }
 
+/// So is the spec that cloud-init writes, and its script is one that a shell can read.
+#[test]
+fn what_cloud_init_writes_is_valid() {
+    let text = std::fs::read_to_string(project("packaging/kubeadm/cloud-init.yaml")).unwrap();
+    let block = |after: &str, indent: &str| -> String {
+        let lines = text.split(after).nth(1).unwrap_or_else(|| panic!("no {after:?}")).lines().skip(1);
+        let lines = lines.take_while(|line| line.is_empty() || line.starts_with(indent));
+        lines.map(|line| format!("{}\n", line.strip_prefix(indent).unwrap_or_default())).collect()
+    };
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("spec.toml"), block("content: |", "    ")).unwrap();
+    std::fs::copy(project("fixtures/flow/deny-unlisted/ca.pem"), folder.path().join("internal-root.pem")).unwrap();
+    ran(Command::new(env!("CARGO_BIN_EXE_nodeprep")).args(["check", "--spec"]).arg(folder.path().join("spec.toml")));
+    let script = folder.path().join("script");
+    std::fs::write(&script, block("\n- |", "  ")).unwrap();
+    assert!(std::fs::read_to_string(&script).unwrap().contains("nodeprep-bootstrap\n"));
+    ran(Command::new("sh").arg("-n").arg(&script));
+}
+
 /// Every crate that cargo links into the program is in the bill of materials with the digest of Cargo.lock, and none else.
 #[test]
 fn the_bill_of_materials_is_what_cargo_links() {

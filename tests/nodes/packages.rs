@@ -30,7 +30,7 @@ impl Stage {
         let architecture = done(Command::new("dpkg").arg("--print-architecture"))?;
         let mut build = Command::new(source().join("packaging/deb/build"));
         done(build.arg(&self.0).args([version, architecture.trim()]).arg(out).env("DEB_COMPRESSION", "none"))?;
-        only(out, &format!("nodeprep_{version}_"))
+        only(out, &format!("nodeprep_{version}-1_"))
     }
 
     /// The RPM of this version.

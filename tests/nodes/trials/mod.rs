@@ -8,6 +8,7 @@ mod crio;
 mod cut;
 mod facts;
 mod first;
+mod image;
 mod least;
 mod managers;
 mod outlive;
@@ -92,12 +93,23 @@ pub const ALL: &[Test] = &[
     Test { name: "package-deb", versions: Versions::Own, run: packages::deb },
     Test { name: "package-deb-purge", versions: Versions::Own, run: packages::deb_purge },
     Test { name: PACKAGE_RPM, versions: Versions::Own, run: packages::rpm },
+    Test { name: IMAGE_TRIAL, versions: Versions::Own, run: image::image },
     Test { name: "bootstrap-stopped", versions: Versions::Own, run: bootstrap::stopped },
     Test { name: "bootstrap-running", versions: Versions::Own, run: bootstrap::running },
 ];
 
-/// The one that needs more than a node.
-pub const PACKAGE_RPM: &str = "package-rpm";
+/// Those that need more than a node.
+const PACKAGE_RPM: &str = "package-rpm";
+const IMAGE_TRIAL: &str = "container-image";
+
+/// Why a trial cannot be run where nodes can be booted.
+pub fn lacking(name: &str) -> Option<String> {
+    match name {
+        PACKAGE_RPM => crate::packages::no_rpm(),
+        IMAGE_TRIAL => image::missing(),
+        _ => None,
+    }
+}
 
 /// The unit of the daemon.
 pub const UNIT: &str = "containerd.service";

@@ -93,7 +93,7 @@ pub fn deb(world: &mut World) -> Result<()> {
     world.node.write("/etc/default/nodeprep", 0o644, settings)?;
     let (ledger, used, start) = (world.node.read(LEDGER)?, in_use(world)?, world.node.start_of(UNIT)?);
     let said = dpkg_done(world, &["--install", &new])?;
-    ensure!(world.node.run(&["dpkg-query", "-W", "-f", "${Version}", "nodeprep"])? == "0.2.0", "{said}");
+    ensure!(world.node.run(&["dpkg-query", "-W", "-f", "${Version}", "nodeprep"])? == "0.2.0-1", "{said}");
     same("an upgrade", &used, &in_use(world)?)?;
     ensure!(world.node.read(LEDGER)? == ledger, "the upgrade changed the ledger");
     ensure!(world.node.read("/etc/default/nodeprep")? == settings, "the upgrade changed the settings");
