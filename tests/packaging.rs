@@ -61,5 +61,6 @@ fn systemd_takes_the_unit() {
         // and it would have told
         let (_, said) = verify(&unit.replace(kind, "Type=oneshoot"));
         assert!(said.contains(name), "{said}");
+        std::fs::write(units.join(name), &unit).unwrap();
     }
 }

@@ -117,15 +117,20 @@ pub fn read(from: impl Read) -> Result<Told, String> {
     Ok(told)
 }
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
+#[derive(Debug, Deserialize)]
 struct Report {
     outcome: String,
+    #[serde(default)]
     spec: Option<Spec>,
+    #[serde(default)]
     runtimes: Few<Runtime>,
+    #[serde(default)]
     parts: Few<Part>,
+    #[serde(default)]
     due: Few<Activation>,
+    #[serde(default)]
     units: Few<Unit>,
+    #[serde(default)]
     problems: Few<ProblemView>,
 }
 

@@ -2,9 +2,11 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ffi::OsString;
+use std::path::PathBuf;
 
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, Command, CommandFactory, ValueEnum};
+use serde::{Deserialize, Serialize};
 
 use super::activate::ActivateArgs;
 use super::session::{Session, Stopped};
@@ -15,7 +17,8 @@ use crate::agent::settings::{DriftPolicy, HOUR, MINUTE, SECOND, Settings, Window
 use crate::agent::state::Mode;
 use crate::model::image::ImageRef;
 use crate::model::problem::Problem;
-use crate::node::agent::{Door, Setup, arguments, machine, pid, seed};
+use crate::node::agent::{Door, Setup, arguments, handed, machine, pid, seed, start_anew};
+use crate::node::terminal::{self, Styles};
 use crate::plan::turn::Mode as Activate;
 use crate::report::exit::Outcome;
 use crate::report::style::Style;
@@ -80,14 +83,17 @@ enum Drift {
 
 impl Agent {
     /// Runs until it is told to end.
-    pub(super) fn run(self, style: Style) -> Ended {
-        match self.keep() {
-            Ok(()) => Ended { shown: String::new(), outcome: Outcome::Converged },
-            Err(stopped) => stopped.ended(Output::Text, style),
-        }
+    pub(super) fn run(self, verbose: u8, styles: Styles) -> Ended {
+        let keeps = self.keeps(verbose, styles.errors.colour).and_then(|keeps| {
+            if let Ok(handed) = serde_json::to_string(&keeps) {
+                start_anew(&handed);
+            }
+            keeps.keep()
+        });
+        ended(keeps, styles.results)
     }
 
-    fn keep(self) -> Result<(), Stopped> {
+    fn keeps(self, verbose: u8, colour: bool) -> Result<Keeps, Stopped> {
         let source = self.spec.spec.display().to_string();
         let is_url = source.contains("://");
         if source == "-" {
@@ -123,7 +129,40 @@ impl Agent {
             gate: self.restart_gate,
             arguments: passes(activates),
         };
-        let mut door = Door::open(root, setup)?;
+        Ok(Keeps { root: self.root.root, settings, setup, verbose, colour })
+    }
+}
+
+fn ended(keeps: Result<(), Stopped>, style: Style) -> Ended {
+    match keeps {
+        Ok(()) => Ended { shown: String::new(), outcome: Outcome::Converged },
+        Err(stopped) => stopped.ended(Output::Text, style),
+    }
+}
+
+/// Goes on where this process has handed itself an agent's loop; `None` where it has not.
+pub(super) fn again() -> Option<Ended> {
+    let keeps: Keeps = serde_json::from_str(&handed()?).ok()?;
+    let style = |colour| Style { colour };
+    terminal::log(keeps.verbose, style(keeps.colour));
+    Some(ended(keeps.keep(), style(false)))
+}
+
+/// All that the loop needs to know.
+#[derive(Debug, Serialize, Deserialize)]
+struct Keeps {
+    root: PathBuf,
+    settings: Settings,
+    setup: Setup,
+    verbose: u8,
+    colour: bool,
+}
+
+impl Keeps {
+    /// The loop.
+    fn keep(self) -> Result<(), Stopped> {
+        let Self { root, settings, setup, .. } = self;
+        let mut door = Door::open(Session::root(&RootArgs { root })?, setup)?;
         let mut machine = Machine::new(settings, door.now(), pid(), door.before());
         let mut events = VecDeque::from([Event::Started]);
         let mut wake = None;
