@@ -104,8 +104,7 @@ impl Agent {
         let root = Session::root(&self.root)?;
         let activates = self.activate.choice(root.is_live()).mode;
         let settings = Settings {
-            // what a URL holds besides may be secret
-            source: if is_url { source.split(['?', '#']).next().unwrap_or_default().to_owned() } else { source },
+            source: if is_url { without_login(&source) } else { source },
             poll: is_url.then_some(self.poll),
             debounce: self.debounce,
             quiet: self.quiet,
@@ -202,6 +201,9 @@ fn passes(activates: Activate) -> BTreeMap<Mode, Vec<OsString>> {
         let mut line = vec![OsString::from(name)];
         if let (Some(given), Some(of)) = (given, command.find_subcommand(name)) {
             line.extend(shared(given, of));
+            // nobody means this very pass, and it goes by the last good spec where there is no other
+            let standing = of.get_arguments().filter(|flag| ["unattended", "last_known_good"].contains(&flag.get_id().as_str()));
+            line.extend(standing.filter_map(|flag| Some(OsString::from(format!("--{}", flag.get_long()?)))));
         }
         line.extend(own.iter().map(OsString::from));
         line
@@ -239,6 +241,14 @@ fn shared(given: &ArgMatches, of: &Command) -> Vec<OsString> {
     line
 }
 
+/// A URL without what may be secret in it: a login, a query.
+fn without_login(url: &str) -> String {
+    let plain = url.split(['?', '#']).next().unwrap_or_default();
+    let Some((scheme, rest)) = plain.split_once("://") else { return String::new() };
+    let (host, path) = rest.split_once('/').map_or((rest, String::new()), |(host, path)| (host, format!("/{path}")));
+    format!("{scheme}://{}{path}", host.rsplit('@').next().unwrap_or_default())
+}
+
 /// `90s`, `30m`, `1h`, `200ms`, `0`: in milliseconds.
 fn time(text: &str) -> Result<i64, String> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
@@ -273,6 +283,17 @@ mod tests {
             assert!(time(text).is_err(), "{text}");
         }
         assert!(interval("999ms").is_err() && interval("1s") == Ok(1000));
+    }
+
+    #[test]
+    fn a_url_is_shown_without_its_login() {
+        for (url, shown) in [
+            ("https://specs.example.com:8443/fleet.toml", "https://specs.example.com:8443/fleet.toml"),
+            ("https://me:secret@specs.example.com/a@b/c?token=secret#secret", "https://specs.example.com/a@b/c"),
+            ("https://me@x?secret", "https://x"),
+        ] {
+            assert_eq!(without_login(url), shown);
+        }
     }
 
     #[test]

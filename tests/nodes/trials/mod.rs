@@ -1,6 +1,7 @@
 //! The trials, and what they have in common.
 
 mod activation;
+mod agent;
 mod boots;
 mod cut;
 mod facts;
@@ -56,6 +57,7 @@ pub const ALL: &[Test] = &[
     Test { name: "activation-no-way-back", versions: Versions::Own, run: activation::no_way_back },
     Test { name: "activation-killed", versions: Versions::Own, run: activation::killed },
     Test { name: "activation-reload", versions: Versions::Own, run: activation::reload },
+    Test { name: "agent", versions: Versions::Own, run: agent::unit },
     Test { name: "pods-image-in-use", versions: Versions::All, run: pods::in_use },
     Test { name: "pods-first-config-path", versions: Versions::All, run: pods::config_path },
     Test { name: "pods-kill-mode", versions: Versions::All, run: pods::kill_mode },
