@@ -15,6 +15,9 @@ static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
 const LARGE: usize = 4 << 20;
 
 fn main() -> ExitCode {
+    if let Some(outcome) = nodeprep::cli::again() {
+        return ExitCode::from(outcome.code());
+    }
     // The GNU C library's allocator gives each large piece back to the kernel until it has seen a larger one go, and then pays for its
     // pages anew: a quarter of all of a run. This one is never touched, so it costs nothing.
     #[cfg(target_env = "gnu")]

@@ -103,6 +103,9 @@ impl Machine {
         let of = told.and_then(|told| told.spec);
         let waits = self.retry.is_some_and(|retry| retry.mode != Mode::Look && (retry.spec.is_none() || of.is_none() || retry.spec == of));
         let Some(told) = told.filter(|told| told.spec.is_some()) else {
+            if failed == Some(Fault::Unavailable) && self.may_repair_unseen() {
+                self.repair = Some(Repair { at: now.mono, cause: running.cause, tries: 0 });
+            }
             self.failed(now, failed.unwrap_or(Fault::Crashed), None, (!waits).then_some(Mode::Look));
             return;
         };
@@ -124,7 +127,7 @@ impl Machine {
             self.view.due.clone_from(&told.due);
             self.wait_for(now, told, true);
             if let Some(fault) = failed {
-                self.failed(now, fault, of, Some(Mode::Look));
+                self.failed(now, fault, of, (!is_soft(fault)).then_some(Mode::Look));
             } else {
                 self.succeeded();
                 self.converged(now);
@@ -238,14 +241,22 @@ impl Machine {
             return;
         };
         if told.spec.is_some() {
-            self.clean = false;
+            self.clean = is_soft(failed);
         }
         if failed == Fault::RolledBack {
             self.view.rollbacks += 1;
             self.held = told.spec;
             self.waiting = None;
         }
-        self.failed(now, failed, told.spec, Some(Mode::Apply));
+        let waits_for_others = is_soft(failed) && told.spec.is_some();
+        self.failed(now, failed, told.spec, (!waits_for_others).then_some(Mode::Apply));
+    }
+
+    /// Without its source a look says nothing, but a pass that applies goes by the last good spec, and puts right what others have
+    /// changed: not where that may only be reported, and not for ever against somebody else.
+    fn may_repair_unseen(&self) -> bool {
+        let fights = self.repaired.values().any(|times| times.len() >= CONFLICT_AFTER);
+        self.settings.drift != DriftPolicy::Report && self.view.spec.applied.is_some() && !fights && self.repair.is_none()
     }
 
     fn repaired(&mut self, now: Now, told: &Told) {
@@ -281,6 +292,11 @@ impl Machine {
         }
         self.told = told;
     }
+}
+
+/// A fault that is not of what was done: all the rest was, and the next look finds out when it is over.
+fn is_soft(fault: Fault) -> bool {
+    matches!(fault, Fault::Unavailable | Fault::Paused)
 }
 
 /// Whether one of the two is the other, or lies in it.

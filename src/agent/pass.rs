@@ -79,6 +79,8 @@ pub fn fault(end: &PassEnd) -> Option<Fault> {
         Some(4 | 5) => Some(Fault::Refused),
         Some(6 | 7) => Some(Fault::RolledBack),
         Some(8) => Some(Fault::Unready),
+        Some(11) => Some(Fault::Paused),
+        Some(69) => Some(Fault::Unavailable),
         Some(75) => Some(Fault::Locked),
         _ => Some(Fault::Crashed),
     }
@@ -117,15 +119,20 @@ pub fn read(from: impl Read) -> Result<Told, String> {
     Ok(told)
 }
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
+#[derive(Debug, Deserialize)]
 struct Report {
     outcome: String,
+    #[serde(default)]
     spec: Option<Spec>,
+    #[serde(default)]
     runtimes: Few<Runtime>,
+    #[serde(default)]
     parts: Few<Part>,
+    #[serde(default)]
     due: Few<Activation>,
+    #[serde(default)]
     units: Few<Unit>,
+    #[serde(default)]
     problems: Few<ProblemView>,
 }
 
@@ -294,11 +301,27 @@ mod tests {
     #[test]
     fn each_exit_code_means_something() {
         let of = |code| fault(&PassEnd { code, told: Some(Box::default()), why: String::new() });
-        let faults: Vec<Option<Fault>> = Outcome::ALL.iter().map(|outcome| of(Some(outcome.code()))).collect();
         let (crash, refused, back) = (Some(Fault::Crashed), Some(Fault::Refused), Some(Fault::RolledBack));
-        let want =
-            [None, crash, crash, Some(Fault::Spec), refused, refused, back, back, Some(Fault::Unready), None, None, Some(Fault::Locked)];
-        assert_eq!(faults, want);
+        let want = [
+            (0, None),
+            (1, crash),
+            (2, crash),
+            (3, Some(Fault::Spec)),
+            (4, refused),
+            (5, refused),
+            (6, back),
+            (7, back),
+            (8, Some(Fault::Unready)),
+            (9, None),
+            (10, None),
+            (11, Some(Fault::Paused)),
+            (69, Some(Fault::Unavailable)),
+            (75, Some(Fault::Locked)),
+        ];
+        for (code, fault) in want {
+            assert_eq!(of(Some(code)), fault, "{code}");
+        }
+        assert!(Outcome::ALL.iter().all(|outcome| want.iter().any(|(code, _)| *code == outcome.code())));
         assert_eq!((of(None), of(Some(77))), (crash, crash));
         assert_eq!(fault(&PassEnd { code: Some(0), told: None, why: String::new() }), crash);
     }

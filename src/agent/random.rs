@@ -33,7 +33,8 @@ impl Random {
 pub fn backoff(fault: Fault, times: u32) -> i64 {
     let (first, most) = match fault {
         Fault::Locked => (2 * SECOND, MINUTE),
-        Fault::Unready => (30 * SECOND, 10 * MINUTE),
+        Fault::Unready | Fault::Unavailable => (30 * SECOND, 10 * MINUTE),
+        Fault::Paused => (MINUTE, 10 * MINUTE),
         Fault::Spec => (10 * SECOND, 10 * MINUTE),
         Fault::Refused => (MINUTE, 30 * MINUTE),
         Fault::RolledBack => (10 * MINUTE, 4 * HOUR),

@@ -214,6 +214,15 @@ struct Ended {
     outcome: Outcome,
 }
 
+/// Goes on with what this process has begun before it was started anew: the loop of an agent. `None` otherwise.
+#[must_use]
+pub fn again() -> Option<Outcome> {
+    let ended = agent::again()?;
+    // nobody reads what an agent says on standard output
+    let _ = crate::node::terminal::print(&ended.shown);
+    Some(ended.outcome)
+}
+
 /// Runs the command line; the exit code is [`Outcome::code`].
 ///
 /// # Errors
@@ -231,7 +240,7 @@ pub fn run(cli: Cli) -> anyhow::Result<Outcome> {
         Command::Check(check) => check.run(style.results),
         Command::Plan(plan) => plan.run(style.results),
         Command::Apply(apply) => apply.run(style.results),
-        Command::Agent(agent) => agent.run(style.results),
+        Command::Agent(agent) => agent.run(verbose, style),
         Command::Explain(explain) => explain.run(style.results),
         Command::Verify(verify) => verify.run(style.results),
         Command::Render(render) => render.run(style.results),

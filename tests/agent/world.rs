@@ -45,9 +45,11 @@ pub enum Kind {
     Package,
     Unhealthy,
     Keeper,
+    Gone,
+    Paused,
 }
 
-pub const KINDS: [Kind; 12] = [
+pub const KINDS: [Kind; 14] = [
     Kind::Spec,
     Kind::Drift,
     Kind::Crash,
@@ -60,6 +62,8 @@ pub const KINDS: [Kind; 12] = [
     Kind::Package,
     Kind::Unhealthy,
     Kind::Keeper,
+    Kind::Gone,
+    Kind::Paused,
 ];
 
 /// The node and all around it.
@@ -84,6 +88,9 @@ pub struct World {
     pub broken: bool,
     pub locked: bool,
     pub package: bool,
+    /// The spec's source cannot be reached.
+    pub gone: bool,
+    pub paused: bool,
     pub gate_shut: bool,
     /// The daemon does not come up with this spec.
     pub unhealthy: Option<u64>,
@@ -113,6 +120,8 @@ impl World {
             broken: false,
             locked: false,
             package: false,
+            gone: false,
+            paused: false,
             gate_shut: false,
             unhealthy: None,
             passes: Vec::new(),
@@ -226,29 +235,37 @@ impl World {
             return end(75, Told { outcome: "locked".into(), ..Told::default() });
         }
         let problem = |what: &str| vec![ProblemView { severity: "error".into(), what: what.to_owned(), ..ProblemView::default() }];
-        if self.broken {
+        if self.paused && mode != Mode::Look {
+            return end(11, Told { outcome: "paused".into(), problems: problem("paused"), ..Told::default() });
+        }
+        if self.gone && (mode == Mode::Look || self.node.is_none()) {
+            return end(69, Told { outcome: "unavailable".into(), problems: problem("no route"), ..Told::default() });
+        }
+        if self.broken && !self.gone {
             return end(3, Told { outcome: "invalid-spec".into(), problems: problem("no TOML"), ..Told::default() });
         }
+        // what counts without a source is the last one that was good
+        let spec = self.node.filter(|_| self.gone).unwrap_or(self.spec);
         let mut told = Told {
             outcome: "converged".into(),
-            spec: Some(Digest::of(&self.spec.to_be_bytes())),
+            spec: Some(Digest::of(&spec.to_be_bytes())),
             runtimes: Some(Digest::of(b"containerd")),
             ..Told::default()
         };
-        let differs = self.node != Some(self.spec);
+        let differs = self.node != Some(spec);
         if differs && !self.network {
             told.kept_back = true;
             return end(8, Told { outcome: "verify-failed".into(), ..told });
         }
         told.paths = self.drifted.iter().cloned().collect();
         if differs {
-            told.paths.push(format!("/etc/spec-{}", self.spec % 3));
+            told.paths.push(format!("/etc/spec-{}", spec % 3));
         }
         told.changes = u32::try_from(told.paths.len()).unwrap();
         if self.disk_full && mode != Mode::Look && told.changes > 0 {
             return end(1, Told { outcome: "unexpected".into(), problems: problem("disk full"), ..told });
         }
-        let unseen = self.spec % 2 == 0 && self.seen != Some(self.spec) || self.drifted.contains("/etc/containerd/config.toml");
+        let unseen = spec % 2 == 0 && self.seen != Some(spec) || self.drifted.contains("/etc/containerd/config.toml");
         let unit =
             |state: &str| Unit { unit: "containerd.service".into(), needs: "restart".into(), state: state.into(), why: String::new() };
         let due = || vec![Due { how: "restart".into(), what: "containerd.service".into(), because: Vec::new() }];
@@ -261,26 +278,26 @@ impl World {
         }
         if unseen && mode == Mode::Restart {
             self.restarts.push(self.mono);
-            if self.unhealthy == Some(self.spec) {
+            if self.unhealthy == Some(spec) {
                 told.units = vec![unit("failed")];
                 return end(6, Told { outcome: "rolled-back".into(), ..told });
             }
             told.units = vec![unit("done")];
-            self.seen = Some(self.spec);
+            self.seen = Some(spec);
         }
-        self.node = Some(self.spec);
+        self.node = Some(spec);
         let config = self.drifted.contains("/etc/containerd/config.toml");
         self.drifted.clear();
         if unseen && mode == Mode::Apply {
             // the file was changed back after the daemon had started
-            if config && self.spec % 2 == 1 {
+            if config && spec % 2 == 1 {
                 return end(0, told);
             }
             told.due = due();
             told.units = vec![unit("left")];
             return end(9, Told { outcome: "due".into(), ..told });
         }
-        end(0, told)
+        end(if self.gone { 69 } else { 0 }, told)
     }
 
     pub fn fault(&mut self, kind: Kind, random: &mut Random) {
@@ -312,6 +329,8 @@ impl World {
             Kind::Reload => self.happen(Event::Reload),
             Kind::Package => self.package = random.below(2) == 0,
             Kind::Unhealthy => self.unhealthy = Some(self.spec),
+            Kind::Gone => self.gone = random.below(2) == 0,
+            Kind::Paused => self.paused = random.below(2) == 0,
             Kind::Keeper => self.keeper = (random.below(2) == 0).then(|| "/etc/containerd/certs.d/1/hosts.toml".to_owned()),
         }
     }
@@ -324,6 +343,7 @@ impl World {
     pub fn settle(&mut self) {
         (self.crash, self.network, self.disk_full, self.broken) = (false, true, false, false);
         (self.locked, self.package, self.gate_shut, self.unhealthy, self.keeper) = (false, false, false, None, None);
+        (self.gone, self.paused) = (false, false);
         self.happen(Event::Reload);
         self.pass(self.mono + 48 * HOUR);
         if !self.drifted.is_empty() {

@@ -2,6 +2,7 @@
 
 mod activation;
 mod api;
+mod agent;
 mod boots;
 mod bootstrap;
 mod crio;
@@ -84,6 +85,7 @@ pub const ALL: &[Test] = &[
     Test { name: "restart-command", versions: Versions::Own, run: managers::command },
     Test { name: "pod", versions: Versions::Own, run: pod::on_host },
     Test { name: "pod-lacking", versions: Versions::Own, run: pod::lacking },
+    Test { name: "agent", versions: Versions::Own, run: agent::unit },
     Test { name: "pods-image-in-use", versions: Versions::All, run: pods::in_use },
     Test { name: "pods-first-config-path", versions: Versions::All, run: pods::config_path },
     Test { name: "pods-kill-mode", versions: Versions::All, run: pods::kill_mode },
