@@ -33,7 +33,7 @@ fn generated(path: &str, text: &str) {
 
 fn section(table: &TableDef, out: &mut String) {
     let _ = writeln!(out, "\n## {}\n\n{}\n\n| key | kind | | example |\n|---|---|---|---|", table.header, table.doc);
-    for field in table.fields.iter() {
+    for field in table.fields {
         let _ = writeln!(
             out,
             "| `{}`{} | {} | {} | {} |",
@@ -59,7 +59,7 @@ fn kind(kind: &Kind) -> String {
 fn meaning(field: &Field) -> String {
     let mut text = field.doc.trim_end_matches('.').to_owned();
     if let Kind::Word(words) = &field.kind {
-        for word in words.iter() {
+        for word in *words {
             let _ = write!(text, "; `{}`: {}", word.name, word.doc);
         }
     }
@@ -91,6 +91,7 @@ const FORMS: &str = "
 - **A folder**, such as a mounted ConfigMap: its `*.toml`, `*.yaml` and `*.yml` in the order of their names are one spec. Exactly one
   carries the top-level keys, the others carry lists only (`[[mirror]]`, `[[registry]]`, …). Names that begin with a dot are passed
   over; other files are there to be referenced.
+- **An `https://` URL**: [sources.md](sources.md) says who is believed, and how a spec is signed.
 - 1 MiB at most, all documents together; YAML at most 16 levels deep. A referenced file has at most 1 MiB.
 
 `nodeprep schema` prints a JSON Schema ([spec.schema.json](spec.schema.json)) for editors: `#:schema spec.schema.json` in the first line

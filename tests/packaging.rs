@@ -28,7 +28,7 @@ fn each_setting_is_a_flag_and_its_value_is_taken() {
     assert!(settings.len() >= 4, "{settings:?}");
     let help = help();
     for (name, value) in settings {
-        assert!(help.contains(&format!("[env: {name}=")), "{name} is no flag of apply");
+        assert!(['=', ']'].iter().any(|end| help.contains(&format!("[env: {name}{end}"))), "{name} is no flag of apply");
         let root = tempfile::tempdir().unwrap();
         let mut nodeprep = Command::new(env!("CARGO_BIN_EXE_nodeprep"));
         nodeprep.args(["apply", "--root"]).arg(root.path()).env("NODEPREP_SPEC", "/nonexistent").env(name, value);
