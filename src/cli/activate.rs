@@ -7,6 +7,7 @@ use clap::{Args, ValueEnum};
 use super::session::Session;
 use crate::apply::{Outcome as Applied, Progress, Remark};
 use crate::flow::docker;
+use crate::model::order::Gather as _;
 use crate::model::problem::Problem;
 use crate::model::unit::Init;
 use crate::node::{terminal, units};
@@ -54,7 +55,7 @@ impl ActivateArgs {
             None if live => Mode::Auto,
             Some(Activate::Never) | None => Mode::Never,
         };
-        Choice { mode, allowed: self.allow_restart.iter().cloned().collect() }
+        Choice { mode, allowed: self.allow_restart.iter().cloned().gathered() }
     }
 
     pub(super) fn health(&self) -> Duration {

@@ -12,6 +12,7 @@ use super::tried::Heard;
 use super::{PlanChoices, Probe, ProbeArgs};
 use crate::model::cri::CriError;
 use crate::model::image::ImageRef;
+use crate::model::order::Gather as _;
 use crate::model::problem::Problem;
 use crate::model::secret::mask;
 use crate::node::cri::Client;
@@ -150,7 +151,7 @@ pub(super) fn settle(
     let changing = changing(&spec, &session.snapshot.tree, &after, &session.found).into_iter();
     let missing: Vec<FoundRuntime> = changing.filter(|reader| matches!(stored(&session, reader, image), Stored::No)).cloned().collect();
     let waiting = |reader: &FoundRuntime| (reader.runtime, (format!("{image} is not in its store yet"), String::new()));
-    let without = holding(&spec, missing.iter().map(waiting).collect());
+    let without = holding(&spec, missing.iter().map(waiting).gathered());
     let (mut rest, _) = session.gated(&without, choices, probe, Asks::ToDo);
     let mut done = None;
     if !rest.is_empty() {

@@ -10,6 +10,7 @@ use crate::desired::Target;
 use crate::flow::{self, Findings, STATE, wishes};
 use crate::ledger::Ledger;
 use crate::model::digest::Digest;
+use crate::model::order::{self, Gather as _};
 use crate::model::path::NodePath;
 use crate::model::problem::{Problem, Severity};
 use crate::model::secret::Secret;
@@ -264,7 +265,7 @@ impl Session {
             let targets = tokens::targets(spec, &self.snapshot.tree, &self.trust_stores(), &self.found);
             let asked: Vec<_> = targets.values().cloned().collect();
             let seen = tried(&asked, PATIENCE);
-            answers.of = targets.into_keys().zip(seen.iter().map(tokens::answer)).collect();
+            answers.of = targets.into_keys().zip(seen.iter().map(tokens::answer)).gathered();
         }
         answers
     }
@@ -354,7 +355,7 @@ pub(super) fn secrets(spec: &Spec) -> Vec<Secret> {
         secrets.extend(access.client.iter().map(|client| client.key.clone()));
         secrets.extend(access.login.iter().flat_map(|login| crate::format::auth_json::forms(&login.basic)));
     }
-    secrets.sort();
+    order::sort(&mut secrets);
     secrets.dedup();
     secrets
 }

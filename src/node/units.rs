@@ -18,6 +18,7 @@ use super::{cri, probe, read};
 use crate::apply::health::{Answer, Daemon, Look};
 use crate::apply::{Door, UnitError};
 use crate::model::cri::{CriError, RUNTIME_READY};
+use crate::model::order::Gather as _;
 use crate::model::path::NodePath;
 use crate::model::unit::{Init, UnitFacts, Units};
 use crate::plan::Expect;
@@ -59,7 +60,7 @@ pub fn units(root: &Root, names: &BTreeSet<String>) -> Units {
         Init::OpenRc => openrc::facts(root, name),
         Init::None | Init::Elsewhere => UnitFacts::default(),
     };
-    Units { init, facts: names.iter().map(|name| (name.clone(), facts(name))).collect(), docker_keeps: false }
+    Units { init, facts: names.iter().map(|name| (name.clone(), facts(name))).gathered(), docker_keeps: false }
 }
 
 /// The door of a node: its tools, and its units.

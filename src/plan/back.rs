@@ -9,6 +9,7 @@ use super::whole::{Planned, PlannedPart, keep, readers};
 use super::{Act, Activation, How, Plan};
 use crate::desired::{Part, Refusal, Target};
 use crate::ledger::{Ledger, Owned, Owns};
+use crate::model::order::Gather as _;
 use crate::model::path::NodePath;
 use crate::model::problem::{Problem, Severity};
 use crate::runtime::FoundRuntime;
@@ -25,7 +26,7 @@ pub fn plan(
     preflight: &[(Target, Problem)],
 ) -> Planned {
     let mut whole = Plan { dirs: now.ledger.dirs.clone(), ..Plan::default() };
-    let targets: BTreeSet<&Target> = now.ledger.owned.values().map(|owned| &owned.target).collect();
+    let targets: BTreeSet<&Target> = now.ledger.owned.values().map(|owned| &owned.target).gathered();
     let mut parts = Vec::new();
     for target in targets {
         let mut steps = Plan { dirs: now.ledger.dirs.clone(), ..Plan::default() };
@@ -66,7 +67,7 @@ pub fn plan(
 #[must_use]
 pub fn interrupted(now: Now<'_>, unwell: &[Turn]) -> Option<Plan> {
     let open = now.ledger.open.as_ref()?;
-    let targets: BTreeSet<&Target> = unwell.iter().flat_map(|turn| &turn.serves).map(|need| &need.who).collect();
+    let targets: BTreeSet<&Target> = unwell.iter().flat_map(|turn| &turn.serves).map(|need| &need.who).gathered();
     let mut past = Ledger { owned: Owns::new(), ..now.ledger.clone() };
     for (path, prior) in &open.before {
         if let Some(owned) = now.ledger.owned.get(path).filter(|owned| targets.contains(&owned.target)) {
@@ -83,7 +84,7 @@ pub fn interrupted(now: Now<'_>, unwell: &[Turn]) -> Option<Plan> {
     // what that run has brought to the node is ours no more
     let is_new = |path: &NodePath, owned: &Owned| past.owned.get(path).is_some_and(|before| before.origin == owned.origin);
     plan.owned =
-        now.ledger.owned.iter().filter(|(path, owned)| !is_new(path, owned)).map(|(path, owned)| (path.clone(), owned.clone())).collect();
+        now.ledger.owned.iter().filter(|(path, owned)| !is_new(path, owned)).map(|(path, owned)| (path.clone(), owned.clone())).gathered();
     plan.adopted.clone_from(&now.ledger.adopted);
     plan.adopted.retain(|file, _| !past.owned.contains_key(file));
     plan.spec = plan.spec.filter(|_| !plan.owned.is_empty());

@@ -11,6 +11,7 @@ use super::{Activation, How, Plan, store};
 use crate::desired::{Desired, Part, Refusal, Target};
 use crate::ledger::Due;
 use crate::model::digest::Digest;
+use crate::model::order::{self, Gather as _};
 use crate::model::path::NodePath;
 use crate::model::problem::{Problem, Severity};
 use crate::model::tree::Tree;
@@ -97,7 +98,7 @@ pub fn plan(spec: &Spec, desired: Desired, found: &[FoundRuntime], now: Now<'_>)
     let is_proved = |target: &Target| matches!(target, Target::Containerd(_) | Target::Containers);
     let sound =
         parts.iter().filter(|planned| planned.refused.is_none() && planned.part.adopted.is_empty() && is_proved(&planned.part.target));
-    whole.proved = sound.map(|planned| (planned.part.target.to_string(), rests_on(&planned.part, there))).collect();
+    whole.proved = sound.map(|planned| (planned.part.target.to_string(), rests_on(&planned.part, there))).gathered();
     // targets that are not on the node any more keep what they have: the ledger still knows it for revert
     let planned = |target: &Target| parts.iter().any(|planned: &PlannedPart| &planned.part.target == target);
     keep(&mut whole, now, |target| !planned(target));
@@ -238,6 +239,6 @@ impl Planned {
 pub fn problems(refusal: &Refusal) -> Vec<Problem> {
     let (Refusal::Cannot(problems) | Refusal::Conflict(problems)) = refusal;
     let mut problems = problems.clone();
-    problems.sort_by_key(|problem| std::cmp::Reverse(problem.severity.max(Severity::Note)));
+    order::sort_by_key(&mut problems, |problem| std::cmp::Reverse(problem.severity.max(Severity::Note)));
     problems
 }

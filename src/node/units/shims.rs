@@ -5,6 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::apply::health::Shim;
+use crate::model::order::Gather as _;
 use crate::node::probe::start_ticks;
 
 /// How they are called in `/proc/PID/comm`, which holds 15 characters: containerd's, CRI-O's.
@@ -22,7 +23,7 @@ fn processes() -> impl Iterator<Item = (u32, PathBuf)> {
 /// All of them on the node.
 pub(super) fn all() -> BTreeSet<Shim> {
     let shim = |(pid, dir): (u32, PathBuf)| Some(Shim { pid, ticks: start_ticks(&fs::read_to_string(dir.join("stat")).ok()?)? });
-    processes().filter_map(shim).collect()
+    processes().filter_map(shim).gathered()
 }
 
 /// How many are in a control group.
