@@ -8,6 +8,7 @@ use clap::Args;
 use super::session::{Session, Stopped, spec, tried};
 use super::{Ended, OutputArgs, PlanChoices, RootArgs, SpecArgs, runtimes};
 use crate::model::image::ImageRef;
+use crate::model::order;
 use crate::node::side_by_side;
 use crate::plan::activation::cut_off;
 use crate::report::exit::Outcome;
@@ -71,7 +72,7 @@ impl VerifyArgs {
         if !self.offline {
             checks.extend(self.online(&session, spec, due));
         }
-        checks.sort();
+        order::sort(&mut checks);
         let failed = checks.iter().any(|check| check.result == crate::verify::Outcome::Failed);
         let outcome = if failed { Outcome::VerifyFailed } else { Outcome::Converged };
         let problems = warning.into_iter().chain(session.nothing_found()).chain(session.unseen()).collect();

@@ -11,6 +11,7 @@ use super::command;
 use super::error::NodeError;
 use super::root::Root;
 use super::{Probes, Process};
+use crate::model::order::{self, Gather as _};
 use crate::model::path::NodePath;
 use crate::model::time::Time;
 
@@ -37,7 +38,7 @@ pub fn versions(root: &Root, binaries: impl IntoIterator<Item = NodePath>, proce
     if !root.is_live() {
         return BTreeMap::new();
     }
-    let mut binaries: BTreeSet<NodePath> = binaries.into_iter().collect();
+    let mut binaries: BTreeSet<NodePath> = binaries.into_iter().gathered();
     let elsewhere = processes.iter().filter(|process| process.replaced || !binaries.contains(&process.exe));
     let images: Vec<NodePath> = elsewhere.filter(|process| is_roots(process.pid)).map(Process::image).collect();
     binaries.extend(images);
@@ -46,7 +47,7 @@ pub fn versions(root: &Root, binaries: impl IntoIterator<Item = NodePath>, proce
         let line = output.stdout.lines().next().filter(|_| output.status == 0)?.trim().to_owned();
         Some((binary, line))
     };
-    binaries.into_iter().filter_map(ask).collect()
+    binaries.into_iter().filter_map(ask).gathered()
 }
 
 /// Whether a process and the file that it was started from are root's alone: anybody may call a program `containerd`.
@@ -112,7 +113,7 @@ fn processes(root: &Root) -> Vec<Process> {
     let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
     let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
     let mut found: Vec<Process> = pids.filter_map(|pid| runtime_process(root, pid, booted)).collect();
-    found.sort_by_key(|process| process.pid);
+    order::sort_by_key(&mut found, |process| process.pid);
     found
 }
 

@@ -10,6 +10,7 @@ use super::whole::{Planned, PlannedPart, keep, readers};
 use super::{Act, Activation, How, Plan};
 use crate::desired::{Part, Refusal, Target};
 use crate::ledger::{Ledger, Owned, Owns, Prior, Was};
+use crate::model::order::Gather as _;
 use crate::model::problem::{Problem, Severity};
 use crate::runtime::FoundRuntime;
 
@@ -25,7 +26,7 @@ pub fn plan(
     preflight: &[(Target, Problem)],
 ) -> Planned {
     let mut whole = Plan { dirs: now.ledger.dirs.clone(), ..Plan::default() };
-    let targets: BTreeSet<&Target> = now.ledger.owned.values().map(|owned| &owned.target).collect();
+    let targets: BTreeSet<&Target> = now.ledger.owned.values().map(|owned| &owned.target).gathered();
     let mut parts = Vec::new();
     for target in targets {
         let mut steps = Plan { dirs: now.ledger.dirs.clone(), ..Plan::default() };

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::{Activation, Expect, How};
 use crate::desired::Target;
+use crate::model::order::Gather as _;
 use crate::model::path::NodePath;
 use crate::model::tree::Tree;
 use crate::model::unit::{Active, Commands, Init, UnitFacts, Units, plain};
@@ -147,7 +148,7 @@ pub struct Turns {
 /// The units that `activations` concern.
 #[must_use]
 pub fn concerned(activations: &[Activation]) -> BTreeSet<String> {
-    activations.iter().filter_map(|one| unit(&one.how)).map(|(unit, _)| unit.to_owned()).collect()
+    activations.iter().filter_map(|one| unit(&one.how)).map(|(unit, _)| unit.to_owned()).gathered()
 }
 
 fn unit(how: &How) -> Option<(&str, Turning)> {
