@@ -1,6 +1,6 @@
 //! What the node should hold: one part per target.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
@@ -10,9 +10,10 @@ use crate::format::{KeyEdit, KeyFormat, auth_json};
 use crate::ledger::Ledger;
 use crate::model::content::Content;
 use crate::model::path::NodePath;
+use crate::model::pause::Stays;
 use crate::model::problem::{Problem, Severity};
 use crate::model::secret::Secret;
-use crate::model::tree::Tree;
+use crate::model::tree::{Entry, Tree};
 use crate::plan::hold::{Held, KEPT_BACK, Unready, hold};
 use crate::runtime::{Dialect, FoundRuntime, Runtime, containerd, containers};
 use crate::spec::Spec;
@@ -174,6 +175,8 @@ pub struct Part {
     pub was: Option<Tree>,
     /// What no diff of this part may show, beside what the spec knows.
     pub secrets: Vec<Secret>,
+    /// Paths that stay as they are, because they are paused.
+    pub left: BTreeSet<NodePath>,
 }
 
 impl Part {
@@ -189,7 +192,52 @@ impl Part {
             spec: None,
             was: None,
             secrets: Vec::new(),
+            left: BTreeSet::new(),
         }
+    }
+
+    /// Leaves alone what is paused. The store of CAs is one bundle: where something of it is not as it should be and has to stay so, all of
+    /// it stays.
+    pub fn leave(&mut self, stays: &Stays, tree: &Tree, ledger: &Ledger) {
+        if self.refused.is_some() || *stays == Stays::Nothing {
+            return;
+        }
+        let owned = ledger.owned.iter().filter(|(_, owned)| owned.target == self.target).map(|(path, _)| path);
+        self.left = self.wants.keys().chain(owned).filter(|path| stays.covers(path)).cloned().collect();
+        let differs = |path: &&NodePath| match self.wants.get(*path) {
+            Some(Want::Whole(whole)) => match tree.real_parent(path).as_ref().and_then(|real| tree.entry(real)) {
+                Some(Entry::File { bytes, meta }) => **bytes != *whole.content.bytes || meta.mode != whole.mode,
+                _ => true,
+            },
+            Some(Want::Keys(keys)) => !keys.edits.is_empty(),
+            Some(Want::Gone(_)) | None => tree.exists(path),
+        };
+        let other: Vec<NodePath> = self.left.iter().filter(differs).cloned().collect();
+        self.wants.retain(|path, _| !self.left.contains(path));
+        if other.is_empty() {
+            return;
+        }
+        let paths = listed(&other);
+        if self.target == Target::Trust {
+            let what = format!(
+                "the trust store stays as it is, because it is one bundle and what of it is not as the spec says is paused: {paths}"
+            );
+            self.wants.clear();
+            self.refused = Some(Refusal::Cannot(vec![Problem::error(PAUSED, what, "run `nodeprep resume` to let it go on")]));
+        } else {
+            let what = format!("not as the spec says, and left alone because it is paused: {paths}");
+            self.notes.push(Problem::warning(PAUSED, what, "run `nodeprep resume` when it is no longer needed"));
+        }
+    }
+
+    /// That something is left alone, for a part that cannot be proved with it.
+    #[must_use]
+    pub fn in_the_way(&self) -> Option<Problem> {
+        let left: Vec<NodePath> = self.left.iter().cloned().collect();
+        (!left.is_empty()).then(|| {
+            let what = format!("these are paused, and nothing else of it can be changed without them: {}", listed(&left));
+            Problem::error(PAUSED, what, "run `nodeprep resume`, or bring them nearer to the spec by hand")
+        })
     }
 
     /// The same part; `own` is what counts here of the spec that was given, unless the part knows better.
@@ -223,6 +271,17 @@ impl Part {
         self.refused = Some(refusal);
         self
     }
+}
+
+/// The code of what is left alone because it is paused.
+pub const PAUSED: &str = "paused";
+
+/// A few of them, and how many more there are.
+fn listed(paths: &[NodePath]) -> String {
+    const MOST: usize = 5;
+    let named: Vec<&str> = paths.iter().take(MOST).map(NodePath::as_str).collect();
+    let more = if paths.len() > MOST { format!(" and {} more", paths.len() - MOST) } else { String::new() };
+    format!("{}{more}", named.join(", "))
 }
 
 /// Why a target is left untouched.

@@ -6,6 +6,7 @@ use crate::desired::{Part, Refusal, Target, desired};
 use crate::ledger::{Asked, Ledger};
 use crate::model::digest::Digest;
 use crate::model::path::NodePath;
+use crate::model::pause::Stays;
 use crate::model::problem::{Problem, Severity};
 use crate::model::snapshot::{Probes, Snapshot};
 use crate::model::tree::{Entry, Tree};
@@ -76,6 +77,8 @@ pub struct Findings<'a> {
     pub unready: &'a Unready,
     /// Targets whose daemon would not come up.
     pub preflight: &'a [(Target, Problem)],
+    /// What is paused.
+    pub stays: &'a Stays,
 }
 
 /// From what was read to the plan.
@@ -89,7 +92,7 @@ pub fn prepare(
     foreign: Foreign,
     findings: Findings<'_>,
 ) -> Planned {
-    let Findings { orphans, answers, unready, preflight } = findings;
+    let Findings { orphans, answers, unready, preflight, stays } = findings;
     // a run that was cut off is finished as it was begun, as long as the spec is the same
     let spec_digest = Digest::keyed(&ledger.key, spec.digest.to_string().as_bytes());
     let begun = ledger.open.as_ref().and_then(|open| open.asked.as_ref()).filter(|asked| asked.spec == spec_digest);
@@ -127,6 +130,9 @@ pub fn prepare(
                 *part = part.clone().refuse(Refusal::Cannot(vec![problem.clone()]));
             }
         }
+    }
+    for part in &mut desired.parts {
+        part.leave(stays, &snapshot.tree, ledger);
     }
     let mut planned = plan(spec, desired, found, Now { tree: &snapshot.tree, ledger, blobs, foreign, live: snapshot.probes.live });
     try_bundle(&mut planned, snapshot);
@@ -168,7 +174,7 @@ mod tests {
             }
             let snapshot = Snapshot { tree, probes: Probes { live, ..Probes::default() } };
             let answers = Answers::default();
-            let findings = Findings { orphans: &[], answers: &answers, unready: &Unready::new(), preflight: &[] };
+            let findings = Findings { orphans: &[], answers: &answers, unready: &Unready::new(), preflight: &[], stays: &Stays::Nothing };
             let planned = prepare(&spec, &snapshot, &[], &Ledger::new([7; 32]), &BTreeMap::new(), Foreign::Refuse, findings);
             let written: Vec<String> = planned.plan.written.iter().map(ToString::to_string).collect();
             let part = planned.parts.into_iter().find(|part| part.part.target == Target::Trust).unwrap();

@@ -18,6 +18,7 @@ use crate::model::path::NodePath;
 use crate::model::time::Time;
 use crate::model::tree::Meta;
 use crate::plan::Activation;
+use crate::spec::Serial;
 use crate::spec::adopt::Adopted;
 
 /// The version that this nodeprep writes. Older ones are migrated when read; newer ones are refused.
@@ -44,6 +45,9 @@ pub struct Ledger {
     /// Activations that finished runs left to be done.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub due: Vec<Due>,
+    /// When a daemon was last told to reload by us and said that it had: its start does not show that.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub reloaded: BTreeMap<String, Time>,
     /// What was carried over from settings that we took out, by the file in which they stood.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub adopted: BTreeMap<NodePath, Adopted>,
@@ -72,6 +76,12 @@ pub struct LastSpec {
     /// The source of each mirror, and whether it was closed.
     #[serde(default, deserialize_with = "in_order")]
     pub sources: BTreeMap<String, bool>,
+    /// Keyed digest of the document and everything that it references; `None` where an earlier nodeprep applied it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<Digest>,
+    /// Its `serial`, or the last that one of this name had.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub serial: Option<Serial>,
 }
 
 /// Path → what is ours there. Plans and later ledgers share the entries that stay as they are.
@@ -238,6 +248,7 @@ impl Ledger {
             owned: Owns::new(),
             dirs: BTreeSet::new(),
             due: Vec::new(),
+            reloaded: BTreeMap::new(),
             adopted: BTreeMap::new(),
             proved: BTreeMap::new(),
             open: None,

@@ -15,11 +15,13 @@
 
 #![forbid(unsafe_code)]
 
+pub mod agent;
 pub mod apply;
 pub mod cli;
 pub mod desired;
 pub mod flow;
 pub mod format;
+pub mod kept;
 pub mod ledger;
 pub mod model;
 pub mod node;

@@ -85,6 +85,8 @@ pub enum Progress<'a> {
     Proving(&'a Turn),
     /// A runtime pulls the canary.
     Pulling(&'a Canary),
+    /// Everything is done; this is the ledger that is still open and about to be closed.
+    Closing(&'a Ledger),
     /// Something failed; what was changed is being put back.
     RollingBack,
 }
@@ -105,6 +107,11 @@ pub enum Remark {
         unit: String,
         /// How many.
         count: usize,
+    },
+    /// Somebody has stopped it since the run began.
+    Stopped {
+        /// Which unit.
+        unit: String,
     },
     /// The canary was not pulled before, and is not now.
     CanaryFails {
@@ -305,7 +312,12 @@ pub fn execute(
             }
             Action::Turn(one) => {
                 progress(Progress::Turning(&plan.turns[one]));
-                units.turn(one, at.is_back(), door)
+                hands.turns();
+                let result = units.turn(one, at.is_back(), door);
+                if result.is_err() && at.is_back() {
+                    hands.lost(&plan.turns[one]);
+                }
+                result
             }
             Action::Prove(one) => {
                 progress(Progress::Proving(&plan.turns[one]));
@@ -316,7 +328,10 @@ pub fn execute(
                 result
             }
             Action::Pull(one) => canaries.pull(one, at.is_back(), door, progress),
-            Action::Close => hands.close().map_err(ApplyError::from),
+            Action::Close => {
+                progress(Progress::Closing(hands.ledger()));
+                hands.close().map_err(ApplyError::from)
+            }
             Action::Undo(step) => {
                 let result = hands.undo(step);
                 let path = &hands.step(step).path;

@@ -1,5 +1,7 @@
 //! Units of a run while they are turned: what was seen of them, and what of it the run is blamed for.
 
+use std::collections::BTreeSet;
+
 use super::health::{self, Health, Look};
 use super::{ApplyError, Door, Remark};
 use crate::model::unit::Active;
@@ -15,6 +17,8 @@ pub(super) struct Watch<'a> {
     pub(super) first: Vec<Look>,
     /// Right before it was turned last.
     pub(super) before: Look,
+    /// Turns whose unit was stopped by somebody since the run began: it stays so.
+    pub(super) stopped: BTreeSet<usize>,
     pub(super) well: Vec<String>,
     pub(super) remarks: Vec<Remark>,
     pub(super) unwell: Vec<(String, String)>,
@@ -22,12 +26,19 @@ pub(super) struct Watch<'a> {
 
 impl Watch<'_> {
     pub(super) fn turn(&mut self, one: usize, back: bool, door: &mut impl Door) -> Result<(), ApplyError> {
-        let turn = &self.turns[one];
+        let (turn, back) = (&self.turns[one], back || self.returns);
         self.before = door.look(turn);
         if turn.turning == Turning::Prove {
             return Ok(());
         }
-        door.turn(turn, back || self.returns).map_err(|error| {
+        if !back && self.before.active == Active::Inactive {
+            self.stopped.insert(one);
+            self.remarks.push(Remark::Stopped { unit: turn.unit.clone() });
+        }
+        if self.stopped.contains(&one) {
+            return Ok(());
+        }
+        door.turn(turn, back).map_err(|error| {
             let why = error.to_string();
             self.failed(turn, why);
             ApplyError::Unit { unit: turn.unit.clone(), turning: turn.turning, error }
@@ -37,6 +48,10 @@ impl Watch<'_> {
     /// Waits until the daemon is well, or will not become so.
     pub(super) fn prove(&mut self, one: usize, back: bool, door: &mut impl Door) -> Result<(), ApplyError> {
         let (turn, first) = (&self.turns[one], &self.first[one]);
+        if self.stopped.contains(&one) {
+            self.well.push(turn.unit.clone());
+            return Ok(());
+        }
         // with the files of before, whatever they are
         let turn = if back { &Turn { proof: turn.proof.going_back(), ..turn.clone() } } else { turn };
         let mut health = Health::Unwell("nothing was seen of it".to_owned());

@@ -6,20 +6,27 @@ use std::time::Duration;
 use clap::Args;
 
 use super::activate::{ActivateArgs, account, progress};
-use super::pause::{self, Settled};
+use super::pause_image::{self, Settled};
 use super::plan::{refused, report};
 use super::preflight::{Asks, dead_ends};
 use super::remembered::{attempt, remember};
 use super::runtimes::PULL;
-use super::session::{Session, Stopped, outcome, secrets, spec};
+use super::session::{Session, Stopped, outcome, secrets};
+use super::source::Given;
+use super::trail::Trail;
 use super::verify::image;
 use super::{Ended, OutputArgs, PlanChoices, PreflightArgs, ProbeArgs, RootArgs, SpecArgs};
-use crate::apply::{End, Outcome as Applied, execute, tidy};
+use crate::apply::{End, Outcome as Applied, Progress, execute, tidy};
+use crate::desired::PAUSED;
 use crate::model::image::ImageRef;
 use crate::model::path::NodePath;
+use crate::model::pause::{By, Pause, Stays, Who};
 use crate::model::problem::Problem;
 use crate::model::secret::{Secret, mask};
 use crate::node::lock::Lock;
+use crate::node::probe::now;
+use crate::node::root::Root;
+use crate::node::state::pauses;
 use crate::node::units::{Guard, NodeDoor};
 use crate::plan::back::interrupted as interrupted_run;
 use crate::plan::turn::{Choice, Turns};
@@ -49,6 +56,16 @@ pub(super) struct Apply {
     /// warning. It stays in the runtime's store.
     #[arg(long, env = "NODEPREP_CANARY", value_name = "IMAGE", value_parser = image)]
     canary: Option<ImageRef>,
+    /// Go on although the node, or some of its paths, are paused; the pause stays for the next run.
+    #[arg(long)]
+    even_paused: bool,
+    /// Nobody means this very run: an agent, a DaemonSet, a unit at boot. It waits where `nodeprep revert` has given the node back.
+    #[arg(long, env = "NODEPREP_UNATTENDED")]
+    unattended: bool,
+    /// Where the spec cannot be fetched, is broken or is refused (another name, an older serial, a loss that was not allowed), hold the
+    /// node to the one that was applied last: what has drifted is put right. The exit code still says what is wrong with the spec.
+    #[arg(long, env = "NODEPREP_LAST_KNOWN_GOOD")]
+    last_known_good: bool,
     #[command(flatten)]
     output: OutputArgs,
 }
@@ -60,22 +77,54 @@ impl Apply {
 
     fn report(&self) -> Result<Report, Stopped> {
         let root = Session::root(&self.root)?;
-        let (spec, problems) = spec(&self.spec, Some(&root))?;
+        let last_good =
+            |root: &Root, stopped| if self.last_known_good { Given::last_good(&self.spec, root, stopped) } else { Err(stopped) };
+        let given = Given::named(&self.spec, &root).or_else(|stopped| last_good(&root, stopped))?;
         let state = NodePath::fixed(crate::flow::STATE);
         let _lock = Lock::take(&root, &state)?;
-        tidy(&root, &state)?;
+        let trail = Trail::of(&root, "apply");
+        let mut ended = self.locked(root, given, &state, &trail);
+        trail.ended(&mut ended);
+        ended
+    }
+
+    fn locked(&self, root: Root, mut given: Given, state: &NodePath, trail: &Trail) -> Result<Report, Stopped> {
+        let who = if self.unattended { Who::Unattended } else { Who::Person };
+        let stays = if self.even_paused { Stays::Nothing } else { pauses(&root, state)?.stays(now(), who) };
+        if let Stays::All(pause) = &stays {
+            return Ok(left_alone(pause));
+        }
+        tidy(&root, state)?;
         let mut session = Session::open(root, &self.choices.runtimes)?;
+        session.stays = stays;
+        trail.interrupted(&session);
+        let after_all = if self.unattended { None } else { given_back(&session)? };
         session.sweep()?;
-        session.guard(&spec, &self.choices)?;
+        if let Err(stopped) = session.guard(&given.spec, &self.choices) {
+            if !self.last_known_good {
+                return Err(stopped);
+            }
+            given = given.or_last_good(&self.spec, &session.root, stopped)?;
+            session.guard(&given.spec, &self.choices)?;
+        }
+        let Given { spec, mut problems, mut origin } = given;
+        problems.extend(after_all);
         session.configure(&spec, &self.choices);
-        let choice = self.activate.choice(session.snapshot.probes.live);
+        let choice = self.activate.choice(&session.snapshot.probes);
         let gated = session.gated(&spec, &self.choices, &self.probe, Asks::ToDo);
-        let settled = match pause::settle(session, spec, gated, &self.choices, &self.probe, self.canary.as_ref())? {
+        let settled = match pause_image::settle(session, spec, gated, &self.choices, &self.probe, self.canary.as_ref(), trail)? {
             Ok(settled) => settled,
-            Err(report) => return Ok(*report),
+            Err(mut report) => {
+                origin.tell(&mut report);
+                return Ok(*report);
+            }
         };
         let Settled { session, spec, mut planned, told, done: earlier } = settled;
-        let kept = if planned.keeps_back() { Outcome::VerifyFailed } else { Outcome::Converged };
+        let kept = match () {
+            () if planned.keeps_back() => Outcome::VerifyFailed,
+            () if planned.leaves_alone() => Outcome::Paused,
+            () => Outcome::Converged,
+        };
         let decided = session.decide(&mut planned, &choice);
         planned.plan.attempt = attempt(&session, &decided, Some(spec.digest));
         planned.plan.dead_ends = dead_ends(&session, &planned.plan, &self.probe.preflight);
@@ -88,6 +137,7 @@ impl Apply {
             health: self.activate.health(),
             preflight: &self.probe.preflight,
             secrets: &secrets(&spec),
+            trail,
             guard: self.activate.guard(&session.state),
         };
         let done = carry_out(&session, &planned.plan, activation, &mut report);
@@ -95,10 +145,31 @@ impl Apply {
             arrived(&session, &spec, &mut report);
         }
         Settled::tell(earlier, &mut report);
+        if done {
+            origin.keep(&session.root, !planned.plan.owned.is_empty(), &mut report);
+        }
+        origin.tell(&mut report);
         // the process ends here: taking thousands of small things apart one by one would be a tenth of its time
-        std::mem::forget((session.snapshot, session.ledger, spec, planned));
+        std::mem::forget((session.snapshot, session.ledger, spec, planned, origin));
         Ok(report)
     }
+}
+
+/// Of a node that is left alone.
+fn left_alone(pause: &Pause) -> Report {
+    let what = format!("nothing was changed: this node is paused {}", pause.said());
+    let help = "run `nodeprep resume` to end that, or once with --even-paused";
+    Report { problems: vec![Problem::warning(PAUSED, what, help)], ..Report::new(Outcome::Paused) }
+}
+
+/// Who applies by hand after a revert wants the node to be managed again.
+fn given_back(session: &Session) -> Result<Option<Problem>, Stopped> {
+    if !pauses(&session.root, &session.state)?.active(now()).any(|pause| pause.by == By::Revert) {
+        return Ok(None);
+    }
+    let (_, untold) = super::pause::end(&session.root, Some(By::Revert), "apply", false)?;
+    let what = "the pause since `nodeprep revert` is over: what runs by itself goes on, too";
+    Ok(untold.or_else(|| Some(Problem::note("resumed", what, ""))))
 }
 
 /// Whether the anchors are in the bundle: the exit code of the store's command proves nothing.
@@ -128,15 +199,24 @@ pub(super) struct Activation<'a> {
     pub preflight: &'a PreflightArgs,
     /// What daemons say is shown without these.
     pub secrets: &'a [Secret],
+    /// Where it is written down.
+    pub trail: &'a Trail,
     /// Who brings it to its end when it is killed.
     pub guard: Guard<'a>,
 }
 
 /// Executes a plan and puts into the report what came of it; whether it went through.
 pub(super) fn carry_out(session: &Session, plan: &Plan, activation: Activation<'_>, report: &mut Report) -> bool {
+    let (health, commands) = (activation.health, &activation.choice.commands);
     // dismissed at the end, with the lock still held
-    let mut door = NodeDoor { root: &session.root, patience: PATIENCE, health: activation.health, pull: PULL, guard: activation.guard };
-    let mut run = |plan: &Plan, ledger| execute(&session.root, &session.state, plan, ledger, &mut door, &mut |step| progress(&step));
+    let mut door = NodeDoor { root: &session.root, patience: PATIENCE, health, pull: PULL, commands, guard: activation.guard };
+    let mut run = |plan: &Plan, ledger| {
+        let mut told = |step: Progress<'_>| match step {
+            Progress::Closing(ledger) => activation.trail.closing(session, plan, ledger),
+            step => progress(&step),
+        };
+        execute(&session.root, &session.state, plan, ledger, &mut door, &mut told)
+    };
     let mut applied = run(plan, Arc::clone(&session.ledger));
     let back = interrupted(session, plan, &applied);
     let ends = back.as_ref().map(|back| dead_ends(session, back, activation.preflight)).unwrap_or_default();
@@ -155,7 +235,12 @@ pub(super) fn carry_out(session: &Session, plan: &Plan, activation: Activation<'
     }
     remember(session, plan, &applied, activation.secrets, report);
     report.due = session.due(&applied.due);
-    report.problems.extend(failures(&applied));
+    let mut failed = failures(&applied);
+    for problem in &mut failed {
+        problem.what = mask(&problem.what, activation.secrets);
+    }
+    activation.trail.through(session, plan, &applied, &failed);
+    report.problems.extend(failed);
     report.problems.extend(ends.iter().map(stays));
     if let Some(class) = applied.class() {
         report.outcome = outcome(class);

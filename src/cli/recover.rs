@@ -7,6 +7,7 @@ use clap::Args;
 use super::apply::{Activation, carry_out};
 use super::preflight::{Asks, dead_ends, refusals};
 use super::session::{Session, Stopped};
+use super::trail::Trail;
 use super::{Ended, OutputArgs, PreflightArgs, RootArgs};
 use crate::apply::tidy;
 use crate::ledger::Open;
@@ -64,7 +65,10 @@ impl Recover {
         };
         tidy(&root, &state)?;
         if let Some(open) = crate::apply::load_ledger(&root, &state)?.and_then(|ledger| ledger.open) {
-            self.bring_to_its_end(root, &open)
+            let trail = Trail::of(&root, "recover");
+            let mut ended = self.bring_to_its_end(root, &open, &trail);
+            trail.ended(&mut ended);
+            ended
         } else {
             let mut report = Report::new(Outcome::Converged);
             report.problems.push(Problem::note("nothing-open", "no run was cut off", ""));
@@ -72,13 +76,14 @@ impl Recover {
         }
     }
 
-    fn bring_to_its_end(&self, root: Root, open: &Open) -> Result<Report, Stopped> {
+    fn bring_to_its_end(&self, root: Root, open: &Open, trail: &Trail) -> Result<Report, Stopped> {
         let turns = root.is_live() && !self.boot;
         if turns {
             let units: Vec<&String> = open.attempt.iter().flat_map(|attempt| attempt.units.keys()).collect();
             guardian::settle(&root, &units, JOB);
         }
         let session = Session::open(root, &[])?;
+        trail.interrupted(&session);
         session.sweep()?;
         let now = session.now();
         let mut taken = forward(now, &session.found);
@@ -89,8 +94,8 @@ impl Recover {
         let as_planned = is_as_planned(now, open);
         let is_proved_by_now = if turns { is_all_turned(open, &turned) } else { open.attempt.is_none() };
         let decided = Turns { turns: turned.clone(), ..Turns::default() };
-        let run =
-            Ending { session: &session, choice: &choice, health: Duration::from_secs(self.health_timeout), preflight: &self.preflight };
+        let health = Duration::from_secs(self.health_timeout);
+        let run = Ending { session: &session, choice: &choice, health, preflight: &self.preflight, trail };
         if as_planned && is_proved_by_now {
             taken.plan.turns = turned;
             return Ok(run.forward(open, &taken.plan, &decided, Vec::new()));
@@ -130,12 +135,13 @@ struct Ending<'a> {
     choice: &'a Choice,
     health: Duration,
     preflight: &'a PreflightArgs,
+    trail: &'a Trail,
 }
 
 impl Ending<'_> {
     fn carry_out(&self, plan: &Plan, decided: &Turns, report: &mut Report) -> bool {
-        let Self { session, choice, health, preflight } = *self;
-        let activation = Activation { choice, decided, health, preflight, secrets: &[], guard: Guard::Nobody };
+        let Self { session, choice, health, preflight, trail } = *self;
+        let activation = Activation { choice, decided, health, preflight, secrets: &[], trail, guard: Guard::Nobody };
         carry_out(session, plan, activation, report)
     }
 

@@ -11,6 +11,7 @@ use super::{Ended, Output, OutputArgs, SpecArgs, runtime};
 use crate::desired::{Refusal, Target, Want};
 use crate::flow;
 use crate::ledger::Ledger;
+use crate::model::pause::Stays;
 use crate::model::problem::Problem;
 use crate::model::tree::Entry;
 use crate::node::probe;
@@ -86,7 +87,7 @@ impl Render {
         let ledger = Ledger::new(probe::random()?);
         let answers = Answers { unasked: Some("nothing is asked while rendering"), ..Answers::default() };
         let unready = Unready::new();
-        let findings = flow::Findings { orphans: &[], answers: &answers, unready: &unready, preflight: &[] };
+        let findings = flow::Findings { orphans: &[], answers: &answers, unready: &unready, preflight: &[], stays: &Stays::Nothing };
         let planned = flow::prepare(&spec, &snapshot, &found, &ledger, &BTreeMap::new(), Foreign::Refuse, findings);
         let after = overlay_plan(&snapshot.tree, &planned.plan);
         let files: Files = after

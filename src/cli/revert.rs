@@ -8,12 +8,17 @@ use super::plan::refused;
 use super::preflight::{Asks, dead_ends, refusals};
 use super::remembered::attempt;
 use super::session::{Session, Stopped};
+use super::source::forget;
+use super::trail::Trail;
 use super::{Ended, OutputArgs, PreflightArgs, RootArgs};
 use crate::apply::tidy;
 use crate::flow::try_bundle;
 use crate::model::path::NodePath;
+use crate::model::pause::{By, Pause};
 use crate::model::problem::Problem;
 use crate::node::lock::Lock;
+use crate::node::probe::{now, uid};
+use crate::node::root::Root;
 use crate::plan::activation::refresh_back;
 use crate::plan::back;
 use crate::report::exit::Outcome;
@@ -43,8 +48,16 @@ impl Revert {
         let root = Session::root(&self.root)?;
         let state = NodePath::fixed(crate::flow::STATE);
         let _lock = Lock::take(&root, &state)?;
-        tidy(&root, &state)?;
+        let trail = Trail::of(&root, "revert");
+        let mut ended = self.locked(root, &state, &trail);
+        trail.ended(&mut ended);
+        ended
+    }
+
+    fn locked(&self, root: Root, state: &NodePath, trail: &Trail) -> Result<Report, Stopped> {
+        tidy(&root, state)?;
         let session = Session::open(root, &[])?;
+        trail.interrupted(&session);
         session.sweep()?;
         let refresh = refresh_back(&session.snapshot.tree);
         let plan = |orphans: &[Problem], preflight: &[_]| back::plan(session.now(), &session.found, refresh.as_ref(), orphans, preflight);
@@ -55,12 +68,12 @@ impl Revert {
         let preflight = refusals(&session, &planned, &self.preflight, Asks::ToDo, &mut problems);
         let mut planned = if orphans.is_empty() && preflight.is_empty() { planned } else { plan(&orphans, &preflight) };
         try_bundle(&mut planned, &session.snapshot);
-        let choice = self.activate.choice(session.snapshot.probes.live);
+        let choice = self.activate.choice(&session.snapshot.probes);
         let decided = session.decide(&mut planned, &choice);
         planned.plan.attempt = attempt(&session, &decided, None);
         planned.plan.dead_ends = dead_ends(&session, &planned.plan, &self.preflight);
         let mut report = Report::new(refused(&planned).unwrap_or(Outcome::Converged));
-        report.problems = problems;
+        report.problems = problems.into_iter().chain(session.unseen()).collect();
         report.runtimes.clone_from(&session.found);
         report.parts = session.awake(parts(None, &planned, &session.snapshot.tree, &[]));
         // somebody has already taken away what we left there
@@ -75,9 +88,31 @@ impl Revert {
             health: self.activate.health(),
             preflight: &self.preflight,
             secrets: &[],
+            trail,
             guard: self.activate.guard(&session.state),
         };
-        carry_out(&session, &planned.plan, activation, &mut report);
+        // before anything is given back: who runs by himself would take it again at once
+        report.problems.extend(given_back(&session));
+        let done = carry_out(&session, &planned.plan, activation, &mut report);
+        if done && planned.plan.owned.is_empty() {
+            forget(&session.root, &mut report);
+        }
         Ok(report)
     }
+}
+
+/// Lets wait who runs by himself; what is to be told of that.
+fn given_back(session: &Session) -> Vec<Problem> {
+    let reason = "the node was given back".to_owned();
+    let pause = Pause { paths: Vec::new(), since: now(), until: None, reason, by: By::Revert, uid: uid() };
+    super::pause::write(&session.root, &pause).map_or_else(
+        |stopped| {
+            let unpaused = |problem: Problem| {
+                let what = format!("an agent or a unit at boot may take the node again, because it could not be paused: {}", problem.what);
+                Problem::warning("not-paused", what, "stop and disable what runs nodeprep by itself")
+            };
+            stopped.problems.into_iter().map(unpaused).collect()
+        },
+        |untold| untold.into_iter().collect(),
+    )
 }

@@ -74,7 +74,7 @@ impl VerifyArgs {
         checks.sort();
         let failed = checks.iter().any(|check| check.result == crate::verify::Outcome::Failed);
         let outcome = if failed { Outcome::VerifyFailed } else { Outcome::Converged };
-        let problems = warning.into_iter().chain(session.nothing_found()).collect();
+        let problems = warning.into_iter().chain(session.nothing_found()).chain(session.unseen()).collect();
         Ok(Report { runtimes: session.found, checks, problems, ..Report::new(outcome) })
     }
 
@@ -91,7 +91,7 @@ impl VerifyArgs {
                 let endpoints = endpoints(session, spec, &self.manifest);
                 let ways: Vec<_> = endpoints.iter().flat_map(|endpoint| endpoint.ways.iter().cloned()).collect();
                 tracing::info!(endpoints = ways.len(), "probe");
-                online::of_endpoints(&endpoints, &tried(&ways, patience))
+                online::of_endpoints(&endpoints, &tried(&session.root, &ways, patience))
             }
             Whom::Runtimes => runtimes::checks(session, spec, &self.pull, patience),
         };

@@ -141,6 +141,14 @@ pub enum NodeError {
     /// The ledger.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
+    /// A file of our own state is not what we wrote.
+    #[error("{path} cannot be used: {why}")]
+    State {
+        /// Which.
+        path: NodePath,
+        /// What is wrong.
+        why: String,
+    },
     /// What was there before is not kept any more.
     #[error("the kept copy {blob} of {path} is missing or damaged")]
     Blob {
@@ -227,6 +235,7 @@ impl NodeError {
             Self::Ledger(LedgerError::Malformed { path, .. }) => format!(
                 "restore it from a backup, or move {path} away to begin anew: what nodeprep wrote stays in place, but what was there before cannot be given back"
             ),
+            Self::State { path, .. } => format!("look at {path} and move it away, or run `nodeprep resume`"),
             Self::Blob { .. } => "restore the file from a backup and run again".to_owned(),
         })
     }

@@ -7,14 +7,17 @@
 
 pub use crate::model::snapshot::{Probes, Process, Snapshot};
 
+pub mod agent;
 pub mod blobs;
 pub mod checkpoint;
 pub mod command;
 pub mod cri;
+pub mod enter;
 pub mod error;
 mod files;
 mod foreign;
 pub mod guardian;
+pub mod kept;
 pub mod lock;
 pub mod material;
 pub mod memory;
@@ -26,8 +29,11 @@ pub mod render;
 pub mod root;
 pub mod shadow;
 pub mod side_by_side;
+pub mod source;
 mod stage;
+pub mod state;
 mod survey;
 pub mod terminal;
+pub mod trail;
 pub mod units;
 pub mod write;

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::activation::{activations, cut_off, refresh_back, take_over};
+use super::activation::{activations, cut_off, go_before, refresh_back, take_over};
 use super::build::{Now, give_back};
 use super::turn::{Turn, Turning};
 use super::whole::{Planned, PlannedPart, keep, readers};
@@ -47,6 +47,7 @@ pub fn plan(
             parts.push(PlannedPart { part, refused, activations: Vec::new() });
             continue;
         }
+        go_before(&mut steps, &readers(target, found));
         let mut needed = activations(&part, &steps, &readers(target, found));
         let changes = !(steps.switch.is_empty() && steps.retire.is_empty());
         needed.extend(refresh.filter(|_| *target == Target::Trust && (changes || cut_off(now.ledger))).cloned());
@@ -115,6 +116,8 @@ pub fn undo(now: Now<'_>, turned: &[Turn]) -> Result<Plan, Vec<Problem>> {
         plan.activate.extend(refresh_back(now.tree));
         plan.back.clone_from(&plan.activate);
     }
+    // as on every way back: units are turned when all of it is as before
+    plan.switch.append(&mut plan.retire);
     let again = |turn: &Turn| {
         let how = turn.serves.iter().map(|need| if matches!(need.how, How::Reload(_)) { Turning::Reload } else { Turning::Restart });
         Turn { turning: how.max().unwrap_or(Turning::Restart), proof: turn.proof.going_back(), ..turn.clone() }

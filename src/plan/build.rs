@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::owned::{Standing, cannot as cannot_use, standing};
+use super::owned::{Standing, all_left_alone, cannot as cannot_use, standing};
 use super::{Act, Expect, Plan, Step, prior};
 pub use crate::desired::Foreign;
 use crate::desired::{Keys, Part, Refusal, Target, Want, Whole};
@@ -49,7 +49,7 @@ pub fn add_part(plan: &mut Plan, part: &Part, now: Now<'_>, same_meaning: impl F
     let mut conflicts = Vec::new();
     let mut steps: Vec<(u8, Step)> = Vec::new();
     let (mut early, mut late) = (Vec::new(), Vec::new());
-    let mut owned = Vec::new();
+    let mut owned = all_left_alone(now, &part.left);
     let mut notes = Vec::new();
     let mut units: BTreeMap<NodePath, Vec<Step>> = BTreeMap::new();
 
@@ -146,7 +146,7 @@ pub fn add_part(plan: &mut Plan, part: &Part, now: Now<'_>, same_meaning: impl F
     plan.owned.append(&mut owned.into_iter().collect());
     plan.notes.append(&mut notes);
     let mut wanted = in_order(part.wants.iter());
-    give_back(plan, now, &part.target, |path| wanted(path).is_some());
+    give_back(plan, now, &part.target, |path| wanted(path).is_some() || part.left.contains(path));
     Ok(())
 }
 

@@ -9,6 +9,7 @@ mod basis;
 pub mod build;
 pub mod canary;
 pub mod diff;
+pub mod drift;
 pub mod guard;
 pub mod hold;
 mod losses;

@@ -127,7 +127,7 @@ pub fn prove(spec: &Spec, part: &Part, after: &Tree, ledger: &Ledger, readers: &
                 let want = adapted(spec, meant, dialect);
                 // what stays open for want of a name may be closed where somebody's entry gives it one
                 let closed = matches!(meant.end, End::Blocked(_)) && got.same(meant);
-                if closed || got.same(&want) || stays_open(meant, &want, &got) {
+                if closed || got.same(&want) || stays_open(meant, &want, &got) || is_left_alone(part, &want, &got) {
                     continue;
                 }
                 if conflicts.len() + others.len() >= MOST_TOLD {
@@ -166,6 +166,15 @@ pub fn prove(spec: &Spec, part: &Part, after: &Tree, ledger: &Ledger, readers: &
 pub fn stays_open(meant: &Resolution, want: &Resolution, got: &Resolution) -> bool {
     let itself = |attempt: &Attempt| attempt.upstream && attempt.from.is_none() && want.attempts.iter().any(|own| own.host == attempt.host);
     matches!(meant.end, End::Blocked(_)) && !got.attempts.is_empty() && got.attempts.iter().all(itself)
+}
+
+/// Whether a difference is that of a path that is left alone, and opens nothing: who changed it there has wanted something else than the
+/// spec, but no source is asked itself that the spec closes, and nobody for what it denies.
+fn is_left_alone(part: &Part, want: &Resolution, got: &Resolution) -> bool {
+    let decides = |path: &NodePath| part.left.contains(path);
+    let file = got.files.iter().any(|file| matches!(file.verdict, Verdict::Used | Verdict::Broken(_)) && decides(&file.path));
+    let opens = |attempt: &Attempt| attempt.upstream && !want.attempts.iter().any(|own| own.upstream && own.host == attempt.host);
+    file && !got.attempts.iter().any(opens) && (got.attempts.is_empty() || !want.attempts.is_empty())
 }
 
 /// The file behind a resolution that is neither wanted by this part nor marked as ours.

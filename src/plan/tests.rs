@@ -192,6 +192,7 @@ fn the_way_back_from_a_run_that_was_cut_off_is_what_it_found() {
         turning: Turning::Prove,
         serves: vec![restart()],
         along: Vec::new(),
+        signal: None,
         proof: Proof::default(),
     };
     assert!(back::interrupted(see(&tree, &ledger, &blobs, true), std::slice::from_ref(&turn)).is_none(), "nothing was cut off");

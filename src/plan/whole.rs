@@ -8,7 +8,7 @@ use super::losses::losses;
 use super::owned::left_alone;
 use super::proof::{lost, prove, same_meaning, shadowed};
 use super::{Activation, How, Plan, store};
-use crate::desired::{Desired, Part, Refusal, Target};
+use crate::desired::{Desired, PAUSED, Part, Refusal, Target};
 use crate::ledger::Due;
 use crate::model::digest::Digest;
 use crate::model::path::NodePath;
@@ -57,9 +57,10 @@ pub fn plan(spec: &Spec, desired: Desired, found: &[FoundRuntime], now: Now<'_>)
     let mut unproved = Vec::new();
     let there = files(now.tree);
     let rests_on = |part: &Part, files: Digest| basis(spec, &part.target, files, now.ledger, &readers(&part.target, found));
-    // what is carried over is part of the meaning, too: it is proved every time
+    // what is carried over is part of the meaning, too, and what is left alone is none of the spec's: it is proved every time
+    let is_whole = |part: &Part| part.adopted.is_empty() && part.left.is_empty();
     let proved = |part: &Part| {
-        let before = now.ledger.proved.get(&part.target.to_string()).filter(|_| now.ledger.open.is_none() && part.adopted.is_empty());
+        let before = now.ledger.proved.get(&part.target.to_string()).filter(|_| now.ledger.open.is_none() && is_whole(part));
         before.is_some_and(|before| *before == rests_on(part, there))
     };
     for part in desired.parts {
@@ -91,19 +92,21 @@ pub fn plan(spec: &Spec, desired: Desired, found: &[FoundRuntime], now: Now<'_>)
     for at in unproved.into_iter().filter(|_| changes) {
         let planned: &mut PlannedPart = &mut parts[at];
         let spec = planned.part.spec.as_deref().unwrap_or(spec);
-        planned.refused = prove(spec, &planned.part, &after, now.ledger, &readers(&planned.part.target, found)).err();
+        let proof = prove(spec, &planned.part, &after, now.ledger, &readers(&planned.part.target, found));
+        planned.refused = proof.map_err(|refusal| left_in_the_way(&planned.part, refusal)).err();
     }
     let there = if changes { files(&after) } else { there };
     let is_proved = |target: &Target| matches!(target, Target::Containerd(_) | Target::Containers);
-    let sound =
-        parts.iter().filter(|planned| planned.refused.is_none() && planned.part.adopted.is_empty() && is_proved(&planned.part.target));
+    let sound = parts.iter().filter(|planned| planned.refused.is_none() && is_whole(&planned.part) && is_proved(&planned.part.target));
     whole.proved = sound.map(|planned| (planned.part.target.to_string(), rests_on(&planned.part, there))).collect();
     // targets that are not on the node any more keep what they have: the ledger still knows it for revert
     let planned = |target: &Target| parts.iter().any(|planned: &PlannedPart| &planned.part.target == target);
     keep(&mut whole, now, |target| !planned(target));
     let late = store_needs(spec, &mut whole, &mut parts, &after, now, found);
     super::activation::take_over(&mut whole, &mut parts, now, found, late);
-    whole.spec = (!whole.owned.is_empty()).then(|| super::guard::record(spec));
+    let digest = Digest::keyed(&now.ledger.key, spec.digest.to_string().as_bytes());
+    let record = super::guard::record_on(spec, now.ledger);
+    whole.spec = (!whole.owned.is_empty() || record.serial.is_some()).then(|| crate::ledger::LastSpec { digest: Some(digest), ..record });
     Planned { plan: whole, parts }
 }
 
@@ -159,17 +162,25 @@ fn plan_part(spec: &Spec, part: &Part, readers: &[&FoundRuntime], now: Now<'_>, 
     if matches!(part.target, Target::Containerd(_) | Target::Containers) && !idle {
         known = proved && !changes;
         if !known {
-            prove(spec, part, &after, now.ledger, readers)?;
+            prove(spec, part, &after, now.ledger, readers).map_err(|refusal| left_in_the_way(part, refusal))?;
         }
     }
     if let Some(file) = part.target.adopts_from().filter(|_| !part.adopted.is_empty()) {
         steps.adopted.insert(file, part.adopted.clone());
     }
+    super::activation::go_before(&mut steps, readers);
     let mut activations = super::activation::activations(part, &steps, readers);
     if part.target == Target::Trust {
         activations.extend(super::activation::refresh(spec, now.tree, &steps, super::activation::cut_off(now.ledger)));
     }
     Ok(PartPlan { steps, activations, known })
+}
+
+/// Says that it may be for what is left alone that a part cannot be proved.
+fn left_in_the_way(part: &Part, mut refusal: Refusal) -> Refusal {
+    let (Refusal::Cannot(problems) | Refusal::Conflict(problems)) = &mut refusal;
+    problems.extend(part.in_the_way());
+    refusal
 }
 
 /// Adds to each file that is in the way what would be lost with it.
@@ -223,6 +234,15 @@ impl Planned {
     #[must_use]
     pub fn keeps_back(&self) -> bool {
         self.parts.iter().any(|part| part.refused.is_none() && part.part.keeps_back())
+    }
+
+    /// Whether something is not as the spec says because it is paused.
+    #[must_use]
+    pub fn leaves_alone(&self) -> bool {
+        let told = |part: &PlannedPart| part.part.notes.iter().any(|note| note.code == PAUSED);
+        let refused =
+            |part: &PlannedPart| part.refused.as_ref().is_some_and(|refusal| problems(refusal).iter().any(|one| one.code == PAUSED));
+        self.parts.iter().any(|part| told(part) || refused(part))
     }
 
     /// Whether some part was left untouched, and how badly: a conflict weighs more than what the node cannot do.

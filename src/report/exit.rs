@@ -27,8 +27,12 @@ pub enum Outcome {
     VerifyFailed,
     /// Applied, but an activation that was asked for is still due.
     Due,
-    /// `plan --exit-code`: there are changes to make.
+    /// `plan --exit-code`: there are changes to make; `status --exit-code`: files are not as they were left.
     Pending,
+    /// Something is left as it is because it is paused.
+    Paused,
+    /// The spec cannot be fetched; nothing was changed.
+    Unavailable,
     /// Another run holds the lock.
     Locked,
 }
@@ -61,13 +65,15 @@ impl Outcome {
             Self::NotRolledBack => (7, "failed and not rolled back; the report says what to do"),
             Self::VerifyFailed => (8, "a verification or probe failed"),
             Self::Due => (9, "applied, but an activation that was asked for is still due"),
-            Self::Pending => (10, "changes pending (`plan --exit-code`)"),
+            Self::Pending => (10, "changes pending (`plan --exit-code`), or drift (`status --exit-code`)"),
+            Self::Paused => (11, "paused: what is paused was left as it is (`nodeprep resume` ends that)"),
+            Self::Unavailable => (69, "the spec could not be fetched; nothing was changed (with --last-known-good: but what had drifted)"),
             Self::Locked => (75, "another run holds the lock; try again"),
         }
     }
 
     /// All of them, in order of their codes.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 14] = [
         Self::Converged,
         Self::Unexpected,
         Self::Usage,
@@ -79,6 +85,8 @@ impl Outcome {
         Self::VerifyFailed,
         Self::Due,
         Self::Pending,
+        Self::Paused,
+        Self::Unavailable,
         Self::Locked,
     ];
 }

@@ -175,7 +175,7 @@ fn count(part: &PartReport, word: &str) -> String {
 }
 
 /// An activation in words; `None` when nothing has to happen.
-fn how(how: &How) -> Option<String> {
+pub(super) fn how(how: &How) -> Option<String> {
     match how {
         How::Nothing => None,
         How::Refresh(argv) => Some(format!("refresh the trust store with `{}`", argv.join(" "))),

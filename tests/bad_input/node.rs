@@ -93,7 +93,7 @@ impl Node {
     /// `nodeprep WORDS --root ROOT`, with the spec for those who take one.
     pub fn run(&self, words: &str) -> Run {
         let mut words: Vec<String> = words.split_whitespace().map(str::to_owned).collect();
-        if words[0] != "revert"
+        if !["revert", "status", "pause", "resume"].contains(&words[0].as_str())
             && !words.iter().any(|word| word == "--spec")
             && (words[0] != "explain" || words.contains(&"--planned".into()))
         {

@@ -101,6 +101,8 @@ fn run(case: &Path) -> Result<(), Failed> {
         ] {
             call(with_spec(words))?;
         }
+        nodeprep(&["-vv", "status", "--root", "node"])?;
+        nodeprep(&["-vv", "status", "--output", "json", "--root", "node"])?;
         nodeprep(&["-vv", "explain", "--output", "json", "--root", "node", "docker.io/library/x"]).map(drop)
     };
     if !secrets.is_empty() {
@@ -167,7 +169,10 @@ fn run(case: &Path) -> Result<(), Failed> {
     if code != 0 {
         return Err(format!("revert ended with {code}:\n{text}").into());
     }
-    same(&tree::read(&node)?, &before, "revert did not give back what was there")
+    same(&tree::read(&node)?, &before, "revert did not give back what was there")?;
+    let trail = std::fs::read_to_string(node.join("var/lib/nodeprep/audit.log"))?;
+    let given_away = secrets.judge("the audit trail", &trail);
+    if given_away.is_empty() { Ok(()) } else { Err(given_away.join("\n").into()) }
 }
 
 /// What a run of nodeprep has said, and its exit code.

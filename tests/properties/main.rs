@@ -12,6 +12,7 @@
 mod foreign;
 mod generate;
 mod hold;
+mod sequence;
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -97,7 +98,13 @@ fn snapshot(root: &Path) -> Snapshot {
 fn nothing() -> flow::Findings<'static> {
     static ANSWERS: OnceLock<Answers> = OnceLock::new();
     static READY: Unready = Unready::new();
-    flow::Findings { orphans: &[], answers: ANSWERS.get_or_init(Answers::default), unready: &READY, preflight: &[] }
+    flow::Findings {
+        orphans: &[],
+        answers: ANSWERS.get_or_init(Answers::default),
+        unready: &READY,
+        preflight: &[],
+        stays: &nodeprep::model::pause::Stays::Nothing,
+    }
 }
 
 /// For random specs, nodes and images every runtime's resolve equals the spec's intent, in every version class; or the

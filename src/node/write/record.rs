@@ -202,10 +202,10 @@ impl Hands<'_> {
 
     /// Whether there is nothing new to write down. What a proof rests on is no reason to write: it is only remembered along.
     pub(super) fn says_the_same(&self, ledger: &Ledger) -> bool {
-        let Ledger { version, spec, key, owned, dirs, due, adopted, proved: _, open } = ledger;
+        let Ledger { version, spec, key, owned, dirs, due, reloaded, adopted, proved: _, open } = ledger;
         let old = &self.old;
         (*version, spec, key) == (old.version, &old.spec, &old.key)
-            && (owned, dirs, due) == (&old.owned, &old.dirs, &old.due)
+            && (owned, dirs, due, reloaded) == (&old.owned, &old.dirs, &old.due, &old.reloaded)
             && (adopted, open) == (&old.adopted, &old.open)
     }
 
@@ -251,7 +251,7 @@ impl Hands<'_> {
         dirs.retain(|dir| !empty.contains(dir));
         // units, and commands that could not be run; what was due before this run keeps its time
         let is_command = |one: &Activation| matches!(one.how, How::Refresh(_));
-        let is_turned = |one: &Activation| one.how.unit().is_some_and(|unit| self.turned.contains(unit));
+        let is_turned = |one: &Activation| one.how.unit().is_some_and(|unit| self.turned.contains_key(unit));
         let units = self.plan.activate.iter().filter(|one| one.how.unit().is_some() && !is_turned(one));
         let known = |one: &Activation| {
             self.plan.due.iter().any(|due| due.what == *one || due.what.who == one.who && is_command(one) && is_command(&due.what))
@@ -260,6 +260,9 @@ impl Hands<'_> {
         let is_done = |what: &Activation| is_turned(what) || is_command(what) && self.ran.contains(&what.who);
         let kept = self.plan.due.iter().filter(|due| !is_done(&due.what));
         let due = kept.cloned().chain(new).collect();
+        let reloads = self.plan.turns.iter().filter(|turn| turn.turning == Turning::Reload && self.turned.contains_key(&turn.unit));
+        let reloads = reloads.filter_map(|turn| Some((turn.unit.clone(), *self.turned.get(&turn.unit)?)));
+        let reloaded = self.old.reloaded.clone().into_iter().chain(reloads).filter(|_| !owned.is_empty()).collect();
         Ok(Ledger {
             version: self.old.version,
             spec: self.plan.spec.clone(),
@@ -267,6 +270,7 @@ impl Hands<'_> {
             owned,
             dirs,
             due,
+            reloaded,
             adopted: self.plan.adopted.clone(),
             proved: self.plan.proved.clone(),
             open: None,
