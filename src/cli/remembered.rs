@@ -63,6 +63,8 @@ pub(super) fn remember(session: &Session, plan: &Plan, applied: &Applied, secret
     let mut memory = session.memory.clone();
     match &applied.end {
         End::RolledBack(error) => learn(&mut memory, session, plan, error, secrets),
+        // that a unit is well with what was there before says nothing about what failed
+        End::Applied if plan.returns => {}
         End::Applied => {
             memory.units.retain(|unit, _| !applied.turned.contains(unit));
             // everything was given back, and begins anew
