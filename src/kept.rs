@@ -123,7 +123,7 @@ impl LastGood {
 }
 
 /// Files that were fetched, by the digest of their URL, which may hold a login.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fetched {
     version: u32,
     files: BTreeMap<Digest, File>,
@@ -137,6 +137,12 @@ struct File {
     content: String,
 }
 
+impl Default for Fetched {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Fetched {
     /// Nothing.
     #[must_use]
@@ -147,7 +153,7 @@ impl Fetched {
     /// Reads what [`Fetched::to_json`] has written; what cannot be read is fetched once more.
     #[must_use]
     pub fn from_json(bytes: &[u8]) -> Self {
-        serde_json::from_slice::<Self>(bytes).ok().filter(|fetched| fetched.version == VERSION).unwrap_or_else(Self::new)
+        serde_json::from_slice::<Self>(bytes).ok().filter(|fetched| fetched.version == VERSION).unwrap_or_default()
     }
 
     /// The bytes to write.

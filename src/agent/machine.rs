@@ -163,6 +163,8 @@ pub(super) struct Retry {
     pub at: i64,
     pub mode: Mode,
     pub cause: Cause,
+    /// The spec with which it did not succeed, where that is known: another one is tried without waiting.
+    pub spec: Option<Digest>,
 }
 
 /// What may come next.

@@ -5,6 +5,7 @@ use super::pass::{MOST, PassEnd, Told, fault};
 use super::random::backoff;
 use super::settings::{DriftPolicy, MINUTE, Now, SECOND};
 use super::state::{Cause, DriftConflict, Failing, Fault, Mode, PassView, ProblemView};
+use crate::model::digest::Digest;
 use crate::model::problem::Severity;
 
 /// Within this time so many repairs of a path are enough.
@@ -24,7 +25,7 @@ impl Machine {
         let Some(running) = self.running.take() else { return };
         let failed = fault(end);
         self.record(now, &running, end);
-        let told = end.told.as_ref();
+        let told = end.told.as_deref();
         let own: &[String] = told.filter(|_| running.mode != Mode::Look).map_or(&[], |told| &told.paths);
         let is_own = |path: &String| own.iter().any(|own| near(own, path));
         if running.touched_more || !running.touched.iter().all(is_own) {
@@ -46,7 +47,7 @@ impl Machine {
     }
 
     fn record(&mut self, now: Now, running: &Running, end: &PassEnd) {
-        let told = end.told.as_ref();
+        let told = end.told.as_deref();
         let outcome = told.map_or("crashed", |told| told.outcome.as_str()).to_owned();
         *self.view.passes.entry(known(&outcome)).or_default() += 1;
         let crash = ProblemView { code: "pass".into(), severity: "error".into(), what: end.why.clone(), help: String::new() };
@@ -80,7 +81,7 @@ impl Machine {
     }
 
     /// Counts a fault and says when the next attempt is.
-    fn failed(&mut self, now: Now, fault: Fault, retry: Option<Mode>) {
+    fn failed(&mut self, now: Now, fault: Fault, spec: Option<Digest>, retry: Option<Mode>) {
         let times = self.faults.get(&fault).map_or(1, |times| times.saturating_add(1));
         self.faults.insert(fault, times);
         let since = self.view.failing.filter(|failing| failing.kind == fault).map_or(now.wall, |failing| failing.since);
@@ -88,7 +89,7 @@ impl Machine {
         self.view.converged = false;
         if let Some(mode) = retry {
             let at = now.mono + self.random.about(backoff(fault, times));
-            self.retry = Some(Retry { at, mode, cause: Cause::Retry });
+            self.retry = Some(Retry { at, mode, cause: Cause::Retry, spec });
         }
     }
 
@@ -99,12 +100,16 @@ impl Machine {
 
     fn looked(&mut self, now: Now, running: &Running, told: Option<&Told>, failed: Option<Fault>, out: &mut Vec<Action>) {
         // an attempt that has its time is not made sooner for what is only seen
-        let waits = self.retry.is_some_and(|retry| retry.mode != Mode::Look);
+        let of = told.and_then(|told| told.spec);
+        let waits = self.retry.is_some_and(|retry| retry.mode != Mode::Look && (retry.spec.is_none() || of.is_none() || retry.spec == of));
         let Some(told) = told.filter(|told| told.spec.is_some()) else {
-            self.failed(now, failed.unwrap_or(Fault::Crashed), (!waits).then_some(Mode::Look));
+            if failed == Some(Fault::Unavailable) && self.may_repair_unseen() {
+                self.repair = Some(Repair { at: now.mono, cause: running.cause, tries: 0 });
+            }
+            self.failed(now, failed.unwrap_or(Fault::Crashed), None, (!waits).then_some(Mode::Look));
             return;
         };
-        let at_once = Retry { at: now.mono, mode: Mode::Apply, cause: running.cause };
+        let at_once = Retry { at: now.mono, mode: Mode::Apply, cause: running.cause, spec: of };
         if waits {
             self.view.converged = false;
             return;
@@ -121,12 +126,11 @@ impl Machine {
             self.repair = None;
             self.view.due.clone_from(&told.due);
             self.wait_for(now, told, true);
-            match failed {
-                Some(fault) => self.failed(now, fault, Some(Mode::Look)),
-                None => {
-                    self.succeeded();
-                    self.converged(now);
-                }
+            if let Some(fault) = failed {
+                self.failed(now, fault, of, (!is_soft(fault)).then_some(Mode::Look));
+            } else {
+                self.succeeded();
+                self.converged(now);
             }
             return;
         }
@@ -201,7 +205,7 @@ impl Machine {
             if running.mode == Mode::Restart {
                 self.restarted(now, None, out);
             }
-            self.failed(now, failed.unwrap_or(Fault::Crashed), Some(Mode::Apply));
+            self.failed(now, failed.unwrap_or(Fault::Crashed), None, Some(Mode::Apply));
             return;
         };
         let before = self.view.spec.applied;
@@ -237,14 +241,22 @@ impl Machine {
             return;
         };
         if told.spec.is_some() {
-            self.clean = false;
+            self.clean = is_soft(failed);
         }
         if failed == Fault::RolledBack {
             self.view.rollbacks += 1;
             self.held = told.spec;
             self.waiting = None;
         }
-        self.failed(now, failed, Some(Mode::Apply));
+        let waits_for_others = is_soft(failed) && told.spec.is_some();
+        self.failed(now, failed, told.spec, (!waits_for_others).then_some(Mode::Apply));
+    }
+
+    /// Without its source a look says nothing, but a pass that applies goes by the last good spec, and puts right what others have
+    /// changed: not where that may only be reported, and not for ever against somebody else.
+    fn may_repair_unseen(&self) -> bool {
+        let fights = self.repaired.values().any(|times| times.len() >= CONFLICT_AFTER);
+        self.settings.drift != DriftPolicy::Report && self.view.spec.applied.is_some() && !fights && self.repair.is_none()
     }
 
     fn repaired(&mut self, now: Now, told: &Told) {
@@ -280,6 +292,11 @@ impl Machine {
         }
         self.told = told;
     }
+}
+
+/// A fault that is not of what was done: all the rest was, and the next look finds out when it is over.
+fn is_soft(fault: Fault) -> bool {
+    matches!(fault, Fault::Unavailable | Fault::Paused)
 }
 
 /// Whether one of the two is the other, or lies in it.

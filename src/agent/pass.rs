@@ -21,7 +21,7 @@ pub struct PassEnd {
     /// Its exit code; `None` when a signal ended it, or it could not be started.
     pub code: Option<u8>,
     /// What it has said; `None` when that is no report.
-    pub told: Option<Told>,
+    pub told: Option<Box<Told>>,
     /// Why there is no report.
     pub why: String,
 }
@@ -70,7 +70,7 @@ pub struct Unit {
 /// How a pass did not succeed; `None` when it did.
 #[must_use]
 pub fn fault(end: &PassEnd) -> Option<Fault> {
-    let Some(told) = &end.told else { return Some(Fault::Crashed) };
+    let Some(told) = end.told.as_deref() else { return Some(Fault::Crashed) };
     match end.code {
         // what is due is no fault: it waits; what is pending was only looked at
         Some(0 | 9 | 10) if told.kept_back => Some(Fault::Unready),
@@ -79,6 +79,8 @@ pub fn fault(end: &PassEnd) -> Option<Fault> {
         Some(4 | 5) => Some(Fault::Refused),
         Some(6 | 7) => Some(Fault::RolledBack),
         Some(8) => Some(Fault::Unready),
+        Some(11) => Some(Fault::Paused),
+        Some(69) => Some(Fault::Unavailable),
         Some(75) => Some(Fault::Locked),
         _ => Some(Fault::Crashed),
     }
@@ -94,7 +96,7 @@ pub fn read(from: impl Read) -> Result<Told, String> {
     if let Some(spec) = report.spec {
         told.spec = Digest::try_from(spec.digest.as_str()).ok();
         told.references = spec.references.kept;
-        let known = report.runtimes.kept.iter().map(|one| format!("{} {} {:?}\n", one.runtime, one.config, one.installed));
+        let known = report.runtimes.kept.iter().map(|one| format!("{} {} {:?}\n", one.name, one.config, one.installed));
         told.runtimes = Some(Digest::of(known.collect::<String>().as_bytes()));
     }
     told.configs = report.runtimes.kept.into_iter().map(|one| one.config).collect();
@@ -117,15 +119,20 @@ pub fn read(from: impl Read) -> Result<Told, String> {
     Ok(told)
 }
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
+#[derive(Debug, Deserialize)]
 struct Report {
     outcome: String,
+    #[serde(default)]
     spec: Option<Spec>,
+    #[serde(default)]
     runtimes: Few<Runtime>,
+    #[serde(default)]
     parts: Few<Part>,
+    #[serde(default)]
     due: Few<Activation>,
+    #[serde(default)]
     units: Few<Unit>,
+    #[serde(default)]
     problems: Few<ProblemView>,
 }
 
@@ -139,7 +146,8 @@ struct Spec {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct Runtime {
-    runtime: String,
+    #[serde(rename = "runtime")]
+    name: String,
     config: String,
     installed: Option<String>,
 }
@@ -292,12 +300,28 @@ mod tests {
     /// Each exit code of the table is one fault or none; what nobody knows counts as a crash.
     #[test]
     fn each_exit_code_means_something() {
-        let of = |code| fault(&PassEnd { code, told: Some(Told::default()), why: String::new() });
-        let faults: Vec<Option<Fault>> = Outcome::ALL.iter().map(|outcome| of(Some(outcome.code()))).collect();
+        let of = |code| fault(&PassEnd { code, told: Some(Box::default()), why: String::new() });
         let (crash, refused, back) = (Some(Fault::Crashed), Some(Fault::Refused), Some(Fault::RolledBack));
-        let want =
-            [None, crash, crash, Some(Fault::Spec), refused, refused, back, back, Some(Fault::Unready), None, None, Some(Fault::Locked)];
-        assert_eq!(faults, want);
+        let want = [
+            (0, None),
+            (1, crash),
+            (2, crash),
+            (3, Some(Fault::Spec)),
+            (4, refused),
+            (5, refused),
+            (6, back),
+            (7, back),
+            (8, Some(Fault::Unready)),
+            (9, None),
+            (10, None),
+            (11, Some(Fault::Paused)),
+            (69, Some(Fault::Unavailable)),
+            (75, Some(Fault::Locked)),
+        ];
+        for (code, fault) in want {
+            assert_eq!(of(Some(code)), fault, "{code}");
+        }
+        assert!(Outcome::ALL.iter().all(|outcome| want.iter().any(|(code, _)| *code == outcome.code())));
         assert_eq!((of(None), of(Some(77))), (crash, crash));
         assert_eq!(fault(&PassEnd { code: Some(0), told: None, why: String::new() }), crash);
     }

@@ -9,7 +9,7 @@ pub struct Random(pub u64);
 
 impl Random {
     /// The next one.
-    pub fn next(&mut self) -> u64 {
+    pub fn number(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -19,7 +19,7 @@ impl Random {
 
     /// One from 0 to `most`, `most` itself left out.
     pub fn below(&mut self, most: i64) -> i64 {
-        if most <= 0 { 0 } else { i64::try_from(self.next() % most.unsigned_abs()).unwrap_or(0) }
+        if most <= 0 { 0 } else { i64::try_from(self.number() % most.unsigned_abs()).unwrap_or(0) }
     }
 
     /// `time`, up to a tenth more or less.
@@ -33,7 +33,8 @@ impl Random {
 pub fn backoff(fault: Fault, times: u32) -> i64 {
     let (first, most) = match fault {
         Fault::Locked => (2 * SECOND, MINUTE),
-        Fault::Unready => (30 * SECOND, 10 * MINUTE),
+        Fault::Unready | Fault::Unavailable => (30 * SECOND, 10 * MINUTE),
+        Fault::Paused => (MINUTE, 10 * MINUTE),
         Fault::Spec => (10 * SECOND, 10 * MINUTE),
         Fault::Refused => (MINUTE, 30 * MINUTE),
         Fault::RolledBack => (10 * MINUTE, 4 * HOUR),

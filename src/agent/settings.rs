@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 use crate::model::digest::Digest;
 use crate::model::time::Time;
 
@@ -23,7 +25,7 @@ pub const MINUTE: i64 = 60 * SECOND;
 pub const HOUR: i64 = 60 * MINUTE;
 
 /// What the agent was told to do. Times are in milliseconds.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Settings {
     /// The spec's source, as it may be shown.
     pub source: String,
@@ -54,7 +56,7 @@ pub struct Settings {
 }
 
 /// What is done about drift.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum DriftPolicy {
     /// It is said.
     Report,
@@ -79,7 +81,7 @@ impl DriftPolicy {
 
 /// A time of the day, on some days of the week, in UTC. One that ends before it begins goes on over midnight and belongs to the day on
 /// which it begins.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Window {
     /// By day of the week, Monday first.
     days: [bool; 7],
@@ -145,7 +147,7 @@ fn parse_days(text: &str) -> Result<[bool; 7], String> {
 fn parse_minutes(text: &str) -> Result<i64, String> {
     let wrong = || format!("{text:?} is no time of the day from 00:00 to 24:00");
     let (hours, minutes) = text.split_once(':').ok_or_else(wrong)?;
-    let number = |text: &str| if text.len() == 2 { text.parse::<u8>().ok() } else { None };
+    let number = |text: &str| text.parse::<u8>().ok().filter(|_| text.len() == 2 && text.bytes().all(|byte| byte.is_ascii_digit()));
     let (Some(hours), Some(minutes)) = (number(hours), number(minutes)) else { return Err(wrong()) };
     let all = i64::from(hours) * 60 + i64::from(minutes);
     if minutes < 60 && all <= 24 * 60 { Ok(all) } else { Err(wrong()) }

@@ -44,6 +44,8 @@ impl Machine {
                 Fault::Locked => "another run holds the lock".to_owned(),
                 Fault::Unready => format!("something is kept back{why}"),
                 Fault::Spec => format!("the spec cannot be used, and the node stays as it is{why}"),
+                Fault::Unavailable => format!("the spec's source cannot be reached, and the node stays as it is{why}"),
+                Fault::Paused => format!("paused{why}"),
                 Fault::Refused => format!("something is left as it is{why}"),
                 Fault::RolledBack => format!("failed and taken back{why}"),
                 Fault::Crashed => format!("the last pass did not get through{why}"),

@@ -197,6 +197,10 @@ pub enum Fault {
     Unready,
     /// The spec cannot be read or is invalid: the node stays as it is.
     Spec,
+    /// The source of the spec cannot be reached: the node stays as it is.
+    Unavailable,
+    /// The node, or a part of it, is paused.
+    Paused,
     /// The node cannot do it, or something is in the way.
     Refused,
     /// It failed, and was put back or not.

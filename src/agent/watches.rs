@@ -54,6 +54,8 @@ pub fn node(configs: &[String], references: &[String]) -> Vec<(NodePath, Names)>
             add(folder, None);
         }
     }
+    // a pause that begins or ends
+    add(NodePath::fixed(crate::flow::STATE), Some("pause.json"));
     // a runtime that is installed, upgraded or taken away
     for program in facts::programs() {
         if let Some(folder) = program.parent() {

@@ -11,6 +11,8 @@ use crate::plan::turn::{Turn, Turning};
 #[derive(Debug, Default)]
 pub(super) struct Watch<'a> {
     pub(super) turns: &'a [Turn],
+    /// They are turned on the way back from another run: they ran before it.
+    pub(super) returns: bool,
     /// Before the first byte.
     pub(super) first: Vec<Look>,
     /// Right before it was turned last.
@@ -24,7 +26,7 @@ pub(super) struct Watch<'a> {
 
 impl Watch<'_> {
     pub(super) fn turn(&mut self, one: usize, back: bool, door: &mut impl Door) -> Result<(), ApplyError> {
-        let turn = &self.turns[one];
+        let (turn, back) = (&self.turns[one], back || self.returns);
         self.before = door.look(turn);
         if turn.turning == Turning::Prove {
             return Ok(());
@@ -61,6 +63,7 @@ impl Watch<'_> {
         if turn.turning == Turning::Restart && gone > 0 {
             self.remarks.push(Remark::ShimsGone { unit: turn.unit.clone(), count: gone });
         }
+        let hopeless = matches!(health, Health::Hopeless(_));
         let (Health::Unwell(why) | Health::Hopeless(why)) = health else {
             self.unwell.retain(|(unit, _)| *unit != turn.unit);
             if !back {
@@ -70,12 +73,12 @@ impl Watch<'_> {
         };
         // what was broken before is told, and not blamed
         let was_well = matches!(first.answer, health::Answer::Ready | health::Answer::Unasked) && first.active == Active::Active;
-        if !was_well && !health::is_worse(first, &last) && turn.turning != Turning::Prove {
+        if !was_well && !self.returns && !health::is_worse(first, &last) && turn.turning != Turning::Prove {
             self.remarks.push(Remark::StillUnwell { unit: turn.unit.clone(), why });
             return Ok(());
         }
         self.failed(turn, why.clone());
-        Err(ApplyError::Unwell { unit: turn.unit.clone(), turning: turn.turning, why })
+        Err(ApplyError::Unwell { unit: turn.unit.clone(), turning: turn.turning, why, hopeless })
     }
 
     fn failed(&mut self, turn: &Turn, why: String) {

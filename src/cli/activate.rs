@@ -7,8 +7,10 @@ use clap::{Args, ValueEnum};
 use super::session::Session;
 use crate::apply::{Outcome as Applied, Progress, Remark};
 use crate::flow::docker;
+use crate::model::path::NodePath;
 use crate::model::problem::Problem;
 use crate::model::unit::Commands;
+use crate::node::units::Guard;
 use crate::node::{Probes, terminal, units};
 use crate::plan::How;
 use crate::plan::build::overlay_plan;
@@ -40,6 +42,10 @@ pub(super) struct ActivateArgs {
     /// The same for what makes a daemon read its configuration anew.
     #[arg(long, env = "NODEPREP_RELOAD_COMMAND", value_delimiter = ';', value_name = "UNIT=COMMAND", value_parser = Commands::parse)]
     reload_command: Vec<(String, Vec<String>)>,
+    /// Turn units without a guardian: a transient unit of systemd that brings the run to its end when it is killed between a
+    /// restart and its proof. Where one cannot be started, nothing is changed (exit code 4) unless this is given.
+    #[arg(long, env = "NODEPREP_NO_GUARDIAN")]
+    no_guardian: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -70,6 +76,11 @@ impl ActivateArgs {
         let commands =
             Commands { restart: self.restart_command.iter().cloned().collect(), reload: self.reload_command.iter().cloned().collect() };
         Choice { mode, allowed: self.allow_restart.iter().cloned().collect(), commands }
+    }
+
+    /// Who brings a run with this state folder to its end that is killed.
+    pub(super) fn guard<'a>(&self, state: &'a NodePath) -> Guard<'a> {
+        if self.no_guardian { Guard::Nobody } else { Guard::Wanted(state) }
     }
 
     pub(super) fn health(&self) -> Duration {

@@ -2,9 +2,11 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ffi::OsString;
+use std::path::PathBuf;
 
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, Command, CommandFactory, ValueEnum};
+use serde::{Deserialize, Serialize};
 
 use super::activate::ActivateArgs;
 use super::session::{Session, Stopped};
@@ -15,7 +17,8 @@ use crate::agent::settings::{DriftPolicy, HOUR, MINUTE, SECOND, Settings, Window
 use crate::agent::state::Mode;
 use crate::model::image::ImageRef;
 use crate::model::problem::Problem;
-use crate::node::agent::{Door, Setup, arguments, machine, pid, seed};
+use crate::node::agent::{Door, Setup, arguments, handed, machine, pid, seed, start_anew};
+use crate::node::terminal::{self, Styles};
 use crate::plan::turn::Mode as Activate;
 use crate::report::exit::Outcome;
 use crate::report::style::Style;
@@ -80,14 +83,17 @@ enum Drift {
 
 impl Agent {
     /// Runs until it is told to end.
-    pub(super) fn run(self, style: Style) -> Ended {
-        match self.keep() {
-            Ok(()) => Ended { shown: String::new(), outcome: Outcome::Converged },
-            Err(stopped) => stopped.ended(Output::Text, style),
-        }
+    pub(super) fn run(self, verbose: u8, styles: Styles) -> Ended {
+        let keeps = self.keeps(verbose, styles.errors.colour).and_then(|keeps| {
+            if let Ok(handed) = serde_json::to_string(&keeps) {
+                start_anew(&handed);
+            }
+            keeps.keep()
+        });
+        ended(keeps, styles.results)
     }
 
-    fn keep(self) -> Result<(), Stopped> {
+    fn keeps(self, verbose: u8, colour: bool) -> Result<Keeps, Stopped> {
         let source = self.spec.spec.display().to_string();
         let is_url = source.contains("://");
         if source == "-" {
@@ -98,8 +104,7 @@ impl Agent {
         let root = Session::root(&self.root)?;
         let activates = self.activate.mode(root.is_live() || root.is_unseen());
         let settings = Settings {
-            // what a URL holds besides may be secret
-            source: if is_url { source.split(['?', '#']).next().unwrap_or_default().to_owned() } else { source },
+            source: if is_url { without_login(&source) } else { source },
             poll: is_url.then_some(self.poll),
             debounce: self.debounce,
             quiet: self.quiet,
@@ -123,7 +128,40 @@ impl Agent {
             gate: self.restart_gate,
             arguments: passes(activates),
         };
-        let mut door = Door::open(root, setup)?;
+        Ok(Keeps { root: self.root.root, settings, setup, verbose, colour })
+    }
+}
+
+fn ended(keeps: Result<(), Stopped>, style: Style) -> Ended {
+    match keeps {
+        Ok(()) => Ended { shown: String::new(), outcome: Outcome::Converged },
+        Err(stopped) => stopped.ended(Output::Text, style),
+    }
+}
+
+/// Goes on where this process has handed itself an agent's loop; `None` where it has not.
+pub(super) fn again() -> Option<Ended> {
+    let keeps: Keeps = serde_json::from_str(&handed()?).ok()?;
+    let style = |colour| Style { colour };
+    terminal::log(keeps.verbose, style(keeps.colour));
+    Some(ended(keeps.keep(), style(false)))
+}
+
+/// All that the loop needs to know.
+#[derive(Debug, Serialize, Deserialize)]
+struct Keeps {
+    root: PathBuf,
+    settings: Settings,
+    setup: Setup,
+    verbose: u8,
+    colour: bool,
+}
+
+impl Keeps {
+    /// The loop.
+    fn keep(self) -> Result<(), Stopped> {
+        let Self { root, settings, setup, .. } = self;
+        let mut door = Door::open(Session::root(&RootArgs { root })?, setup)?;
         let mut machine = Machine::new(settings, door.now(), pid(), door.before());
         let mut events = VecDeque::from([Event::Started]);
         let mut wake = None;
@@ -163,6 +201,9 @@ fn passes(activates: Activate) -> BTreeMap<Mode, Vec<OsString>> {
         let mut line = vec![OsString::from(name)];
         if let (Some(given), Some(of)) = (given, command.find_subcommand(name)) {
             line.extend(shared(given, of));
+            // nobody means this very pass, and it goes by the last good spec where there is no other
+            let standing = of.get_arguments().filter(|flag| ["unattended", "last_known_good"].contains(&flag.get_id().as_str()));
+            line.extend(standing.filter_map(|flag| Some(OsString::from(format!("--{}", flag.get_long()?)))));
         }
         line.extend(own.iter().map(OsString::from));
         line
@@ -200,6 +241,14 @@ fn shared(given: &ArgMatches, of: &Command) -> Vec<OsString> {
     line
 }
 
+/// A URL without what may be secret in it: a login, a query.
+fn without_login(url: &str) -> String {
+    let plain = url.split(['?', '#']).next().unwrap_or_default();
+    let Some((scheme, rest)) = plain.split_once("://") else { return String::new() };
+    let (host, path) = rest.split_once('/').map_or((rest, String::new()), |(host, path)| (host, format!("/{path}")));
+    format!("{scheme}://{}{path}", host.rsplit('@').next().unwrap_or_default())
+}
+
 /// `90s`, `30m`, `1h`, `200ms`, `0`: in milliseconds.
 fn time(text: &str) -> Result<i64, String> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
@@ -234,6 +283,17 @@ mod tests {
             assert!(time(text).is_err(), "{text}");
         }
         assert!(interval("999ms").is_err() && interval("1s") == Ok(1000));
+    }
+
+    #[test]
+    fn a_url_is_shown_without_its_login() {
+        for (url, shown) in [
+            ("https://specs.example.com:8443/fleet.toml", "https://specs.example.com:8443/fleet.toml"),
+            ("https://me:secret@specs.example.com/a@b/c?token=secret#secret", "https://specs.example.com/a@b/c"),
+            ("https://me@x?secret", "https://x"),
+        ] {
+            assert_eq!(without_login(url), shown);
+        }
     }
 
     #[test]

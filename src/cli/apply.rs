@@ -9,6 +9,7 @@ use super::activate::{ActivateArgs, account, progress};
 use super::pause_image::{self, Settled};
 use super::plan::{refused, report};
 use super::preflight::{Asks, dead_ends};
+use super::remembered::{attempt, remember};
 use super::runtimes::PULL;
 use super::session::{Session, Stopped, outcome, secrets};
 use super::source::Given;
@@ -26,7 +27,7 @@ use crate::node::lock::Lock;
 use crate::node::probe::now;
 use crate::node::root::Root;
 use crate::node::state::pauses;
-use crate::node::units::NodeDoor;
+use crate::node::units::{Guard, NodeDoor};
 use crate::plan::back::interrupted as interrupted_run;
 use crate::plan::turn::{Choice, Turns};
 use crate::plan::{How, Plan};
@@ -125,6 +126,7 @@ impl Apply {
             () => Outcome::Converged,
         };
         let decided = session.decide(&mut planned, &choice);
+        planned.plan.attempt = attempt(&session, &decided, Some(spec.digest));
         planned.plan.dead_ends = dead_ends(&session, &planned.plan, &self.probe.preflight);
         let unasked = session.send(self.canary.as_ref(), &spec, &mut planned, self.probe.probe);
         let problems = problems.into_iter().chain(told).chain(unasked).collect();
@@ -136,8 +138,9 @@ impl Apply {
             preflight: &self.probe.preflight,
             secrets: &secrets(&spec),
             trail,
+            guard: self.activate.guard(&session.state),
         };
-        let done = carry_out(&session, &planned.plan, &activation, &mut report);
+        let done = carry_out(&session, &planned.plan, activation, &mut report);
         if done && planned.refreshes() && !report.due.iter().any(|due| matches!(due.how, How::Refresh(_))) {
             arrived(&session, &spec, &mut report);
         }
@@ -198,12 +201,15 @@ pub(super) struct Activation<'a> {
     pub secrets: &'a [Secret],
     /// Where it is written down.
     pub trail: &'a Trail,
+    /// Who brings it to its end when it is killed.
+    pub guard: Guard<'a>,
 }
 
 /// Executes a plan and puts into the report what came of it; whether it went through.
-pub(super) fn carry_out(session: &Session, plan: &Plan, activation: &Activation<'_>, report: &mut Report) -> bool {
+pub(super) fn carry_out(session: &Session, plan: &Plan, activation: Activation<'_>, report: &mut Report) -> bool {
     let (health, commands) = (activation.health, &activation.choice.commands);
-    let mut door = NodeDoor { root: &session.root, patience: PATIENCE, health, pull: PULL, commands };
+    // dismissed at the end, with the lock still held
+    let mut door = NodeDoor { root: &session.root, patience: PATIENCE, health, pull: PULL, commands, guard: activation.guard };
     let mut run = |plan: &Plan, ledger| {
         let mut told = |step: Progress<'_>| match step {
             Progress::Closing(ledger) => activation.trail.closing(session, plan, ledger),
@@ -227,6 +233,7 @@ pub(super) fn carry_out(session: &Session, plan: &Plan, activation: &Activation<
         };
         applied.ledger = again.ledger;
     }
+    remember(session, plan, &applied, activation.secrets, report);
     report.due = session.due(&applied.due);
     let mut failed = failures(&applied);
     for problem in &mut failed {

@@ -10,6 +10,8 @@ mod pause;
 mod pause_image;
 mod plan;
 mod preflight;
+mod recover;
+mod remembered;
 mod render;
 mod revert;
 mod runtimes;
@@ -67,6 +69,9 @@ enum Command {
     Pause(pause::PauseArgs),
     /// End every pause.
     Resume(pause::ResumeArgs),
+    /// Bring a run to its end that was cut off between a restart and its proof; needs no spec. After a kill the guardian does it,
+    /// after a power cut `nodeprep-recover.service`.
+    Recover(recover::Recover),
     /// Print the JSON Schema of the spec, for editors.
     Schema,
     /// One of the two processes between a run and the shadow of containerd that it tries (`node/shadow`).
@@ -131,6 +136,10 @@ struct PlanChoices {
     /// Take the node over from a spec of another name.
     #[arg(long, env = "NODEPREP_TAKE_OVER")]
     take_over: bool,
+    /// Restart again what was not well with this spec and this version of the runtime before, and was put back. It is not tried
+    /// again by itself: what may pass (a time-out, a canary) for a day, the rest until the spec or the version is another one.
+    #[arg(long)]
+    retry: bool,
     /// Configure this runtime even where only its configuration folder is there (may be repeated).
     #[arg(long = "runtime", env = "NODEPREP_RUNTIME", value_delimiter = ',', value_name = "NAME", value_parser = runtime)]
     runtimes: Vec<crate::runtime::Runtime>,
@@ -205,6 +214,15 @@ struct Ended {
     outcome: Outcome,
 }
 
+/// Goes on with what this process has begun before it was started anew: the loop of an agent. `None` otherwise.
+#[must_use]
+pub fn again() -> Option<Outcome> {
+    let ended = agent::again()?;
+    // nobody reads what an agent says on standard output
+    let _ = crate::node::terminal::print(&ended.shown);
+    Some(ended.outcome)
+}
+
 /// Runs the command line; the exit code is [`Outcome::code`].
 ///
 /// # Errors
@@ -222,7 +240,7 @@ pub fn run(cli: Cli) -> anyhow::Result<Outcome> {
         Command::Check(check) => check.run(style.results),
         Command::Plan(plan) => plan.run(style.results),
         Command::Apply(apply) => apply.run(style.results),
-        Command::Agent(agent) => agent.run(style.results),
+        Command::Agent(agent) => agent.run(verbose, style),
         Command::Explain(explain) => explain.run(style.results),
         Command::Verify(verify) => verify.run(style.results),
         Command::Render(render) => render.run(style.results),
@@ -230,6 +248,7 @@ pub fn run(cli: Cli) -> anyhow::Result<Outcome> {
         Command::Status(status) => status.run(style.results),
         Command::Pause(pause) => pause.run(style.results),
         Command::Resume(resume) => resume.run(style.results),
+        Command::Recover(recover) => recover.run(style.results),
         Command::Schema => Ended { shown: crate::spec::schema::schema(), outcome: Outcome::Converged },
         Command::InRoot { root, outlive, argv } => crate::node::enter::run(root.as_deref(), outlive, &argv),
         Command::ShadowStage { stage } => crate::node::shadow::stage::run(stage == crate::node::shadow::stage::INNER),

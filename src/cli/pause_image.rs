@@ -15,6 +15,7 @@ use crate::model::image::ImageRef;
 use crate::model::problem::Problem;
 use crate::model::secret::mask;
 use crate::node::cri::Client;
+use crate::node::units::Guard;
 use crate::plan::build::overlay_plan;
 use crate::plan::pause::{Held, changing, holding, reads_late};
 use crate::plan::turn::{Choice, Mode, Turns};
@@ -167,8 +168,9 @@ pub(super) fn settle(
             preflight: &probe.preflight,
             secrets: &secrets(&spec),
             trail,
+            guard: Guard::Nobody,
         };
-        if !carry_out(&session, &rest.plan, &activation, &mut report) {
+        if !carry_out(&session, &rest.plan, activation, &mut report) {
             return Ok(Err(Box::new(report)));
         }
         done = Some(report);

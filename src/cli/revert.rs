@@ -6,6 +6,7 @@ use super::activate::ActivateArgs;
 use super::apply::{Activation, carry_out};
 use super::plan::refused;
 use super::preflight::{Asks, dead_ends, refusals};
+use super::remembered::attempt;
 use super::session::{Session, Stopped};
 use super::source::forget;
 use super::trail::Trail;
@@ -69,6 +70,7 @@ impl Revert {
         try_bundle(&mut planned, &session.snapshot);
         let choice = self.activate.choice(&session.snapshot.probes);
         let decided = session.decide(&mut planned, &choice);
+        planned.plan.attempt = attempt(&session, &decided, None);
         planned.plan.dead_ends = dead_ends(&session, &planned.plan, &self.preflight);
         let mut report = Report::new(refused(&planned).unwrap_or(Outcome::Converged));
         report.problems = problems.into_iter().chain(session.unseen()).collect();
@@ -87,10 +89,11 @@ impl Revert {
             preflight: &self.preflight,
             secrets: &[],
             trail,
+            guard: self.activate.guard(&session.state),
         };
         // before anything is given back: who runs by himself would take it again at once
         report.problems.extend(given_back(&session));
-        let done = carry_out(&session, &planned.plan, &activation, &mut report);
+        let done = carry_out(&session, &planned.plan, activation, &mut report);
         if done && planned.plan.owned.is_empty() {
             forget(&session.root, &mut report);
         }

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use super::preflight::{self, Asks};
 use super::tried::Heard;
-use super::{ForeignChoice, PlanChoices, Probe, ProbeArgs, RootArgs, SpecArgs, pause_image, source};
+use super::{ForeignChoice, PlanChoices, Probe, ProbeArgs, RootArgs, SpecArgs, pause_image, remembered, source};
+use crate::apply::memory::Memory;
 use crate::desired::{PAUSED, Target};
 use crate::flow::{self, Findings, STATE, wishes};
 use crate::kept::Fetched;
@@ -18,7 +19,7 @@ use crate::model::secret::Secret;
 use crate::model::tree::Tree;
 use crate::node::error::{Class, NodeError};
 use crate::node::root::Root;
-use crate::node::{Snapshot, blobs, net, probe, read, state, terminal};
+use crate::node::{Snapshot, blobs, memory, net, probe, read, state, terminal};
 use crate::plan::activation::cut_off;
 use crate::plan::build::{Foreign, Now, overlay_plan};
 use crate::plan::guard::{Allowed, against};
@@ -104,6 +105,8 @@ pub(super) struct Session {
     pub blobs: BTreeMap<Digest, Vec<u8>>,
     /// What is left alone; never everything.
     pub stays: Stays,
+    /// What failed before and was put back.
+    pub memory: Memory,
 }
 
 impl Session {
@@ -161,6 +164,7 @@ impl Session {
                 kept.insert(*blob, bytes);
             }
         }
+        let memory = memory::load(&root, &state);
         Ok(Self {
             root,
             state,
@@ -170,6 +174,7 @@ impl Session {
             found,
             blobs: kept,
             stays: Stays::Nothing,
+            memory,
         })
     }
 
@@ -247,8 +252,17 @@ impl Session {
         let mut heard = Heard::default();
         let (mut planned, mut problems) = self.gated_without(spec, choices, args.probe, &[], &mut heard);
         let mut told = Vec::new();
-        let refused = preflight::refusals(self, &planned, &args.preflight, asks, &mut told);
+        let mut refused = preflight::refusals(self, &planned, &args.preflight, asks, &mut told);
         if !refused.is_empty() {
+            (planned, problems) = self.gated_without(spec, choices, args.probe, &refused, &mut heard);
+        }
+        // what is refused may be what another target relied on not to need that unit
+        loop {
+            let before = remembered::refusals(self, &planned, spec, choices.retry);
+            if before.is_empty() {
+                break;
+            }
+            refused.extend(before);
             (planned, problems) = self.gated_without(spec, choices, args.probe, &refused, &mut heard);
         }
         problems.extend(told);

@@ -1,6 +1,6 @@
 //! URLs from which a spec is fetched: `https://host[:port]/path[?query]` and nothing else.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 
 use super::host::Host;
 
@@ -137,7 +137,7 @@ impl Url {
             if plain(byte) {
                 path.push(char::from(byte));
             } else {
-                path.push_str(&format!("%{byte:02X}"));
+                let _ = write!(path, "%{byte:02X}");
             }
         }
         Self { host: self.host.clone(), path, query: None }

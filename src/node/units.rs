@@ -14,16 +14,17 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use super::command::{self, CommandError, Output, Tools};
+use super::guardian::Guardian;
 use super::root::Root;
 use super::{cri, probe, read};
 use crate::apply::health::{Answer, Daemon, Look};
-use crate::apply::{Door, UnitError};
+use crate::apply::{Door, GuardError, UnitError};
 use crate::model::cri::{CriError, RUNTIME_READY};
 use crate::model::path::NodePath;
 use crate::model::unit::{Active, Commands, Init, UnitFacts, Units};
-use crate::plan::Expect;
 use crate::plan::canary::Canary;
 use crate::plan::turn::{Turn, Turning};
+use crate::plan::{Expect, Plan};
 use crate::runtime::{Wish, facts};
 
 /// How long a manager may take to say something about a unit.
@@ -86,9 +87,30 @@ pub struct NodeDoor<'a> {
     pub pull: Duration,
     /// What turns units where no service manager does.
     pub commands: &'a Commands,
+    /// Who brings a run to its end that is killed.
+    pub guard: Guard<'a>,
+}
+
+/// Who brings a run to its end that is killed.
+#[derive(Debug)]
+pub enum Guard<'a> {
+    /// Nobody: it was said that none is wanted, or this is who does so.
+    Nobody,
+    /// A guardian for the run with this state folder, where systemd runs; not started yet.
+    Wanted(&'a NodePath),
+    /// It waits.
+    Waits(Guardian<'a>),
 }
 
 impl Door for NodeDoor<'_> {
+    fn guard(&mut self, plan: &Plan) -> Result<(), GuardError> {
+        let Guard::Wanted(state) = self.guard else { return Ok(()) };
+        if init(self.root) == Init::Systemd {
+            self.guard = Guard::Waits(Guardian::start(self.root, state, self.health, self.longest(plan))?);
+        }
+        Ok(())
+    }
+
     fn run(&mut self, argv: &[String]) -> Result<Output, CommandError> {
         Tools { root: self.root, patience: self.patience }.run(argv)
     }
@@ -155,6 +177,17 @@ impl Door for NodeDoor<'_> {
 }
 
 impl NodeDoor<'_> {
+    /// How long a run of this plan may take with its way back, when everything in it takes as long as it may.
+    fn longest(&self, plan: &Plan) -> Duration {
+        let times = |many: usize| u32::try_from(many).unwrap_or(u32::MAX);
+        let units = (JOB + self.health + PATIENCE * 3).saturating_mul(times(plan.turns.len()));
+        let rest = self
+            .patience
+            .saturating_mul(times(plan.activate.len() + 1))
+            .saturating_add(self.pull.saturating_mul(times(plan.canaries.len())));
+        units.saturating_add(rest).saturating_mul(2)
+    }
+
     /// The process that reads the configuration in question, where no manager names one.
     fn reading(&self, turn: &Turn) -> Option<super::Process> {
         let processes = probe::probe(self.root).processes;

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::owned::{Standing, cannot as cannot_use, left_alone, standing};
+use super::owned::{Standing, all_left_alone, cannot as cannot_use, standing};
 use super::{Act, Expect, Plan, Step, prior};
 pub use crate::desired::Foreign;
 use crate::desired::{Keys, Part, Refusal, Target, Want, Whole};
@@ -49,13 +49,10 @@ pub fn add_part(plan: &mut Plan, part: &Part, now: Now<'_>, same_meaning: impl F
     let mut conflicts = Vec::new();
     let mut steps: Vec<(u8, Step)> = Vec::new();
     let (mut early, mut late) = (Vec::new(), Vec::new());
-    let mut owned = Vec::new();
+    let mut owned = all_left_alone(now, &part.left);
     let mut notes = Vec::new();
     let mut units: BTreeMap<NodePath, Vec<Step>> = BTreeMap::new();
 
-    for (path, known) in part.left.iter().filter_map(|path| now.ledger.owned.get_key_value(path)) {
-        owned.extend(left_alone(now, path, known).map(|known| (path.clone(), known)));
-    }
     let (mut ours, mut there) = (in_order(now.ledger.owned.iter()), in_order(now.tree.iter()));
     for (path, want) in &part.wants {
         if let Some(known) = as_left(now, path, want, &part.target, (ours(path), there(path))) {

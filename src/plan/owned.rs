@@ -1,5 +1,6 @@
 //! Whose is what stands at a path.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::Expect;
@@ -131,6 +132,12 @@ pub fn left_alone(now: Now<'_>, path: &NodePath, owned: &Arc<Owned>) -> Option<A
         Ok(Standing::Ours { bytes, meta, .. }) => Some(Arc::new(Owned { now: now.ledger.stamp(&bytes, meta.mode), ..(**owned).clone() })),
         _ => Some(Arc::clone(owned)),
     }
+}
+
+/// The same for each of these that is ours.
+pub(super) fn all_left_alone(now: Now<'_>, paths: &BTreeSet<NodePath>) -> Vec<(NodePath, Arc<Owned>)> {
+    let ours = paths.iter().filter_map(|path| now.ledger.owned.get_key_value(path));
+    ours.filter_map(|(path, owned)| Some((path.clone(), left_alone(now, path, owned)?))).collect()
 }
 
 pub(super) fn cannot(path: &NodePath, why: &str) -> Problem {

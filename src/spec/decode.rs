@@ -398,16 +398,14 @@ fn fits(field: &'static Field, key: &Range<usize>, node: &Node, problems: &mut P
             return wrong.is_empty();
         }
         (Kind::Word(words), Tree::Scalar(Scalar::Text(text))) => {
-            return match words.iter().find(|word| word.name == text) {
-                Some(_) => true,
-                None => {
-                    let near = nearest(text, words.iter().map(|word| word.name));
-                    let help = near.map_or_else(|| format!("write {}", one_of(words)), |near| format!("write \"{near}\""));
-                    let what = format!("`{}` takes {}; \"{}\" is neither", field.name, one_of(words), short(text));
-                    problems.error("bad-value", &node.span, what, help);
-                    false
-                }
-            };
+            if words.iter().any(|word| word.name == text) {
+                return true;
+            }
+            let near = nearest(text, words.iter().map(|word| word.name));
+            let help = near.map_or_else(|| format!("write {}", one_of(words)), |near| format!("write \"{near}\""));
+            let what = format!("`{}` takes {}; \"{}\" is neither", field.name, one_of(words), short(text));
+            problems.error("bad-value", &node.span, what, help);
+            return false;
         }
         _ => false,
     };

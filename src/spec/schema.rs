@@ -73,7 +73,7 @@ fn key(field: &Field) -> Value {
 fn description(field: &Field) -> String {
     let mut text = field.doc.to_owned();
     if let Kind::Word(words) = &field.kind {
-        for word in words.iter() {
+        for word in *words {
             let _ = write!(text, "\n{}: {}.", word.name, word.doc);
         }
     }

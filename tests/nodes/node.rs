@@ -58,6 +58,11 @@ impl Node {
         self.init = Some(program);
     }
 
+    /// The other way: a package is to bring that file.
+    pub fn unshow(&mut self, inside: &str) {
+        self.options.retain(|option| option.strip_prefix("--bind-ro=").is_none_or(|rest| !rest.ends_with(&format!(":{inside}"))));
+    }
+
     /// Returns when systemd says that everything has started that is to start at boot; with another process 1, when that one runs.
     pub fn boot(&mut self) -> Result<()> {
         ensure!(self.boot.is_none(), "the node is running");

@@ -96,6 +96,11 @@ impl World {
         Ok(run)
     }
 
+    /// A folder of the trial's own, outside of the node.
+    pub fn scratch() -> PathBuf {
+        Path::new(FOLDER).join("scratch")
+    }
+
     /// All files of the node that are not the doing of whatever runs there.
     pub fn files(&self) -> Result<Tree> {
         let mut files = tree::read(&self.node.root())?;

@@ -9,6 +9,7 @@
 )]
 
 mod fetched;
+mod guide;
 mod kept;
 mod node;
 mod server;

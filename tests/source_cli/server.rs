@@ -201,28 +201,41 @@ fn head(stream: &mut impl Read) -> Option<String> {
 pub fn proxy(answer: &'static str, to: Option<String>) -> (String, std::thread::JoinHandle<String>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let host = listener.local_addr().unwrap().to_string();
-    let asked = std::thread::spawn(move || {
-        let (mut client, _) = listener.accept().unwrap();
-        // byte by byte: what follows the head is not ours to take
-        let mut head = Vec::new();
-        let mut byte = [0];
-        while !head.ends_with(b"\r\n\r\n") && client.read(&mut byte).is_ok_and(|count| count == 1) {
-            head.push(byte[0]);
-        }
-        let head = String::from_utf8(head).unwrap();
-        let _ = client.write_all(answer.as_bytes());
-        if let Some(to) = to {
-            let server = TcpStream::connect(to).unwrap();
-            let (mut from, mut to) = (client.try_clone().unwrap(), server.try_clone().unwrap());
-            std::thread::spawn(move || {
-                let _ = std::io::copy(&mut from, &mut to);
-                let _ = to.shutdown(std::net::Shutdown::Write);
-            });
-            let (mut from, mut to) = (server, client);
-            let _ = std::io::copy(&mut from, &mut to);
-            let _ = to.shutdown(std::net::Shutdown::Both);
-        }
-        head
-    });
+    let asked = std::thread::spawn(move || connect(listener.accept().unwrap().0, answer, to));
     (host, asked)
+}
+
+/// A proxy for any name, which leads to `to`, as long as the test runs.
+pub fn gateway(to: String) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let host = listener.local_addr().unwrap().to_string();
+    std::thread::spawn(move || {
+        for client in listener.incoming().flatten() {
+            let to = to.clone();
+            std::thread::spawn(move || connect(client, "HTTP/1.1 200 Connected\r\n\r\n", Some(to)));
+        }
+    });
+    host
+}
+
+fn connect(mut client: TcpStream, answer: &str, to: Option<String>) -> String {
+    // byte by byte: what follows the head is not ours to take
+    let mut head = Vec::new();
+    let mut byte = [0];
+    while !head.ends_with(b"\r\n\r\n") && client.read(&mut byte).is_ok_and(|count| count == 1) {
+        head.push(byte[0]);
+    }
+    let _ = client.write_all(answer.as_bytes());
+    if let Some(to) = to {
+        let server = TcpStream::connect(to).unwrap();
+        let (mut from, mut to) = (client.try_clone().unwrap(), server.try_clone().unwrap());
+        std::thread::spawn(move || {
+            let _ = std::io::copy(&mut from, &mut to);
+            let _ = to.shutdown(std::net::Shutdown::Write);
+        });
+        let (mut from, mut to) = (server, client);
+        let _ = std::io::copy(&mut from, &mut to);
+        let _ = to.shutdown(std::net::Shutdown::Both);
+    }
+    String::from_utf8(head).unwrap()
 }

@@ -35,7 +35,7 @@ impl Pass {
         let mut command = Command::new(OWN_PROGRAM);
         command.arg0("nodeprep").args(arguments).stdin(Stdio::null()).stdout(out).process_group(0);
         // what systemd has told the agent is not for its children
-        for name in ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"] {
+        for name in ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", super::HANDED] {
             command.env_remove(name);
         }
         let child = command.spawn().map_err(|error| failed(error.to_string()))?;
@@ -58,7 +58,7 @@ impl Pass {
         }
         let told = self.said.rewind().map_err(|error| error.to_string()).and_then(|()| read(BufReader::new(&self.said)));
         Some(match told {
-            Ok(told) => PassEnd { code, told: Some(told), why: String::new() },
+            Ok(told) => PassEnd { code, told: Some(Box::new(told)), why: String::new() },
             Err(why) => PassEnd { code, told: None, why: format!("{}; {why}", exit(status)) },
         })
     }
@@ -90,7 +90,7 @@ impl Gate {
         }
         let mut command = Command::new(program);
         command.args(arguments).arg(verb).args(units).stdin(Stdio::null()).stdout(Stdio::null()).process_group(0);
-        command.env_remove("NOTIFY_SOCKET").env_remove("WATCHDOG_USEC").env_remove("WATCHDOG_PID");
+        command.env_remove("NOTIFY_SOCKET").env_remove("WATCHDOG_USEC").env_remove("WATCHDOG_PID").env_remove(super::HANDED);
         match command.spawn() {
             Ok(child) => Ok(Self { child, begun: Instant::now(), asks: true }),
             Err(error) => Err(Err(format!("{program} cannot be run: {error}"))),

@@ -14,17 +14,21 @@ use std::collections::hash_map::DefaultHasher;
 use std::ffi::OsString;
 use std::hash::{Hash, Hasher};
 use std::os::fd::AsFd;
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
+use std::process::Command;
 use std::time::Instant;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
+use serde::{Deserialize, Serialize};
 
 use super::error::NodeError;
 use super::probe;
 use super::root::Root;
+use super::shadow::OWN_PROGRAM;
 use crate::agent::machine::{Action, Event, Question};
 use crate::agent::settings::Now;
 use crate::agent::state::{AgentState, Mode};
@@ -38,7 +42,7 @@ use systemd::Systemd;
 use watcher::Watcher;
 
 /// What the effects need to know.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Setup {
     /// `--spec` as given; `None` for a URL, which cannot be watched.
     pub spec: Option<PathBuf>,
@@ -166,15 +170,15 @@ impl Door {
                 self.watcher.concerned(concerned.references, &concerned.configs);
                 return self.watcher.renew(&self.root);
             }
-            Action::Ready => self.systemd.ready(),
-            Action::Reloading => self.systemd.reloading(),
-            Action::Say(text) => self.systemd.say(&text),
+            Action::Ready => Systemd::ready(),
+            Action::Reloading => Systemd::reloading(),
+            Action::Say(text) => Systemd::say(&text),
             Action::Tell(severity, what) => match severity {
                 Severity::Error => tracing::error!("{what}"),
                 Severity::Warning => tracing::warn!("{what}"),
                 Severity::Note => tracing::info!("{what}"),
             },
-            Action::Exit => self.systemd.stopping(),
+            Action::Exit => Systemd::stopping(),
             Action::WakeAt(_) => {}
         }
         Vec::new()
@@ -222,6 +226,27 @@ pub fn seed() -> u64 {
     probe::random().unwrap_or_default().hash(&mut hasher);
     (std::process::id(), probe::now()).hash(&mut hasher);
     hasher.finish()
+}
+
+/// What this process hands to itself, with its number: nobody else takes it for his.
+const HANDED: &str = "NODEPREP_AGENT_LOOP";
+
+/// Starts this program anew in this process, with the same command line, so that nothing that was needed to read that stays in memory.
+/// It comes back only where that cannot be done.
+pub fn start_anew(handed: &str) {
+    let mut own = std::env::args_os();
+    let mut command = Command::new(OWN_PROGRAM);
+    command.arg0(own.next().unwrap_or_default()).args(own).env(HANDED, format!("{} {handed}", std::process::id()));
+    let error = command.exec();
+    tracing::debug!(%error, "exec");
+}
+
+/// What this process has handed to itself before it was started anew.
+#[must_use]
+pub fn handed() -> Option<String> {
+    let text = std::env::var(HANDED).ok()?;
+    let (pid, rest) = text.split_once(' ')?;
+    (pid.parse() == Ok(std::process::id())).then(|| rest.to_owned())
 }
 
 /// The command line of this process.

@@ -134,6 +134,6 @@ mod tests {
         assert_eq!(shown(&places(&top.join("x"), None, &[]), &top), [": x y"]);
         fs::create_dir(top.join("secret")).unwrap();
         symlink("secret", top.join("link")).unwrap();
-        assert_eq!(shown(&places(&top.join("a"), Some(&top.join("link")), &["k.pem".to_owned()]), &top), [": a link", "secret: *"]);
+        assert_eq!(shown(&places(&top.join("a"), Some(&top.join("link")), &["k.pem".to_owned()]), &top), [": a link secret", "secret: *"]);
     }
 }

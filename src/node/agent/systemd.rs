@@ -32,23 +32,23 @@ impl Systemd {
         }
     }
 
-    pub(super) fn ready(&self) {
+    pub(super) fn ready() {
         tell(&[NotifyState::Ready]);
     }
 
-    pub(super) fn reloading(&self) {
+    pub(super) fn reloading() {
         match NotifyState::monotonic_usec_now() {
             Ok(now) => tell(&[NotifyState::Reloading, now]),
             Err(_) => tell(&[NotifyState::Reloading]),
         }
     }
 
-    pub(super) fn stopping(&self) {
+    pub(super) fn stopping() {
         tell(&[NotifyState::Stopping]);
     }
 
     /// A line: what is more than that goes.
-    pub(super) fn say(&self, text: &str) {
+    pub(super) fn say(text: &str) {
         let line: String = text.chars().map(|char| if char.is_control() { ' ' } else { char }).take(400).collect();
         tell(&[NotifyState::Status(&line)]);
     }

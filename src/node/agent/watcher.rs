@@ -91,6 +91,17 @@ impl Watcher {
 
     /// Watches everything anew: what was not there yet, or is another folder by now.
     pub(super) fn set(&mut self, root: &Root) -> Watches {
+        // what is exchanged just now is not there for a moment
+        for _ in 0..3 {
+            if let Some(watches) = self.try_set(root, false) {
+                return watches;
+            }
+        }
+        self.try_set(root, true).unwrap_or_default()
+    }
+
+    /// `None` where a folder went away meanwhile, unless that is how it `may_be`.
+    fn try_set(&mut self, root: &Root, may_be: bool) -> Option<Watches> {
         self.anew = false;
         self.on.clear();
         self.looked.clear();
@@ -104,6 +115,7 @@ impl Watcher {
                     self.on.entry(descriptor).or_default().push(wanted);
                     continue;
                 }
+                Some(Err(Errno::ENOENT | Errno::ENOTDIR)) if !may_be => return None,
                 Some(Err(errno)) => limit(errno),
                 None if full => format!("more than {MOST} folders"),
                 None => String::new(),
@@ -121,7 +133,7 @@ impl Watcher {
             let why: Vec<String> = why.into_iter().collect();
             format!("{} are looked at every {} s ({})", self.looked.len(), LOOK.as_secs(), why.join("; "))
         };
-        Watches { count: u32::try_from(self.on.len()).unwrap_or(u32::MAX), polling }
+        Some(Watches { count: u32::try_from(self.on.len()).unwrap_or(u32::MAX), polling })
     }
 
     /// Folders that are there, with what counts in them: where one is missing, the next one above it that is there.
@@ -239,7 +251,7 @@ impl Heard {
                     return false;
                 }
                 self.node.insert(name.map_or_else(|| folder.clone(), |name| folder.join(name)).as_str().to_owned());
-                wanted.comes || all || name.is_some_and(|name| name.ends_with(".d"))
+                wanted.comes || all || name.is_some_and(is_folder_of_configuration)
             }
         }
     }
@@ -254,6 +266,11 @@ impl Heard {
         let node = (!self.node.is_empty()).then(|| Event::NodeChanged(self.node.into_iter().collect()));
         spec.into_iter().chain(node).collect()
     }
+}
+
+/// One that is watched itself, once it is there: `certs.d`, `conf.d`.
+fn is_folder_of_configuration(name: &str) -> bool {
+    Path::new(name).extension().is_some_and(|ending| ending == "d")
 }
 
 fn events() -> AddWatchFlags {
@@ -291,7 +308,9 @@ fn print(folder: &Path, names: &Names) -> u64 {
         Names::All => {
             let mut all: Vec<PathBuf> = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
             all.sort();
-            all.iter().for_each(|path| see(path));
+            for path in &all {
+                see(path);
+            }
         }
     }
     hasher.finish()

@@ -16,6 +16,18 @@ use crate::model::url::{Url, UrlError};
 use crate::runtime::golang::{Route, route};
 use crate::verify::probe::{Identity, Stage, Trouble, Trusted};
 
+/// What is text without being called so: documents, certificates, signatures.
+const TEXTS: [&str; 9] = [
+    "application/toml",
+    "application/yaml",
+    "application/x-yaml",
+    "application/x-pem-file",
+    "application/x-x509-ca-cert",
+    "application/pkix-cert",
+    "application/pem-certificate-chain",
+    "application/pgp-signature",
+    "application/x-minisign",
+];
 /// How often a server may send us on.
 const MOST_REDIRECTS: usize = 5;
 
@@ -318,10 +330,7 @@ fn is_text(answer: &Answer) -> Result<(), Why> {
     let kind = kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     match kind.as_str() {
         "text/html" | "application/xhtml+xml" => Err(Why::Page),
-        "" | "application/octet-stream" | "binary/octet-stream" | "application/toml" | "application/yaml" | "application/x-yaml" => Ok(()),
-        "application/x-pem-file" | "application/x-x509-ca-cert" | "application/pkix-cert" | "application/pem-certificate-chain" => Ok(()),
-        "application/pgp-signature" | "application/x-minisign" => Ok(()),
-        text if text.starts_with("text/") => Ok(()),
+        kind if kind.is_empty() || kind.ends_with("/octet-stream") || kind.starts_with("text/") || TEXTS.contains(&kind) => Ok(()),
         other => Err(Why::Kind(other.chars().take(80).collect())),
     }
 }

@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use super::{Done, Hands, LEDGER, NEW_LEDGER};
 use crate::format::KeyEdit;
-use crate::ledger::{Due, Ledger, LedgerError, Open, Owns, Prior, Stamp};
+use crate::ledger::{Due, Ledger, LedgerError, Open, Owns, Prior, Stamp, Was};
 use crate::model::digest::Digest;
 use crate::model::path::NodePath;
 use crate::node::error::NodeError;
 use crate::node::files::{self, Seen};
 use crate::node::root::{Folder, Last, Root, Stop};
-use crate::node::{blobs, stage};
+use crate::node::{blobs, guardian, stage};
 use crate::plan::turn::Turning;
 use crate::plan::{Act, Activation, How, Plan};
 
@@ -30,6 +30,7 @@ pub(crate) fn load_ledger(root: &Root, state: &NodePath) -> Result<Option<Ledger
 pub(crate) fn tidy(root: &Root, state: &NodePath) -> Result<bool, NodeError> {
     let Some(folder) = root.folder(state)? else { return Ok(false) };
     let new = files::unlink(&folder, NEW_LEDGER)?;
+    guardian::clear(root, state)?;
     let staged = stage::clear(root, &folder)?;
     if staged {
         let needed = load_ledger(root, state)?.map(|ledger| ledger.blobs()).unwrap_or_default();
@@ -162,7 +163,25 @@ impl Hands<'_> {
             }
         }
         ahead.due.clone_from(&self.plan.due);
-        ahead.open = Some(Open { before, after, activations, began: self.when, asked: self.plan.asked.clone() });
+        let mut began = self.when;
+        let mut was = Was { spec: self.old.spec.clone(), adopted: self.old.adopted.clone() };
+        if let Some(open) = &self.old.open {
+            // a run that was cut off and is finished by this one can still be taken back as far as this one leaves it as it is
+            let left = |path: &NodePath| !before.contains_key(path) && !after.contains_key(path);
+            let earlier: Vec<_> =
+                open.before.iter().filter(|(path, _)| left(path)).map(|(path, prior)| (path.clone(), prior.clone())).collect();
+            let stamps: Vec<_> =
+                open.after.iter().filter(|(path, _)| left(path)).map(|(path, stamp)| (path.clone(), stamp.clone())).collect();
+            before.extend(earlier);
+            after.extend(stamps);
+            was = open.was.clone().unwrap_or(was);
+            // what was turned since that one began has read what this one only proves
+            if self.plan.turns.iter().all(|turn| turn.turning == Turning::Prove) && !self.plan.turns.is_empty() {
+                began = open.began;
+            }
+        }
+        let attempt = Some(&self.plan.attempt).filter(|attempt| !attempt.units.is_empty()).cloned();
+        ahead.open = Some(Open { before, after, activations, began, asked: self.plan.asked.clone(), attempt, was: Some(was) });
         Ok(ahead)
     }
 
