@@ -316,7 +316,9 @@ pub fn as_planned(planned: &Planned, due: bool) -> Vec<Check> {
                 ("the trust store is refreshed by the first run on the node".to_owned(), help)
             }
             How::Refresh(argv) => ("the trust store has not been refreshed".to_owned(), format!("run `{}`", argv.join(" "))),
-            How::Reload(unit) => (format!("{unit} has not been reloaded since the last change"), format!("run `systemctl reload {unit}`")),
+            How::Reload(unit) => {
+                (format!("{unit} has not been reloaded since the last change"), "run `nodeprep apply`, which reloads it".to_owned())
+            }
             How::Restart(unit) => {
                 (format!("{unit} has not been restarted since the last change"), format!("run `systemctl restart {unit}`"))
             }
