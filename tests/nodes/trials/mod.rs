@@ -3,6 +3,7 @@
 mod activation;
 mod boots;
 mod cut;
+mod edges;
 mod facts;
 mod first;
 mod least;
@@ -56,11 +57,18 @@ pub const ALL: &[Test] = &[
     Test { name: "activation-no-way-back", versions: Versions::Own, run: activation::no_way_back },
     Test { name: "activation-killed", versions: Versions::Own, run: activation::killed },
     Test { name: "activation-reload", versions: Versions::Own, run: activation::reload },
+    Test { name: "revert-made-config", versions: Versions::Own, run: edges::made_config },
+    Test { name: "revert-without-ca", versions: Versions::Own, run: edges::without_ca },
+    Test { name: "revert-never", versions: Versions::Own, run: edges::never },
+    Test { name: "progress-on-a-terminal", versions: Versions::Own, run: edges::progress },
+    Test { name: "unit-masked", versions: Versions::Own, run: edges::masked },
+    Test { name: "disk-full-or-read-only", versions: Versions::Own, run: edges::no_room },
     Test { name: "pods-image-in-use", versions: Versions::All, run: pods::in_use },
     Test { name: "pods-first-config-path", versions: Versions::All, run: pods::config_path },
     Test { name: "pods-kill-mode", versions: Versions::All, run: pods::kill_mode },
     Test { name: "pods-rolled-back", versions: Versions::Own, run: pods::rolled_back },
     Test { name: "pods-new-pause", versions: Versions::All, run: pods::new_pause },
+    Test { name: "pods-pause-canary", versions: Versions::Own, run: pods::pause_canary },
     Test { name: "pods-pause-at-first", versions: Versions::All, run: pods::pause_at_first },
 ];
 
