@@ -119,7 +119,7 @@ fn store_needs(spec: &Spec, whole: &mut Plan, parts: &mut [PlannedPart], after: 
         return Vec::new();
     };
     if part.activations.iter().any(|activation| matches!(activation.how, How::Refresh(_))) {
-        let needs = store::activations(spec, after, found, &bundle);
+        let needs = store::activations(Some(spec), after, found, &bundle);
         whole.activate.extend(needs.iter().filter(|need| need.how != How::Nothing).cloned());
         part.activations.extend(needs);
     }

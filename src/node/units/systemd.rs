@@ -76,6 +76,7 @@ fn unit(properties: &Properties) -> UnitFacts {
     let text = |key: &str| properties.get(key).map_or("", String::as_str);
     UnitFacts {
         loaded: text("LoadState") == "loaded",
+        masked: text("LoadState") == "masked",
         active: Active::from_word(text("ActiveState")),
         main_pid: text("MainPID").parse().ok().filter(|pid| *pid != 0),
         reloads: text("CanReload") == "yes",
