@@ -65,6 +65,12 @@ pub fn now() -> Time {
     Time(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
 }
 
+/// Milliseconds since the boot; 0 where the kernel does not tell.
+#[must_use]
+pub fn up() -> i64 {
+    fs::read_to_string("/proc/uptime").ok().and_then(|text| uptime(&text)).unwrap_or(0)
+}
+
 /// 32 random bytes.
 ///
 /// # Errors
