@@ -83,6 +83,12 @@ pub fn is_there(root: &Root, pid: u32) -> Option<bool> {
     root.is_live().then(|| pid != 0 && fs::metadata(Path::new("/proc").join(pid.to_string())).is_ok())
 }
 
+/// Milliseconds since the boot; 0 where the kernel does not tell.
+#[must_use]
+pub fn up() -> i64 {
+    fs::read_to_string("/proc/uptime").ok().and_then(|text| uptime(&text)).unwrap_or(0)
+}
+
 /// 32 random bytes.
 ///
 /// # Errors
