@@ -1,6 +1,6 @@
 # Recipes are what CI runs. `make` alone shows them.
 CARGO ?= cargo
-.PHONY: help demo test fmt lint unit real e2e nodes bench build deny size ci
+.PHONY: help demo test fmt lint unit real e2e nodes bench build deny size ci portable dist image dist-test reproducible package-lint
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -41,10 +41,35 @@ build: ## the release binary
 size: build ## the release binary is at most 6 MB
 	@size=$$(stat -c %s target/release/nodeprep); echo "release binary: $$size bytes"; test $$size -le 6000000
 
+PORTABLE := $(shell uname -m)-unknown-linux-musl
+
+portable: ## the static program compiles; `make dist` builds it
+	@if rustup target list --installed 2>/dev/null | grep -qx $(PORTABLE) || rustup target add $(PORTABLE) >/dev/null 2>&1; then \
+	  CC_$(subst -,_,$(PORTABLE))=$${CC:-gcc} $(CARGO) check --quiet --locked --bins --target $(PORTABLE); \
+	else echo "skipped: the static program: rustup target add $(PORTABLE) does not work here"; fi
+
+dist: ## static programs, packages, an image, a bill of materials and checksums, in dist/
+	packaging/dist
+
+reproducible: ## the static program, built in two folders, has the same bytes (takes two release builds)
+	packaging/reproducible
+
+image: ## the container image from the static program that `make dist` has built, in dist/
+	packaging/image dist/nodeprep-*-linux-$$(uname -m) dist/nodeprep-image-$$(uname -m).tar
+
+dist-test: ## what `make dist` has built, on booted nodes: packages, image, the step before kubeadm
+	packaging/tools/prepare target/tools rpm image
+	for trial in package container-image bootstrap; do \
+	  NODEPREP_NODES=required NODEPREP_NODES_BINARY=$$(realpath dist/nodeprep-*-linux-$$(uname -m)) $(CARGO) test --quiet --locked --test nodes -- $$trial || exit 1; \
+	done
+
+package-lint: ## lintian and rpmlint on what `make dist` has made; fails on what is not explained
+	packaging/lint dist/*.deb dist/*.rpm
+
 deny: ## licences, advisories, bans, sources
 	@command -v cargo-deny >/dev/null || $(CARGO) install --quiet --locked cargo-deny@0.20.2
 	$(CARGO) deny --locked check bans licenses sources
 	@if $(CARGO) deny --locked fetch db >/dev/null 2>&1; then $(CARGO) deny --locked check advisories; \
 	else echo "skipped: advisories: the advisory database cannot be fetched from here"; fi
 
-ci: test demo size deny ## what .ci/run does
+ci: test demo size portable deny ## what .ci/run does

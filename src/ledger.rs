@@ -18,6 +18,7 @@ use crate::model::path::NodePath;
 use crate::model::time::Time;
 use crate::model::tree::Meta;
 use crate::plan::Activation;
+use crate::spec::Serial;
 use crate::spec::adopt::Adopted;
 
 /// The version that this nodeprep writes. Older ones are migrated when read; newer ones are refused.
@@ -44,6 +45,9 @@ pub struct Ledger {
     /// Activations that finished runs left to be done.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub due: Vec<Due>,
+    /// When a daemon was last told to reload by us and said that it had: its start does not show that.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub reloaded: BTreeMap<String, Time>,
     /// What was carried over from settings that we took out, by the file in which they stood.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub adopted: BTreeMap<NodePath, Adopted>,
@@ -75,6 +79,9 @@ pub struct LastSpec {
     /// Keyed digest of the document and everything that it references; `None` where an earlier nodeprep applied it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub digest: Option<Digest>,
+    /// Its `serial`, or the last that one of this name had.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub serial: Option<Serial>,
 }
 
 /// Path → what is ours there. Plans and later ledgers share the entries that stay as they are.
@@ -171,6 +178,33 @@ pub struct Open {
     /// What it was asked to do with what others have written: whoever runs the same spec again finishes that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub asked: Option<Asked>,
+    /// Which units it turns and proves; `None` where nobody was going to: what the files say is then all that there is to it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attempt: Option<Attempt>,
+    /// What else the ledger said before it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub was: Option<Was>,
+}
+
+/// What a run turns units for: enough to know it again when it comes a second time.
+#[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Attempt {
+    /// Digest of the spec; `None` when there is none (`revert`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spec: Option<Digest>,
+    /// Each unit, and the version of its runtime on disk; empty where that is not known.
+    pub units: BTreeMap<String, String>,
+}
+
+/// What the ledger said before a run and cannot be told from files.
+#[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Was {
+    /// [`Ledger::spec`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spec: Option<LastSpec>,
+    /// [`Ledger::adopted`].
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub adopted: BTreeMap<NodePath, Adopted>,
 }
 
 /// What a run was asked to do with what others have written.
@@ -214,6 +248,7 @@ impl Ledger {
             owned: Owns::new(),
             dirs: BTreeSet::new(),
             due: Vec::new(),
+            reloaded: BTreeMap::new(),
             adopted: BTreeMap::new(),
             proved: BTreeMap::new(),
             open: None,
@@ -350,6 +385,18 @@ mod tests {
         }
         let unnamed = first.replacen("\"fleet\"", "\"\"", 1);
         assert_eq!(Ledger::from_json(&path(), unnamed.as_bytes()).unwrap().spec, None);
+    }
+
+    /// What an open run was for came later: an earlier ledger has nothing of it.
+    #[test]
+    fn an_open_run_says_what_it_was_for() {
+        let mut ledger = Ledger::from_json(&path(), include_bytes!("../fixtures/ledger/v2/open.json")).unwrap();
+        let open = ledger.open.as_mut().unwrap();
+        assert_eq!((&open.attempt, &open.was), (&None, &None));
+        let units = BTreeMap::from([("containerd.service".to_owned(), "1.6.20".to_owned())]);
+        open.attempt = Some(Attempt { spec: Some(Digest::of(b"spec")), units });
+        open.was = Some(Was { spec: ledger.spec.clone(), adopted: BTreeMap::new() });
+        assert_eq!(Ledger::from_json(&path(), &ledger.to_json()).unwrap(), ledger);
     }
 
     /// They are written in order, but somebody may have put the file through another program.

@@ -21,6 +21,7 @@ pub mod cli;
 pub mod desired;
 pub mod flow;
 pub mod format;
+pub mod kept;
 pub mod ledger;
 pub mod model;
 pub mod node;

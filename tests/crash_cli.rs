@@ -207,8 +207,8 @@ impl Ground {
     fn run(&self, root: &Path, goal: &str, extra: &[&str], checkpoint: Option<usize>) -> (i32, String) {
         let mut command = Command::new(env!("CARGO_BIN_EXE_nodeprep"));
         command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
-        if goal == "revert" {
-            command.arg("revert");
+        if ["revert", "recover"].contains(&goal) {
+            command.arg(goal);
         } else {
             let verb = if extra.contains(&"--exit-code") { "plan" } else { "apply" };
             command.arg(verb).arg("--spec").arg(self.at("specs").join(format!("{goal}.toml")));
@@ -430,6 +430,73 @@ fn killed_apply_then_revert() {
             assert!(text.contains("0 changes made"), "{at}: {text}");
         });
     }
+}
+
+/// Without the spec, from the ledger alone: what is whole stays, everything else is as before, byte for byte; and killed in that it is
+/// done by the next.
+#[test]
+fn killed_run_then_recover() {
+    let ground = Ground::new();
+    let origin = seen(&ground.at("origin"));
+    let first = ground.undisturbed("before", &["first"]);
+    let second = ground.undisturbed("second", &["first", "second"]);
+    let (kept, back) = (std::cell::Cell::new(0), std::cell::Cell::new(0));
+    for (from, was, goal, will, step) in
+        [("origin", &origin, "first", &first, 17), ("before", &first, "second", &second, 19), ("before", &first, "revert", &origin, 23)]
+    {
+        killed_somewhere(&ground, from, goal, step, |at, root, point| {
+            if point % 3 == 0 {
+                let again = 1 + point * 5 % 60;
+                let (code, text) = ground.run(root, "recover", &[], Some(again));
+                assert!([0, 6, 137].contains(&code), "{at}, recover killed at {again}: {text}");
+                closed(at, &ground, root);
+            }
+            let (code, text) = ground.run(root, "recover", &[], None);
+            match code {
+                6 => {
+                    back.set(back.get() + 1);
+                    Ground::is(&format!("{at}, put back"), root, was);
+                }
+                0 => kept.set(kept.get() + usize::from(text.contains("taken as it is"))),
+                code => panic!("{at}: recover ended with {code}: {text}"),
+            }
+            let (code, text) = ground.run(root, "recover", &[], None);
+            assert!(code == 0 && text.contains("no run was cut off"), "{at}: {text}");
+            ground.run_well(at, root, goal);
+            Ground::is(at, root, will);
+            ground.nothing_to_do(at, root, goal);
+            ground.run_well(at, root, "revert");
+            Ground::is(&format!("{at}, reverted"), root, &origin);
+        });
+    }
+    assert!(!cfg!(debug_assertions) || kept.get() > 1 && back.get() > 3, "{} kept, {} put back", kept.get(), back.get());
+}
+
+/// What cannot be put back is left as it is, with what to do, and the next apply goes on from there.
+#[test]
+fn killed_run_then_recover_without_the_copies() {
+    let ground = Ground::new();
+    ground.undisturbed("before", &["first"]);
+    let second = ground.undisturbed("second", &["first", "second"]);
+    let stuck = std::cell::Cell::new(0);
+    killed_somewhere(&ground, "before", "second", 13, |at, root, _| {
+        let state = root.join("var/lib/nodeprep");
+        fs::remove_dir_all(state.join("blobs")).unwrap();
+        // what was temporary goes in any case
+        let lasting = |root: &Path| -> Picture { seen(root).into_iter().filter(|(path, _)| !path.contains(".nodeprep-stage")).collect() };
+        let killed = lasting(root);
+        let (code, text) = ground.run(root, "recover", &[], None);
+        if code == 7 {
+            stuck.set(stuck.get() + 1);
+            assert!(text.contains("run `nodeprep apply`"), "{at}: {text}");
+            assert!(lasting(root) == killed, "{at}: {}", difference(&lasting(root), &killed));
+            ground.run_well(at, root, "second");
+            Ground::is(at, root, &second);
+        } else {
+            assert!([0, 6].contains(&code), "{at}: recover ended with {code}: {text}");
+        }
+    });
+    assert!(!cfg!(debug_assertions) || stuck.get() > 1, "only {} could not be put back", stuck.get());
 }
 
 #[test]

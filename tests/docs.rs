@@ -2,6 +2,9 @@
 //! of the README is run as it stands, its spec is a valid one, and its links lead somewhere.
 #![allow(clippy::disallowed_methods, clippy::unwrap_used, missing_docs, reason = "tests have effects")]
 
+#[path = "pages/markdown.rs"]
+mod command_line;
+
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -11,7 +14,7 @@ use nodeprep::report::exit::Outcome;
 use nodeprep::runtime::Runtime;
 use nodeprep::spec::domains::DENIED;
 use nodeprep::spec::load::Draft;
-use nodeprep::spec::table::{Field, Kind, TABLES, TableDef, When};
+use nodeprep::spec::table::{Field, Kind, TABLES, TableDef};
 use nodeprep::spec::{Spec, express};
 use nodeprep::trust::{family, refused_markdown};
 
@@ -30,7 +33,7 @@ fn generated(path: &str, text: &str) {
 
 fn section(table: &TableDef, out: &mut String) {
     let _ = writeln!(out, "\n## {}\n\n{}\n\n| key | kind | | example |\n|---|---|---|---|", table.header, table.doc);
-    for field in table.fields.iter().filter(|field| field.when == When::Now) {
+    for field in table.fields {
         let _ = writeln!(
             out,
             "| `{}`{} | {} | {} | {} |",
@@ -41,17 +44,12 @@ fn section(table: &TableDef, out: &mut String) {
             example(field)
         );
     }
-    let later: Vec<String> =
-        table.fields.iter().filter(|field| field.when == When::Later).map(|field| format!("`{}`", field.name)).collect();
-    if !later.is_empty() {
-        let _ = writeln!(out, "\nKnown, but not available in this version (an error, never ignored): {}.", later.join(", "));
-    }
 }
 
 fn kind(kind: &Kind) -> String {
     match kind {
         Kind::Word(words) => {
-            let words = words.iter().filter(|word| word.when == When::Now).map(|word| format!("`\"{}\"`", word.name));
+            let words = words.iter().map(|word| format!("`\"{}\"`", word.name));
             words.collect::<Vec<_>>().join(" or ")
         }
         other => other.name().to_owned(),
@@ -61,7 +59,7 @@ fn kind(kind: &Kind) -> String {
 fn meaning(field: &Field) -> String {
     let mut text = field.doc.trim_end_matches('.').to_owned();
     if let Kind::Word(words) = &field.kind {
-        for word in words.iter().filter(|word| word.when == When::Now) {
+        for word in *words {
             let _ = write!(text, "; `{}`: {}", word.name, word.doc);
         }
     }
@@ -93,6 +91,7 @@ const FORMS: &str = "
 - **A folder**, such as a mounted ConfigMap: its `*.toml`, `*.yaml` and `*.yml` in the order of their names are one spec. Exactly one
   carries the top-level keys, the others carry lists only (`[[mirror]]`, `[[registry]]`, …). Names that begin with a dot are passed
   over; other files are there to be referenced.
+- **An `https://` URL**: [sources.md](sources.md) says who is believed, and how a spec is signed.
 - 1 MiB at most, all documents together; YAML at most 16 levels deep. A referenced file has at most 1 MiB.
 
 `nodeprep schema` prints a JSON Schema ([spec.schema.json](spec.schema.json)) for editors: `#:schema spec.schema.json` in the first line
@@ -219,9 +218,17 @@ fn the_exit_codes_are_those_of_the_program() {
     }
     text.push_str(
         "\nWhere one target fails and another one succeeds, the worst counts: a conflict (5) before what the node cannot do (4).\nWhat is due \
-         because nothing more was asked for (`--activate never`, the root of an image) is said in the report, with 0.\n",
+         because nothing more was asked for (`--activate never`, the root of an image) is said in the report, with 0.\n\nAn activation that \
+         failed (6) is not tried again by itself with the same spec on the same version of the runtime: that is 4 until `--retry`.\n`recover` \
+         ends with 0 when the run that was cut off is taken as it is, or there was none; with 6 when it was put back; with 7 when\nneither \
+         could be done.\n",
     );
     generated("docs/exit-codes.md", &text);
+}
+
+#[test]
+fn the_command_line_is_that_of_the_program() {
+    generated("docs/cli.md", &command_line::markdown());
 }
 
 /// The fenced blocks of a document in this language.

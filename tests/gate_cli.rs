@@ -402,3 +402,22 @@ fn a_host_as_before_is_not_closed_with_its_source() {
     let (code, said) = apply("require", spec(2, 1));
     assert!(code == Some(8) && said.contains("docker.io is kept back as it was") && !said.contains("proof-failed"), "{code:?}\n{said}");
 }
+
+/// `deny` goes with the new spec; the source stays open as it was, and so its other name, which was denied, is none of it.
+#[test]
+fn another_name_of_what_is_kept_back_does_not_open() {
+    let (node, first, later) = (Node::new(), alive(), dead());
+    let open = "fallback = \"upstream\"";
+    let top = "unlisted = \"deny\"";
+    assert_eq!(node.run("apply --probe off", top, &[("quay.io", &first, open), ("ghcr.io", &first, "")]).0, 0);
+    let (code, said) = node.run("apply --probe require --allow-shrink", "", &[("quay.io", &later, ""), ("ghcr.io", &first, "")]);
+    assert!(code == 8 && said.contains("quay.io is kept back"), "{code} {said}");
+    let asked = node.asked("quay.io/a/b");
+    assert!(asked.contains(&first) && asked.contains("https://quay.io"), "{asked}");
+    let asked = node.asked("quay.io:443/a/b");
+    assert!(!asked.contains("https://quay.io"), "{asked}");
+    // what no source names is open now, as the spec says
+    assert!(node.asked("registry.example/a/b").contains("https://registry.example"));
+    let (code, said) = node.run("apply --probe require --allow-shrink", "", &[("quay.io", &first, ""), ("ghcr.io", &first, "")]);
+    assert!(code == 0 && !node.asked("quay.io:443/a/b").contains("https://quay.io"), "{code} {said}");
+}

@@ -99,7 +99,8 @@ fn one_user_of_grpc() {
 #[test]
 fn the_flow_has_one_direction() {
     // room → rooms that it must not know
-    let rules: [(&str, &[&str]); 7] = [
+    let rules: [(&str, &[&str]); 8] = [
+        ("agent/", &["spec", "format", "plan", "apply", "node", "report", "cli", "ledger", "desired"]),
         ("model/", &["spec", "format", "runtime", "trust", "desired", "plan", "apply", "node", "report", "cli", "ledger"]),
         ("format/", &["spec", "plan", "apply", "node", "report", "cli", "ledger", "desired"]),
         ("spec/", &["format", "plan", "apply", "node", "report", "cli", "ledger", "desired"]),

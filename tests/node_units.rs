@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use node_support::*;
 use nodeprep::apply::health::{Answer, Daemon, Look, Shim};
-use nodeprep::apply::{self, ApplyError, Door, End, Outcome, Remark, UnitError};
+use nodeprep::apply::{self, ApplyError, Door, End, GuardError, Outcome, Remark, UnitError};
 use nodeprep::desired::Target;
 use nodeprep::ledger::{Ledger, Prior};
 use nodeprep::model::cri::CriError;
@@ -52,6 +52,10 @@ struct StandIn {
     killed_at: Option<usize>,
     calls: usize,
     shims: Vec<u32>,
+    /// Whether somebody can be set to watch over a run.
+    guarded: bool,
+    /// What the file held when somebody was.
+    guards: Vec<String>,
     /// Whether it pulls, by the file's content and how often it was asked.
     pulls: fn(&str, u32) -> bool,
     asked: u32,
@@ -70,6 +74,8 @@ impl StandIn {
             killed_at: None,
             calls: 0,
             shims: vec![7, 8],
+            guarded: true,
+            guards: Vec::new(),
             pulls: |_, _| true,
             asked: 0,
         }
@@ -91,6 +97,11 @@ impl StandIn {
 }
 
 impl Door for StandIn {
+    fn guard(&mut self, _: &Plan) -> Result<(), GuardError> {
+        self.guards.push(self.content());
+        if self.guarded { Ok(()) } else { Err(GuardError::Refused { said: "no bus".to_owned() }) }
+    }
+
     fn run(&mut self, argv: &[String]) -> Result<Output, CommandError> {
         self.call();
         self.log.push(argv.join(" "));
@@ -151,7 +162,7 @@ fn plan() -> Plan {
 }
 
 fn turn(turning: Turning) -> Turn {
-    Turn { unit: UNIT.to_owned(), turning, serves: vec![need()], along: Vec::new(), proof: Proof::default() }
+    Turn { unit: UNIT.to_owned(), turning, serves: vec![need()], along: Vec::new(), signal: None, proof: Proof::default() }
 }
 
 fn execute(dir: &Path, plan: &Plan, door: &mut impl Door) -> Outcome {
@@ -185,8 +196,67 @@ fn a_unit_is_turned_once_and_nothing_is_due_for_it() {
     let outcome = execute(&root, &plan(), &mut door);
     assert!(matches!(outcome.end, End::Applied), "{:?}", outcome.end);
     assert_eq!((outcome.turned.as_slice(), outcome.due.len(), outcome.remarks.len()), ([UNIT.to_owned()].as_slice(), 0, 0));
-    assert_eq!(door.log, ["restart with new"]);
+    assert_eq!((&door.log[..], &door.guards[..]), (&["restart with new".to_owned()][..], &["old".to_owned()][..]));
     assert_eq!(left(&root), ("new".to_owned(), false, 0));
+}
+
+#[test]
+fn without_a_guardian_nothing_is_changed_for_a_unit() {
+    let (_dir, root) = fresh();
+    let mut door = StandIn { guarded: false, ..StandIn::new(&root, Fate::Serves, |_, _| Fate::Serves) };
+    let outcome = execute(&root, &plan(), &mut door);
+    assert!(matches!(&outcome.end, End::Refused(why @ ApplyError::Unguarded(_)) if why.help().is_some()), "{:?}", outcome.end);
+    assert_eq!((outcome.class(), door.log.len(), left(&root).0.as_str()), (Some(Class::Node), 0, "old"));
+    assert_eq!(door.guards, ["old"]);
+    assert!(ledger(&root).is_none());
+    // what turns nothing needs none
+    let mut files = plan();
+    files.turns.clear();
+    files.activate.clear();
+    assert!(matches!(execute(&root, &files, &mut door).end, End::Applied));
+    assert_eq!(door.guards.len(), 1);
+}
+
+/// On the way back from another run a unit ran before that one, also where it has failed since: it is started, and has to be well.
+#[test]
+fn what_has_failed_is_started_on_the_way_back_from_another_run() {
+    for (fate, well) in
+        [((|text, _| if text == "new" { Fate::Serves } else { Fate::Mute }) as fn(&str, u32) -> Fate, true), (|_, _| Fate::Mute, false)]
+    {
+        let (_dir, root) = fresh();
+        let mut door = StandIn::new(&root, Fate::Dies, fate);
+        let outcome = execute(&root, &Plan { returns: true, ..plan() }, &mut door);
+        assert_eq!(door.log[0], "back: restart with new");
+        assert_eq!(matches!(outcome.end, End::Applied), well, "{:?}", outcome.end);
+        assert_eq!(matches!(outcome.end, End::RollbackFailed { .. }), !well, "{:?}", outcome.end);
+    }
+}
+
+/// Killed before the proof, and killed once more in the run that was to prove it: what was before the first is still known, and since when
+/// the unit has to have started.
+#[test]
+fn killed_twice_it_can_still_be_taken_back() {
+    let hook = std::panic::take_hook();
+    std::panic::set_hook(Box::new(|_| {}));
+    let (_dir, root) = fresh();
+    let mut first = plan();
+    first.attempt.units.insert(UNIT.to_owned(), "1.6.20".to_owned());
+    let killed = |plan: &Plan, at: usize| {
+        let mut door = StandIn { killed_at: Some(at), ..StandIn::new(&root, Fate::Serves, |_, _| Fate::Serves) };
+        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| execute(&root, plan, &mut door)));
+        assert!(result.is_err(), "it was not killed");
+        ledger(&root).unwrap().open.unwrap()
+    };
+    let open = killed(&first, 3);
+    assert_eq!(open.attempt.as_ref().map(|attempt| &attempt.units), Some(&first.attempt.units));
+    assert!(matches!(open.before.get(&path(FILE)), Some(Prior::File { blob, .. }) if *blob == Digest::of(b"old")), "{open:?}");
+    assert_eq!((open.was.as_ref().map(|was| was.spec.is_none()), get(&root, FILE).unwrap().as_str()), (Some(true), "new"));
+    let mut second = Plan { owned: first.owned.clone(), attempt: first.attempt.clone(), ..Plan::default() };
+    second.turns.push(turn(Turning::Prove));
+    let again = killed(&second, 2);
+    assert_eq!((&again.before, &again.after, again.began), (&open.before, &open.after, open.began));
+    assert_eq!((&again.was, &again.attempt), (&open.was, &open.attempt));
+    std::panic::set_hook(hook);
 }
 
 #[test]
@@ -210,17 +280,19 @@ fn a_daemon_that_is_not_well_gets_its_files_back_and_is_turned_again() {
 
 #[test]
 fn what_is_not_well_on_the_way_back_either_is_told_with_its_unit() {
-    for fate in
-        [(|_, _| Fate::Dies) as fn(&str, u32) -> Fate, |_, _| Fate::Mute, |_, starts| if starts == 1 { Fate::Mute } else { Fate::Dies }]
-    {
+    for (fate, due) in [
+        ((|_, _| Fate::Dies) as fn(&str, u32) -> Fate, 1),
+        (|_, _| Fate::Mute, 0),
+        (|_, starts| if starts == 1 { Fate::Mute } else { Fate::Dies }, 1),
+    ] {
         let (_dir, root) = fresh();
         let mut door = StandIn::new(&root, Fate::Serves, fate);
         let outcome = execute(&root, &plan(), &mut door);
         let End::RollbackFailed { by_hand, unwell, .. } = &outcome.end else { panic!("{:?}", outcome.end) };
         assert_eq!((by_hand.len(), unwell.len(), unwell[0].0.as_str()), (0, 1, UNIT), "{unwell:?}");
         assert_eq!(outcome.class(), Some(Class::NotRolledBack));
-        // the files are back all the same, and nothing is changed
-        assert_eq!((left(&root), outcome.changed.len()), (("old".to_owned(), false, 0), 0));
+        // the files are back all the same, and nothing is changed; a job that failed may have left a process that has not read them
+        assert_eq!((left(&root), outcome.changed.len()), (("old".to_owned(), false, due), 0));
     }
 }
 

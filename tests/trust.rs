@@ -92,6 +92,8 @@ fn spec(folder: &Path) -> Spec {
         file: "spec.toml".into(),
         name: nodeprep::spec::DEFAULT_NAME.to_owned(),
         digest: Digest::of(b""),
+        references: Vec::new(),
+        serial: None,
         fallback: Fallback::Never,
         unlisted: nodeprep::spec::Unlisted::Allow,
         runtimes: None,

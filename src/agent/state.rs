@@ -197,6 +197,10 @@ pub enum Fault {
     Unready,
     /// The spec cannot be read or is invalid: the node stays as it is.
     Spec,
+    /// The source of the spec cannot be reached: the node stays as it is.
+    Unavailable,
+    /// The node, or a part of it, is paused.
+    Paused,
     /// The node cannot do it, or something is in the way.
     Refused,
     /// It failed, and was put back or not.
@@ -251,6 +255,8 @@ pub enum WaitsFor {
     Drift,
     /// It was tried, and left or taken back: the time until it is tried again.
     Retry,
+    /// Somebody else: nothing is restarted here (`--activate`, or the root of another system).
+    Others,
     /// Nothing: it is being done.
     Nothing,
 }

@@ -135,7 +135,7 @@ mod tests {
 
     fn turn(turning: Turning) -> Turn {
         let proof = Proof { config: Some(NodePath::fixed("/etc/x.toml")), ..Proof::default() };
-        Turn { unit: "x.service".to_owned(), turning, serves: Vec::new(), along: Vec::new(), proof }
+        Turn { unit: "x.service".to_owned(), turning, serves: Vec::new(), along: Vec::new(), signal: None, proof }
     }
 
     fn look(pid: u32) -> Look {

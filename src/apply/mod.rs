@@ -4,7 +4,9 @@
 //! not: effects of its own, decisions about what the node should hold.
 
 mod canary;
+mod error;
 pub mod health;
+pub mod memory;
 pub mod transaction;
 mod watch;
 
@@ -20,16 +22,26 @@ use crate::node::error::{Class, NodeError};
 use crate::node::root::Root;
 use crate::node::write::Hands;
 use crate::plan::canary::Canary;
-use crate::plan::turn::{Turn, Turning};
+use crate::plan::turn::Turn;
 use crate::plan::{Activation, How, Plan, Step};
 
 use canary::Canaries;
+pub use error::{ApplyError, GuardError, UnitError};
 use health::Look;
 use transaction::{Action, Event, Shape, State, Verdict, next};
 use watch::Watch;
 
 /// The door to what a test must be able to script.
 pub trait Door {
+    /// Sees to it that a run of this plan comes to its end when it is killed; called before the first byte of one that turns
+    /// units. Nobody does so unless it says otherwise.
+    ///
+    /// # Errors
+    /// When nobody would: then nothing is changed.
+    fn guard(&mut self, _: &Plan) -> Result<(), GuardError> {
+        Ok(())
+    }
+
     /// Runs a tool of the node.
     ///
     /// # Errors
@@ -57,26 +69,6 @@ pub trait Door {
     fn pull(&mut self, canary: &Canary) -> Result<(), CriError>;
 }
 
-/// Why a unit could not be reloaded or restarted.
-#[derive(Debug, thiserror::Error)]
-pub enum UnitError {
-    /// The service manager's command did not run to its end.
-    #[error(transparent)]
-    Command(#[from] CommandError),
-    /// It says that the job failed.
-    #[error("{said}")]
-    Job {
-        /// In its own words.
-        said: String,
-    },
-    /// The daemon itself has to say that it has read everything, and says that it has not, or nothing.
-    #[error("{said}")]
-    Unconfirmed {
-        /// In its own words.
-        said: String,
-    },
-}
-
 /// What a run reports while it goes on.
 #[derive(Debug)]
 #[non_exhaustive]
@@ -99,75 +91,6 @@ pub enum Progress<'a> {
     RollingBack,
 }
 
-/// Why a run failed.
-#[derive(Debug, thiserror::Error)]
-pub enum ApplyError {
-    /// The node refused.
-    #[error(transparent)]
-    Node(#[from] NodeError),
-    /// A path could not be put back.
-    #[error("{path} could not be put back")]
-    Stuck {
-        /// Which.
-        path: NodePath,
-    },
-    /// A command did not run to its end.
-    #[error("the {who} could not be refreshed")]
-    Command {
-        /// What it was for.
-        who: String,
-        /// What happened.
-        #[source]
-        error: CommandError,
-    },
-    /// A command failed.
-    #[error("`{command}` failed with status {status}: {said}")]
-    Status {
-        /// The command.
-        command: String,
-        /// Its status.
-        status: i32,
-        /// The end of what it said.
-        said: String,
-    },
-    /// A unit could not be reloaded or restarted.
-    #[error("cannot {} {unit}", turning.word())]
-    Unit {
-        /// Which.
-        unit: String,
-        /// What was to be done.
-        turning: Turning,
-        /// Why not.
-        #[source]
-        error: UnitError,
-    },
-    /// A daemon is not well after it was reloaded or restarted.
-    #[error("{unit} is not well {}: {why}", turning.after())]
-    Unwell {
-        /// Which.
-        unit: String,
-        /// What was done.
-        turning: Turning,
-        /// What is seen.
-        why: String,
-    },
-    /// The canary is not pulled any more.
-    #[error(
-        "{runtime} cannot pull {image} any more, {} right before: {why}",
-        if *pulled { "which it pulled" } else { "whose manifest an endpoint showed" }
-    )]
-    Canary {
-        /// Which runtime.
-        runtime: String,
-        /// The image.
-        image: String,
-        /// In its own words.
-        why: String,
-        /// Whether it was pulled before; else an endpoint has shown its manifest.
-        pulled: bool,
-    },
-}
-
 /// Something to tell of a unit or a runtime that is no failure of the run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Remark {
@@ -184,6 +107,11 @@ pub enum Remark {
         unit: String,
         /// How many.
         count: usize,
+    },
+    /// Somebody has stopped it since the run began.
+    Stopped {
+        /// Which unit.
+        unit: String,
     },
     /// The canary was not pulled before, and is not now.
     CanaryFails {
@@ -205,22 +133,6 @@ pub enum Remark {
         /// Why.
         why: String,
     },
-}
-
-impl ApplyError {
-    /// What the user can do.
-    #[must_use]
-    pub fn help(&self) -> Option<String> {
-        match self {
-            Self::Node(error) => error.help(),
-            Self::Stuck { path } => Some(format!("restore {path} by hand from the copies in the state folder")),
-            Self::Unit { unit, .. } | Self::Unwell { unit, .. } => Some(format!("look why with `journalctl -u {unit}`")),
-            Self::Canary { image, .. } => {
-                Some(format!("look at what the endpoints of the spec hold: `nodeprep verify --manifest {image}`"))
-            }
-            Self::Command { .. } | Self::Status { .. } => Some("run the command by hand to see what it needs, then run again".to_owned()),
-        }
-    }
 }
 
 /// How a run ended.
@@ -325,7 +237,12 @@ pub fn execute(
     let (commands, mut due): (Vec<Activation>, Vec<Activation>) =
         plan.activate.iter().filter(|one| one.how != How::Nothing).cloned().partition(|one| matches!(one.how, How::Refresh(_)));
     due.retain(|one| !plan.turns.iter().any(|turn| turn.serves.contains(one)));
-    let mut units = Watch { turns: &plan.turns, first: plan.turns.iter().map(|turn| door.look(turn)).collect(), ..Watch::default() };
+    let mut units = Watch {
+        turns: &plan.turns,
+        returns: plan.returns,
+        first: plan.turns.iter().map(|turn| door.look(turn)).collect(),
+        ..Watch::default()
+    };
     let turns_or_writes = !(plan.stage.is_empty() && plan.switch.is_empty() && plan.retire.is_empty() && plan.turns.is_empty());
     let asked: &[Canary] = if turns_or_writes { &plan.canaries } else { &[] };
     let mut canaries = Canaries::before(asked, door, progress);
@@ -362,7 +279,8 @@ pub fn execute(
         let result = match action {
             Action::Finish(verdict) => break verdict,
             Action::Idle => Ok(()),
-            Action::Preflight => hands.preflight().map_err(ApplyError::from),
+            Action::Preflight if plan.turns.is_empty() => hands.preflight().map_err(ApplyError::from),
+            Action::Preflight => hands.preflight().map_err(ApplyError::from).and_then(|()| door.guard(plan).map_err(ApplyError::Unguarded)),
             Action::Stage => {
                 progress(Progress::Staging);
                 hands.stage(&commands).map_err(ApplyError::from)
@@ -394,7 +312,12 @@ pub fn execute(
             }
             Action::Turn(one) => {
                 progress(Progress::Turning(&plan.turns[one]));
-                units.turn(one, at.is_back(), door)
+                hands.turns();
+                let result = units.turn(one, at.is_back(), door);
+                if result.is_err() && at.is_back() {
+                    hands.lost(&plan.turns[one]);
+                }
+                result
             }
             Action::Prove(one) => {
                 progress(Progress::Proving(&plan.turns[one]));

@@ -7,9 +7,11 @@ use clap::{Args, ValueEnum};
 use super::session::Session;
 use crate::apply::{Outcome as Applied, Progress, Remark};
 use crate::flow::docker;
+use crate::model::path::NodePath;
 use crate::model::problem::Problem;
-use crate::model::unit::Init;
-use crate::node::{terminal, units};
+use crate::model::unit::Commands;
+use crate::node::units::Guard;
+use crate::node::{Probes, terminal, units};
 use crate::plan::How;
 use crate::plan::build::overlay_plan;
 use crate::plan::turn::{Choice, Mode, Turns, concerned, turns};
@@ -33,6 +35,17 @@ pub(super) struct ActivateArgs {
     /// How long a daemon may take until it is well again, from the moment when its unit is active.
     #[arg(long, env = "NODEPREP_HEALTH_TIMEOUT", default_value = "120", value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=3600))]
     health_timeout: u64,
+    /// What restarts a daemon where neither systemd nor OpenRC does (may be repeated; several in the variable with `;` between them):
+    /// a program and its arguments, absolute and without a shell. It has to come back once the daemon runs anew, with status 0.
+    #[arg(long, env = "NODEPREP_RESTART_COMMAND", value_delimiter = ';', value_name = "UNIT=COMMAND", value_parser = Commands::parse)]
+    restart_command: Vec<(String, Vec<String>)>,
+    /// The same for what makes a daemon read its configuration anew.
+    #[arg(long, env = "NODEPREP_RELOAD_COMMAND", value_delimiter = ';', value_name = "UNIT=COMMAND", value_parser = Commands::parse)]
+    reload_command: Vec<(String, Vec<String>)>,
+    /// Turn units without a guardian: a transient unit of systemd that brings the run to its end when it is killed between a
+    /// restart and its proof. Where one cannot be started, nothing is changed (exit code 4) unless this is given.
+    #[arg(long, env = "NODEPREP_NO_GUARDIAN")]
+    no_guardian: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -46,15 +59,28 @@ enum Activate {
 }
 
 impl ActivateArgs {
-    /// What was asked for, in this root.
-    pub(super) fn choice(&self, live: bool) -> Choice {
-        let mode = match self.activate {
+    /// What may be done; `runs`: in this root there is a running system, also one that cannot be reached from here.
+    pub(super) fn mode(&self, runs: bool) -> Mode {
+        match self.activate {
             Some(Activate::Auto) => Mode::Auto,
             Some(Activate::ReloadOnly) => Mode::ReloadOnly,
-            None if live => Mode::Auto,
+            None if runs => Mode::Auto,
             Some(Activate::Never) | None => Mode::Never,
-        };
-        Choice { mode, allowed: self.allow_restart.iter().cloned().collect() }
+        }
+    }
+
+    /// What was asked for, in this root. A system that runs in it and cannot be reached from here is a running one: what it needs
+    /// is due.
+    pub(super) fn choice(&self, probes: &Probes) -> Choice {
+        let mode = self.mode(probes.live || probes.unseen);
+        let commands =
+            Commands { restart: self.restart_command.iter().cloned().collect(), reload: self.reload_command.iter().cloned().collect() };
+        Choice { mode, allowed: self.allow_restart.iter().cloned().collect(), commands }
+    }
+
+    /// Who brings a run with this state folder to its end that is killed.
+    pub(super) fn guard<'a>(&self, state: &'a NodePath) -> Guard<'a> {
+        if self.no_guardian { Guard::Nobody } else { Guard::Wanted(state) }
     }
 
     pub(super) fn health(&self) -> Duration {
@@ -74,9 +100,7 @@ impl Session {
             return Turns::default();
         }
         let mut units = units::units(&self.root, &names);
-        if !probes.live {
-            units.init = Init::Elsewhere;
-        } else if units.facts.values().flat_map(|facts| &facts.along).any(|unit| unit == facts::DOCKER_UNIT) {
+        if probes.live && units.facts.values().flat_map(|facts| &facts.along).any(|unit| unit == facts::DOCKER_UNIT) {
             units.docker_keeps = facts::docker_keeps(&self.look_again(|_| docker()), probes);
         }
         let after = overlay_plan(&self.snapshot.tree, &planned.plan);
@@ -119,7 +143,9 @@ pub(super) fn account(report: &mut Report, applied: &Applied, decided: &Turns, c
     }
     for remark in &applied.remarks {
         report.problems.push(told(remark));
-        if let Remark::StillUnwell { unit, .. } = remark {
+        if let Remark::StillUnwell { unit, .. } = remark
+            && applied.class().is_none()
+        {
             report.units.iter_mut().filter(|one| one.unit == *unit).for_each(|one| one.state = UnitState::Done);
         }
     }
@@ -147,6 +173,11 @@ fn told(remark: &Remark) -> Problem {
             "shims-gone",
             format!("{} of containers ended while {unit} was restarted", crate::report::explain::plural(*count, "shim")),
             "look whether these containers ended by themselves; a unit with KillMode=process ends none",
+        ),
+        Remark::Stopped { unit } => Problem::note(
+            "stopped-meanwhile",
+            format!("{unit} was stopped while the run went on, and stays so; it reads everything when it starts"),
+            "start it when it is wanted",
         ),
         Remark::CanaryFails { runtime, image, why, earlier } => {
             let before = if why == earlier { "as before".to_owned() } else { format!("before: {earlier}") };

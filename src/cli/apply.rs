@@ -9,8 +9,10 @@ use super::activate::{ActivateArgs, account, progress};
 use super::pause_image::{self, Settled};
 use super::plan::{refused, report};
 use super::preflight::{Asks, dead_ends};
+use super::remembered::{attempt, remember};
 use super::runtimes::PULL;
-use super::session::{Session, Stopped, outcome, secrets, spec};
+use super::session::{Session, Stopped, outcome, secrets};
+use super::source::Given;
 use super::trail::Trail;
 use super::verify::image;
 use super::{Ended, OutputArgs, PlanChoices, PreflightArgs, ProbeArgs, RootArgs, SpecArgs};
@@ -25,7 +27,7 @@ use crate::node::lock::Lock;
 use crate::node::probe::now;
 use crate::node::root::Root;
 use crate::node::state::pauses;
-use crate::node::units::NodeDoor;
+use crate::node::units::{Guard, NodeDoor};
 use crate::plan::back::interrupted as interrupted_run;
 use crate::plan::turn::{Choice, Turns};
 use crate::plan::{How, Plan};
@@ -60,6 +62,10 @@ pub(super) struct Apply {
     /// Nobody means this very run: an agent, a DaemonSet, a unit at boot. It waits where `nodeprep revert` has given the node back.
     #[arg(long, env = "NODEPREP_UNATTENDED")]
     unattended: bool,
+    /// Where the spec cannot be fetched, is broken or is refused (another name, an older serial, a loss that was not allowed), hold the
+    /// node to the one that was applied last: what has drifted is put right. The exit code still says what is wrong with the spec.
+    #[arg(long, env = "NODEPREP_LAST_KNOWN_GOOD")]
+    last_known_good: bool,
     #[command(flatten)]
     output: OutputArgs,
 }
@@ -71,16 +77,18 @@ impl Apply {
 
     fn report(&self) -> Result<Report, Stopped> {
         let root = Session::root(&self.root)?;
-        let (spec, problems) = spec(&self.spec, Some(&root))?;
+        let last_good =
+            |root: &Root, stopped| if self.last_known_good { Given::last_good(&self.spec, root, stopped) } else { Err(stopped) };
+        let given = Given::named(&self.spec, &root).or_else(|stopped| last_good(&root, stopped))?;
         let state = NodePath::fixed(crate::flow::STATE);
         let _lock = Lock::take(&root, &state)?;
         let trail = Trail::of(&root, "apply");
-        let mut ended = self.locked(root, spec, problems, &state, &trail);
+        let mut ended = self.locked(root, given, &state, &trail);
         trail.ended(&mut ended);
         ended
     }
 
-    fn locked(&self, root: Root, spec: Spec, mut problems: Vec<Problem>, state: &NodePath, trail: &Trail) -> Result<Report, Stopped> {
+    fn locked(&self, root: Root, mut given: Given, state: &NodePath, trail: &Trail) -> Result<Report, Stopped> {
         let who = if self.unattended { Who::Unattended } else { Who::Person };
         let stays = if self.even_paused { Stays::Nothing } else { pauses(&root, state)?.stays(now(), who) };
         if let Stays::All(pause) = &stays {
@@ -90,17 +98,26 @@ impl Apply {
         let mut session = Session::open(root, &self.choices.runtimes)?;
         session.stays = stays;
         trail.interrupted(&session);
-        if !self.unattended {
-            problems.extend(given_back(&session)?);
-        }
+        let after_all = if self.unattended { None } else { given_back(&session)? };
         session.sweep()?;
-        session.guard(&spec, &self.choices)?;
+        if let Err(stopped) = session.guard(&given.spec, &self.choices) {
+            if !self.last_known_good {
+                return Err(stopped);
+            }
+            given = given.or_last_good(&self.spec, &session.root, stopped)?;
+            session.guard(&given.spec, &self.choices)?;
+        }
+        let Given { spec, mut problems, mut origin } = given;
+        problems.extend(after_all);
         session.configure(&spec, &self.choices);
-        let choice = self.activate.choice(session.snapshot.probes.live);
+        let choice = self.activate.choice(&session.snapshot.probes);
         let gated = session.gated(&spec, &self.choices, &self.probe, Asks::ToDo);
         let settled = match pause_image::settle(session, spec, gated, &self.choices, &self.probe, self.canary.as_ref(), trail)? {
             Ok(settled) => settled,
-            Err(report) => return Ok(*report),
+            Err(mut report) => {
+                origin.tell(&mut report);
+                return Ok(*report);
+            }
         };
         let Settled { session, spec, mut planned, told, done: earlier } = settled;
         let kept = match () {
@@ -109,6 +126,7 @@ impl Apply {
             () => Outcome::Converged,
         };
         let decided = session.decide(&mut planned, &choice);
+        planned.plan.attempt = attempt(&session, &decided, Some(spec.digest));
         planned.plan.dead_ends = dead_ends(&session, &planned.plan, &self.probe.preflight);
         let unasked = session.send(self.canary.as_ref(), &spec, &mut planned, self.probe.probe);
         let problems = problems.into_iter().chain(told).chain(unasked).collect();
@@ -120,14 +138,19 @@ impl Apply {
             preflight: &self.probe.preflight,
             secrets: &secrets(&spec),
             trail,
+            guard: self.activate.guard(&session.state),
         };
-        let done = carry_out(&session, &planned.plan, &activation, &mut report);
+        let done = carry_out(&session, &planned.plan, activation, &mut report);
         if done && planned.refreshes() && !report.due.iter().any(|due| matches!(due.how, How::Refresh(_))) {
             arrived(&session, &spec, &mut report);
         }
         Settled::tell(earlier, &mut report);
+        if done {
+            origin.keep(&session.root, !planned.plan.owned.is_empty(), &mut report);
+        }
+        origin.tell(&mut report);
         // the process ends here: taking thousands of small things apart one by one would be a tenth of its time
-        std::mem::forget((session.snapshot, session.ledger, spec, planned));
+        std::mem::forget((session.snapshot, session.ledger, spec, planned, origin));
         Ok(report)
     }
 }
@@ -178,11 +201,15 @@ pub(super) struct Activation<'a> {
     pub secrets: &'a [Secret],
     /// Where it is written down.
     pub trail: &'a Trail,
+    /// Who brings it to its end when it is killed.
+    pub guard: Guard<'a>,
 }
 
 /// Executes a plan and puts into the report what came of it; whether it went through.
-pub(super) fn carry_out(session: &Session, plan: &Plan, activation: &Activation<'_>, report: &mut Report) -> bool {
-    let mut door = NodeDoor { root: &session.root, patience: PATIENCE, health: activation.health, pull: PULL };
+pub(super) fn carry_out(session: &Session, plan: &Plan, activation: Activation<'_>, report: &mut Report) -> bool {
+    let (health, commands) = (activation.health, &activation.choice.commands);
+    // dismissed at the end, with the lock still held
+    let mut door = NodeDoor { root: &session.root, patience: PATIENCE, health, pull: PULL, commands, guard: activation.guard };
     let mut run = |plan: &Plan, ledger| {
         let mut told = |step: Progress<'_>| match step {
             Progress::Closing(ledger) => activation.trail.closing(session, plan, ledger),
@@ -206,6 +233,7 @@ pub(super) fn carry_out(session: &Session, plan: &Plan, activation: &Activation<
         };
         applied.ledger = again.ledger;
     }
+    remember(session, plan, &applied, activation.secrets, report);
     report.due = session.due(&applied.due);
     let mut failed = failures(&applied);
     for problem in &mut failed {

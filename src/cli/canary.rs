@@ -40,7 +40,7 @@ impl Session {
             .map(|(reader, socket)| {
                 let of = if is_asked { endpoints(spec, image, &after, &roots, reader) } else { Vec::new() };
                 let ways: Vec<_> = of.iter().flat_map(|endpoint| endpoint.ways.iter().cloned()).collect();
-                let promised = !ways.is_empty() && judge(&of, &tried(&ways, PATIENCE)).is_ok();
+                let promised = !ways.is_empty() && judge(&of, &tried(&self.root, &ways, PATIENCE)).is_ok();
                 Canary { runtime: reader.runtime.name().to_owned(), socket, image: image.written.clone(), promised }
             })
             .collect();

@@ -1,6 +1,7 @@
 //! The command line: one file per subcommand, wiring only. Results go to standard output, everything else to standard error.
 
 mod activate;
+mod agent;
 mod apply;
 mod canary;
 mod check;
@@ -9,10 +10,13 @@ mod pause;
 mod pause_image;
 mod plan;
 mod preflight;
+mod recover;
+mod remembered;
 mod render;
 mod revert;
 mod runtimes;
 mod session;
+mod source;
 mod status;
 mod trail;
 mod tried;
@@ -49,6 +53,8 @@ enum Command {
     Plan(plan::PlanArgs),
     /// Make the node true to the spec.
     Apply(apply::Apply),
+    /// Keep the node true to the spec: apply when the spec changes, put right what others change.
+    Agent(agent::Agent),
     /// Show what each runtime asks for an image, in order.
     Explain(explain::Explain),
     /// Check what is on the node, and that its endpoints answer as each daemon asks them.
@@ -63,6 +69,9 @@ enum Command {
     Pause(pause::PauseArgs),
     /// End every pause.
     Resume(pause::ResumeArgs),
+    /// Bring a run to its end that was cut off between a restart and its proof; needs no spec. After a kill the guardian does it,
+    /// after a power cut `nodeprep-recover.service`.
+    Recover(recover::Recover),
     /// Print the JSON Schema of the spec, for editors.
     Schema,
     /// One of the two processes between a run and the shadow of containerd that it tries (`node/shadow`).
@@ -71,17 +80,31 @@ enum Command {
         #[arg(value_parser = [crate::node::shadow::stage::OUTER, crate::node::shadow::stage::INNER])]
         stage: String,
     },
+    /// What runs a tool of the node from a container (`node/enter`).
+    #[command(name = crate::node::enter::SUBCOMMAND, hide = true)]
+    InRoot {
+        /// Change into this root; without it, the namespaces of process 1 are entered.
+        #[arg(long)]
+        root: Option<PathBuf>,
+        /// What the tool starts lives on when the container goes.
+        #[arg(long)]
+        outlive: bool,
+        #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+        argv: Vec<String>,
+    },
 }
 
 /// The spec.
 #[derive(Debug, Args)]
 struct SpecArgs {
-    /// The spec: a file, a folder of documents, or `-` for standard input; TOML or YAML.
-    #[arg(long, env = "NODEPREP_SPEC", default_value = "/etc/nodeprep", value_name = "SPEC")]
+    /// The spec: a file, a folder of documents, `-` for standard input, or an https:// URL; TOML or YAML.
+    #[arg(long, env = "NODEPREP_SPEC", hide_env_values = true, default_value = "/etc/nodeprep", value_name = "SPEC")]
     spec: PathBuf,
     /// Where files that the spec references are looked for [default: beside the spec].
     #[arg(long, env = "NODEPREP_MATERIAL", value_name = "DIR")]
     material: Option<PathBuf>,
+    #[command(flatten)]
+    source: source::SourceArgs,
 }
 
 /// The node.
@@ -113,6 +136,10 @@ struct PlanChoices {
     /// Take the node over from a spec of another name.
     #[arg(long, env = "NODEPREP_TAKE_OVER")]
     take_over: bool,
+    /// Restart again what was not well with this spec and this version of the runtime before, and was put back. It is not tried
+    /// again by itself: what may pass (a time-out, a canary) for a day, the rest until the spec or the version is another one.
+    #[arg(long)]
+    retry: bool,
     /// Configure this runtime even where only its configuration folder is there (may be repeated).
     #[arg(long = "runtime", env = "NODEPREP_RUNTIME", value_delimiter = ',', value_name = "NAME", value_parser = runtime)]
     runtimes: Vec<crate::runtime::Runtime>,
@@ -187,6 +214,15 @@ struct Ended {
     outcome: Outcome,
 }
 
+/// Goes on with what this process has begun before it was started anew: the loop of an agent. `None` otherwise.
+#[must_use]
+pub fn again() -> Option<Outcome> {
+    let ended = agent::again()?;
+    // nobody reads what an agent says on standard output
+    let _ = crate::node::terminal::print(&ended.shown);
+    Some(ended.outcome)
+}
+
 /// Runs the command line; the exit code is [`Outcome::code`].
 ///
 /// # Errors
@@ -197,11 +233,14 @@ pub fn run(cli: Cli) -> anyhow::Result<Outcome> {
         Colour::Always => Some(true),
         Colour::Never => Some(false),
     });
-    crate::node::terminal::log(cli.verbose, style.errors);
+    // what an agent does is told without being asked
+    let verbose = cli.verbose.saturating_add(u8::from(matches!(cli.command, Command::Agent(_))));
+    crate::node::terminal::log(verbose, style.errors);
     let ended = match cli.command {
         Command::Check(check) => check.run(style.results),
         Command::Plan(plan) => plan.run(style.results),
         Command::Apply(apply) => apply.run(style.results),
+        Command::Agent(agent) => agent.run(verbose, style),
         Command::Explain(explain) => explain.run(style.results),
         Command::Verify(verify) => verify.run(style.results),
         Command::Render(render) => render.run(style.results),
@@ -209,7 +248,9 @@ pub fn run(cli: Cli) -> anyhow::Result<Outcome> {
         Command::Status(status) => status.run(style.results),
         Command::Pause(pause) => pause.run(style.results),
         Command::Resume(resume) => resume.run(style.results),
+        Command::Recover(recover) => recover.run(style.results),
         Command::Schema => Ended { shown: crate::spec::schema::schema(), outcome: Outcome::Converged },
+        Command::InRoot { root, outlive, argv } => crate::node::enter::run(root.as_deref(), outlive, &argv),
         Command::ShadowStage { stage } => crate::node::shadow::stage::run(stage == crate::node::shadow::stage::INNER),
     };
     crate::node::terminal::print(&ended.shown).map_err(|error| {

@@ -1,6 +1,5 @@
 //! A new pause image is in the store, or is pulled, before its key changes.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::apply::{Activation, carry_out};
@@ -16,6 +15,7 @@ use crate::model::image::ImageRef;
 use crate::model::problem::Problem;
 use crate::model::secret::mask;
 use crate::node::cri::Client;
+use crate::node::units::Guard;
 use crate::plan::build::overlay_plan;
 use crate::plan::pause::{Held, changing, holding, reads_late};
 use crate::plan::turn::{Choice, Mode, Turns};
@@ -66,7 +66,7 @@ pub(super) fn gated(
             Stored::Unknown(error) => (format!("whether {image} is in its store is not known: {error}"), error.help()),
             Stored::No => {
                 let of = endpoints(spec, &pause.image, &after, &session.trust_stores(), reader);
-                match judge(&of, &heard.of(&of)) {
+                match judge(&of, &heard.of(&session.root, &of)) {
                     Ok(()) => {
                         let waiting = |reason: &str| Held::from([(reader.runtime, (reason.to_owned(), String::new()))]);
                         let late = reads_late(&again(&holding(spec, waiting("it is not in its store"))), reader);
@@ -160,7 +160,7 @@ pub(super) fn settle(
         let _ = session.send(canary, &without, &mut rest, probe.probe);
         let mut report = report(&session, &without, &rest, told.clone(), Outcome::Converged);
         // units are turned once, when the key is there too
-        let (choice, decided) = (Choice { mode: Mode::Never, allowed: BTreeSet::new() }, Turns::default());
+        let (choice, decided) = (Choice { mode: Mode::Never, ..Choice::default() }, Turns::default());
         let activation = Activation {
             choice: &choice,
             decided: &decided,
@@ -168,8 +168,9 @@ pub(super) fn settle(
             preflight: &probe.preflight,
             secrets: &secrets(&spec),
             trail,
+            guard: Guard::Nobody,
         };
-        if !carry_out(&session, &rest.plan, &activation, &mut report) {
+        if !carry_out(&session, &rest.plan, activation, &mut report) {
             return Ok(Err(Box::new(report)));
         }
         done = Some(report);

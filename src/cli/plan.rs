@@ -9,10 +9,11 @@ use super::{Ended, OutputArgs, PlanChoices, ProbeArgs, RootArgs, SpecArgs, runti
 use crate::desired::{PAUSED, Refusal};
 use crate::model::problem::Problem;
 use crate::plan::whole::{Planned, problems};
-use crate::report::Report;
 use crate::report::exit::Outcome;
 use crate::report::plan::{Tense, parts, text};
 use crate::report::style::Style;
+use crate::report::{Report, SpecReport};
+
 use crate::spec::Spec;
 
 /// Arguments of `plan`.
@@ -48,7 +49,7 @@ impl PlanArgs {
         session.configure(&spec, &self.choices);
         let paused = session.heed();
         let (mut planned, unready) = session.gated(&spec, &self.choices, &self.probe, Asks::ToKnow);
-        let choice = self.activate.choice(session.snapshot.probes.live);
+        let choice = self.activate.choice(&session.snapshot.probes);
         let decided = session.decide(&mut planned, &choice);
         let outcome = match refused(&planned) {
             Some(outcome) => outcome,
@@ -75,8 +76,10 @@ pub(super) fn refused(planned: &Planned) -> Option<Outcome> {
 /// The report on a plan.
 pub(super) fn report(session: &Session, spec: &Spec, planned: &Planned, mut problems: Vec<Problem>, outcome: Outcome) -> Report {
     problems.extend(session.nothing_found());
+    problems.extend(session.unseen());
     problems.extend(planned.plan.notes.iter().cloned());
     Report {
+        spec: Some(SpecReport { digest: spec.digest, references: spec.references.clone() }),
         runtimes: session.found.clone(),
         parts: session.awake(parts(Some(spec), planned, &session.snapshot.tree, &secrets(spec))),
         due: session.due(&planned.plan.activate),

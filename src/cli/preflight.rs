@@ -113,7 +113,8 @@ fn untried(session: &Session, planned: &Planned) -> Vec<Problem> {
 }
 
 fn to_try(session: &Session, planned: &Planned) -> Vec<(Target, Shadow)> {
-    if !session.root.is_live() || planned.is_empty() {
+    let probes = &session.snapshot.probes;
+    if !(probes.live || probes.unseen) || planned.is_empty() {
         return Vec::new();
     }
     let before = &session.snapshot.tree;

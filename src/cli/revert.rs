@@ -6,7 +6,9 @@ use super::activate::ActivateArgs;
 use super::apply::{Activation, carry_out};
 use super::plan::refused;
 use super::preflight::{Asks, dead_ends, refusals};
+use super::remembered::attempt;
 use super::session::{Session, Stopped};
+use super::source::forget;
 use super::trail::Trail;
 use super::{Ended, OutputArgs, PreflightArgs, RootArgs};
 use crate::apply::tidy;
@@ -66,11 +68,12 @@ impl Revert {
         let preflight = refusals(&session, &planned, &self.preflight, Asks::ToDo, &mut problems);
         let mut planned = if orphans.is_empty() && preflight.is_empty() { planned } else { plan(&orphans, &preflight) };
         try_bundle(&mut planned, &session.snapshot);
-        let choice = self.activate.choice(session.snapshot.probes.live);
+        let choice = self.activate.choice(&session.snapshot.probes);
         let decided = session.decide(&mut planned, &choice);
+        planned.plan.attempt = attempt(&session, &decided, None);
         planned.plan.dead_ends = dead_ends(&session, &planned.plan, &self.preflight);
         let mut report = Report::new(refused(&planned).unwrap_or(Outcome::Converged));
-        report.problems = problems;
+        report.problems = problems.into_iter().chain(session.unseen()).collect();
         report.runtimes.clone_from(&session.found);
         report.parts = session.awake(parts(None, &planned, &session.snapshot.tree, &[]));
         // somebody has already taken away what we left there
@@ -86,10 +89,14 @@ impl Revert {
             preflight: &self.preflight,
             secrets: &[],
             trail,
+            guard: self.activate.guard(&session.state),
         };
         // before anything is given back: who runs by himself would take it again at once
         report.problems.extend(given_back(&session));
-        carry_out(&session, &planned.plan, &activation, &mut report);
+        let done = carry_out(&session, &planned.plan, activation, &mut report);
+        if done && planned.plan.owned.is_empty() {
+            forget(&session.root, &mut report);
+        }
         Ok(report)
     }
 }

@@ -5,9 +5,11 @@ use std::sync::Arc;
 
 use super::preflight::{self, Asks};
 use super::tried::Heard;
-use super::{ForeignChoice, PlanChoices, Probe, ProbeArgs, RootArgs, SpecArgs, pause_image};
+use super::{ForeignChoice, PlanChoices, Probe, ProbeArgs, RootArgs, SpecArgs, pause_image, remembered, source};
+use crate::apply::memory::Memory;
 use crate::desired::{PAUSED, Target};
 use crate::flow::{self, Findings, STATE, wishes};
+use crate::kept::Fetched;
 use crate::ledger::Ledger;
 use crate::model::digest::Digest;
 use crate::model::path::NodePath;
@@ -16,9 +18,8 @@ use crate::model::problem::{Problem, Severity};
 use crate::model::secret::Secret;
 use crate::model::tree::Tree;
 use crate::node::error::{Class, NodeError};
-use crate::node::material::{MaterialError, documents, materials};
 use crate::node::root::Root;
-use crate::node::{Snapshot, blobs, net, probe, read, state, terminal};
+use crate::node::{Snapshot, blobs, memory, net, probe, read, state, terminal};
 use crate::plan::activation::cut_off;
 use crate::plan::build::{Foreign, Now, overlay_plan};
 use crate::plan::guard::{Allowed, against};
@@ -30,7 +31,7 @@ use crate::report::exit::Outcome;
 use crate::runtime::containerd::tokens::Answers;
 use crate::runtime::{FoundRuntime, Runtime, Wish, facts, golang};
 use crate::spec::Spec;
-use crate::spec::load::{Closed, Draft};
+use crate::spec::load::Closed;
 use crate::trust::backing;
 use crate::verify::probe::{Seen, Target as Tried};
 use crate::verify::{gate, tokens};
@@ -72,7 +73,11 @@ pub(super) fn problem(error: &NodeError) -> Problem {
 
 /// Reads and closes the spec; warnings and notes come back with it.
 pub(super) fn spec(args: &SpecArgs, node: Option<&Root>) -> Result<(Spec, Vec<Problem>), Stopped> {
-    let closed = closed(args, node)?;
+    sound(closed(args, node)?)
+}
+
+/// The same of one that was read already.
+pub(super) fn sound(closed: Closed) -> Result<(Spec, Vec<Problem>), Stopped> {
     let unread = |name: &String| {
         Problem::error("node-file-unread", format!("{name:?} lies on the node and was not read"), "run this on the node, or give --root")
     };
@@ -85,13 +90,7 @@ pub(super) fn spec(args: &SpecArgs, node: Option<&Root>) -> Result<(Spec, Vec<Pr
 
 /// The spec with everything that is wrong with it.
 pub(super) fn closed(args: &SpecArgs, node: Option<&Root>) -> Result<Closed, Stopped> {
-    let invalid = |problems| Stopped { problems, outcome: Outcome::InvalidSpec };
-    let unreadable = |error: MaterialError| Problem::error("spec-unreadable", error.to_string(), error.help());
-    let found = documents(&args.spec).map_err(|errors| invalid(errors.into_iter().map(unreadable).collect()))?;
-    let draft = Draft::open_all(&found.name, &found.documents).map_err(invalid)?;
-    let folder = args.material.as_deref().or(found.folder.as_deref());
-    let materials = materials(folder, node, draft.references());
-    Ok(draft.close(&materials, Some(probe::now())))
+    Ok(source::open(args, node, &Fetched::new())?.closed)
 }
 
 /// A node that was looked at.
@@ -106,6 +105,8 @@ pub(super) struct Session {
     pub blobs: BTreeMap<Digest, Vec<u8>>,
     /// What is left alone; never everything.
     pub stays: Stays,
+    /// What failed before and was put back.
+    pub memory: Memory,
 }
 
 impl Session {
@@ -163,6 +164,7 @@ impl Session {
                 kept.insert(*blob, bytes);
             }
         }
+        let memory = memory::load(&root, &state);
         Ok(Self {
             root,
             state,
@@ -172,6 +174,7 @@ impl Session {
             found,
             blobs: kept,
             stays: Stays::Nothing,
+            memory,
         })
     }
 
@@ -249,8 +252,17 @@ impl Session {
         let mut heard = Heard::default();
         let (mut planned, mut problems) = self.gated_without(spec, choices, args.probe, &[], &mut heard);
         let mut told = Vec::new();
-        let refused = preflight::refusals(self, &planned, &args.preflight, asks, &mut told);
+        let mut refused = preflight::refusals(self, &planned, &args.preflight, asks, &mut told);
         if !refused.is_empty() {
+            (planned, problems) = self.gated_without(spec, choices, args.probe, &refused, &mut heard);
+        }
+        // what is refused may be what another target relied on not to need that unit
+        loop {
+            let before = remembered::refusals(self, &planned, spec, choices.retry);
+            if before.is_empty() {
+                break;
+            }
+            refused.extend(before);
             (planned, problems) = self.gated_without(spec, choices, args.probe, &refused, &mut heard);
         }
         problems.extend(told);
@@ -289,7 +301,7 @@ impl Session {
         if unasked.is_none() && tokens::is_needed(spec, &self.snapshot.tree, &self.found) {
             let targets = tokens::targets(spec, &self.snapshot.tree, &self.trust_stores(), &self.found);
             let asked: Vec<_> = targets.values().cloned().collect();
-            let seen = tried(&asked, PATIENCE);
+            let seen = tried(&self.root, &asked, PATIENCE);
             answers.of = targets.into_keys().zip(seen.iter().map(tokens::answer)).collect();
         }
         answers
@@ -307,7 +319,7 @@ impl Session {
             Some(Probe::Warn | Probe::Off) => false,
             None => gate::keeps_back(target, &self.found),
         };
-        gate::judge(spec, &endpoints, &heard.of(&endpoints), &self.found, keeps)
+        gate::judge(spec, &endpoints, &heard.of(&self.root, &endpoints), &self.found, keeps)
     }
 
     /// What Go programs with the environments of the runtimes here would trust.
@@ -349,6 +361,14 @@ impl Session {
         parts
     }
 
+    /// A system that runs in the root and that cannot be seen from here.
+    pub(super) fn unseen(&self) -> Option<Problem> {
+        self.snapshot.probes.unseen.then(|| {
+            let what = "a system runs in the root, and neither its processes nor its service manager can be reached from here";
+            Problem::warning("system-unseen", what, UNSEEN)
+        })
+    }
+
     /// What a plan's targets do not show: nothing to configure at all.
     pub(super) fn nothing_found(&self) -> Option<Problem> {
         self.found.is_empty().then(|| {
@@ -362,13 +382,17 @@ impl Session {
 }
 
 /// What comes of each target; on a terminal one sees which of them are waited for.
-pub(super) fn tried(targets: &[Tried], patience: std::time::Duration) -> Vec<Seen> {
+pub(super) fn tried(root: &Root, targets: &[Tried], patience: std::time::Duration) -> Vec<Seen> {
     let progress = terminal::progress(targets.iter().map(|target| format!("{}://{}", target.scheme, target.host)).collect());
-    net::probe(targets, patience, |at| match at {
+    net::probe(root, targets, patience, |at| match at {
         net::At::Begun(place) => progress.begin(place),
         net::At::Ended(place) => progress.end(place),
     })
 }
+
+/// What lets a container see the system that it looks after.
+const UNSEEN: &str = "run it with the node's processes and privileged: `hostPID: true` and `privileged: true` for a pod, \
+`--pid=host --privileged` for a container";
 
 /// How long a registry has to say which login it wants.
 pub(super) const PATIENCE: std::time::Duration = std::time::Duration::from_secs(10);

@@ -1,6 +1,7 @@
 //! What came of endpoints in this run: nobody is asked the same twice.
 
 use super::session::{PATIENCE, tried};
+use crate::node::root::Root;
 use crate::runtime::containerd::tokens::Answers;
 use crate::verify::online::{Endpoint, each};
 use crate::verify::probe::Seen;
@@ -15,10 +16,10 @@ pub(super) struct Heard {
 
 impl Heard {
     /// What comes of the endpoints, in the order of all their ways; those that are not known yet are asked.
-    pub(super) fn of(&mut self, endpoints: &[Endpoint]) -> Vec<Seen> {
+    pub(super) fn of(&mut self, root: &Root, endpoints: &[Endpoint]) -> Vec<Seen> {
         let new: Vec<Endpoint> = endpoints.iter().filter(|endpoint| self.known(endpoint).is_none()).cloned().collect();
         let ways: Vec<_> = new.iter().flat_map(|endpoint| endpoint.ways.iter().cloned()).collect();
-        let seen = tried(&ways, PATIENCE);
+        let seen = tried(root, &ways, PATIENCE);
         self.of.extend(each(&new, &seen).map(|(endpoint, seen)| (endpoint.clone(), seen.to_vec())));
         endpoints.iter().filter_map(|endpoint| self.known(endpoint)).flatten().cloned().collect()
     }
@@ -74,14 +75,15 @@ mod tests {
         let of = |images: &[ImageRef]| endpoints(None, &tree, &Tree::default(), &found, images);
         let (bare, more) = (of(&[]), of(&[ImageRef::parse("quay.io/a/b:1").unwrap()]));
         assert!(!bare.is_empty() && bare.len() == more.len(), "{bare:?}");
+        let root = Root::open(std::path::Path::new("/")).unwrap();
         let mut heard = Heard::default();
-        let first = heard.of(&bare);
+        let first = heard.of(&root, &bare);
         assert!(first.len() >= bare.len() && first.iter().all(|seen| seen.troubles.is_empty()), "{first:?}");
         let asked = count.load(Ordering::SeqCst);
         assert!(asked > 0);
-        assert_eq!((heard.of(&bare), count.load(Ordering::SeqCst)), (first, asked));
+        assert_eq!((heard.of(&root, &bare), count.load(Ordering::SeqCst)), (first, asked));
         // a manifest is another question
-        heard.of(&more);
+        heard.of(&root, &more);
         assert!(count.load(Ordering::SeqCst) > asked);
     }
 }

@@ -84,7 +84,7 @@ impl VerifyArgs {
         checks.sort();
         let failed = checks.iter().any(|check| check.result == crate::verify::Outcome::Failed);
         let outcome = if failed { Outcome::VerifyFailed } else { Outcome::Converged };
-        let problems = warning.into_iter().chain(session.nothing_found()).collect();
+        let problems = warning.into_iter().chain(session.nothing_found()).chain(session.unseen()).collect();
         Ok(Report { runtimes: session.found, checks, problems, ..Report::new(outcome) })
     }
 
@@ -101,7 +101,7 @@ impl VerifyArgs {
                 let endpoints = endpoints(session, spec, &self.manifest);
                 let ways: Vec<_> = endpoints.iter().flat_map(|endpoint| endpoint.ways.iter().cloned()).collect();
                 tracing::info!(endpoints = ways.len(), "probe");
-                let seen = tried(&ways, patience);
+                let seen = tried(&session.root, &ways, patience);
                 let found = online::each(&endpoints, &seen).filter_map(|(endpoint, seen)| online::reached(endpoint, seen)).collect();
                 (online::of_endpoints(&endpoints, &seen), found)
             }

@@ -25,4 +25,5 @@ pub mod suffix;
 pub mod time;
 pub mod tree;
 pub mod unit;
+pub mod url;
 pub mod version;

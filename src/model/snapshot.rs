@@ -28,6 +28,9 @@ pub struct Probes {
     /// Whether nothing runs in the root at all, as far as its own `/proc` tells: the root of an image. Neither this nor `live`
     /// is the root of a running system that is looked at from a container.
     pub image: bool,
+    /// Whether a system runs in the root whose processes are not seen from here, because this is a container without the host's
+    /// process namespace or without the right to look at its process 1.
+    pub unseen: bool,
     /// Processes whose executable is a runtime's; empty unless `live`.
     pub processes: Vec<Process>,
     /// Binary → first line of what `--version` printed; only where it may be run (`live`). A process whose binary is not at its
@@ -50,6 +53,8 @@ pub struct Process {
     pub args: Vec<String>,
     /// Its environment.
     pub env: Vec<(String, String)>,
+    /// The systemd service whose control group it is in.
+    pub unit: Option<String>,
 }
 
 impl Process {

@@ -1,6 +1,7 @@
 //! Running a tool of the node: with an empty environment, a time-out and a bounded answer.
 
 use std::io::Read;
+use std::os::unix::fs::FileExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -10,6 +11,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
+use super::enter::{self, Unreached};
 use super::foreign;
 use super::root::Root;
 use crate::trust::family::IN_TRANSACTION;
@@ -60,8 +62,8 @@ pub enum CommandError {
     Empty,
 }
 
-/// Runs `argv` inside the root: directly when it is the running system's, by `nsenter` into the namespaces of process 1 when that
-/// is looked at from a container, else by `chroot` when this is root.
+/// Runs `argv` inside the root: directly when it is the running system's, in the namespaces of process 1 when that is looked at
+/// from a container (`enter`), else by `chroot` when this is root.
 ///
 /// # Errors
 /// When it cannot be started or takes longer than `patience`. A failing status is no error here.
@@ -69,40 +71,99 @@ pub fn run(root: &Root, argv: &[String], patience: Duration) -> Result<Output, C
     run_knowing(root, argv, patience, None)
 }
 
+/// The same for what starts a daemon that lives on with the streams that it was given: where the control group is a container's it is
+/// left, and whoever holds the streams when the tool has ended is not ended, but nothing that it writes is kept.
+///
+/// # Errors
+/// When it cannot be started or takes longer than `patience`.
+pub fn run_starting(root: &Root, argv: &[String], patience: Duration) -> Result<Output, CommandError> {
+    let said = Memory::new().map_err(|error| CommandError::Start { program: argv.first().cloned().unwrap_or_default(), error })?;
+    let mut command = inside(root, argv, None, true)?;
+    let streams = said.stream().and_then(|stream| Ok((stream, said.stream()?)));
+    let program = argv.first().map(String::as_str).unwrap_or_default();
+    let (out, err) = streams.map_err(|error| CommandError::Start { program: program.to_owned(), error })?;
+    let child = command.stdout(out).stderr(err).spawn().map_err(|error| CommandError::Start { program: program.to_owned(), error })?;
+    let status = end_of(child, program, patience).map(|(status, _)| status)?;
+    told(root, program, Output { status, stdout: String::new(), stderr: said.end() })
+}
+
+/// Memory that a tool writes into, and whoever it leaves behind: at its end it is sealed, so that it does not grow any more.
+struct Memory(std::fs::File);
+
+impl Memory {
+    fn new() -> std::io::Result<Self> {
+        let flags = rustix::fs::MemfdFlags::CLOEXEC | rustix::fs::MemfdFlags::ALLOW_SEALING;
+        Ok(Self(rustix::fs::memfd_create("said", flags)?.into()))
+    }
+
+    fn stream(&self) -> std::io::Result<Stdio> {
+        Ok(self.0.try_clone()?.into())
+    }
+
+    fn end(self) -> String {
+        // what is not sealed grows until its last holder ends
+        let _ = rustix::fs::fcntl_add_seals(&self.0, rustix::fs::SealFlags::GROW);
+        let length = self.0.metadata().map_or(0, |found| found.len()).min(MOST_OUTPUT);
+        let mut bytes = vec![0; usize::try_from(length).unwrap_or_default()];
+        // not by its position, which the holders share
+        let read = self.0.read_at(&mut bytes, 0).unwrap_or_default();
+        String::from_utf8_lossy(&bytes[..read]).into_owned()
+    }
+}
+
 /// The same with one more variable.
 fn run_knowing(root: &Root, argv: &[String], patience: Duration, variable: Option<(&str, &str)>) -> Result<Output, CommandError> {
     let program = argv.first().ok_or(CommandError::Empty)?;
-    let direct = root.is_live() && root.is_own();
-    let enter = ["/usr/bin/nsenter", "/bin/nsenter"].into_iter().find(|path| root.is_live() && Path::new(path).exists());
-    let mut command = if direct {
+    let mut command = inside(root, argv, variable, false)?;
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let child = command.spawn().map_err(|error| CommandError::Start { program: program.clone(), error })?;
+    let output = watch(child, program, patience)?;
+    told(root, program, output)
+}
+
+/// The command, without its streams.
+fn inside(root: &Root, argv: &[String], variable: Option<(&str, &str)>, outlive: bool) -> Result<Command, CommandError> {
+    let program = argv.first().ok_or(CommandError::Empty)?;
+    let mut command = if root.is_live() && root.is_own() {
         Command::new(program)
-    } else if let Some(enter) = enter {
-        // from a container: into the namespaces of the node's process 1, where its tools and their sockets are
-        let mut command = Command::new(enter);
-        command.args(["--target=1", "--mount", "--uts", "--ipc", "--net", "--"]).arg(program);
-        command
+    } else if root.is_live() {
+        enter::command(program, None, outlive)
     } else {
         if !nix::unistd::geteuid().is_root() {
             return Err(CommandError::Tools("only root can change into it".to_owned()));
         }
         let here = ["/usr/sbin/chroot", "/usr/bin/chroot", "/sbin/chroot", "/bin/chroot"].into_iter().find(|path| Path::new(path).exists());
-        let mut command = Command::new(here.ok_or_else(|| CommandError::Tools("there is no chroot program here".to_owned()))?);
-        command.arg(root.dir()).arg(program);
-        command
+        match here {
+            Some(chroot) => {
+                let mut command = Command::new(chroot);
+                command.arg(root.dir()).arg(program);
+                command
+            }
+            None => enter::command(program, Some(root.dir()), false),
+        }
     };
     command.args(&argv[1..]).env_clear().env("PATH", SEARCH_PATH).env("LANG", "C").envs(variable);
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0).current_dir("/");
+    command.stdin(Stdio::null()).process_group(0).current_dir("/");
     tracing::debug!(program = program.as_str(), "run");
-    let child = command.spawn().map_err(|error| CommandError::Start { program: program.clone(), error })?;
-    let output = watch(child, program, patience)?;
+    Ok(command)
+}
+
+/// What came of it: the tool's own words, or that it was never reached.
+fn told(root: &Root, program: &str, output: Output) -> Result<Output, CommandError> {
+    let live = root.is_live();
+    if live && root.is_own() {
+        return Ok(output);
+    }
     // how coreutils' chroot says that it could not change the root, find or execute the program
-    if !direct && matches!(output.status, 125..=127) && output.stderr.contains("chroot: ") {
+    if !live && matches!(output.status, 125..=127) && output.stderr.contains("chroot: ") {
         return Err(CommandError::Tools(foreign::why(root, program)));
     }
-    if !direct && output.status != 0 && output.stderr.starts_with("nsenter: ") {
-        return Err(CommandError::Tools(output.stderr.trim().to_owned()));
+    match enter::unreached(&output) {
+        Some(Unreached::Root(why)) => Err(CommandError::Tools(why)),
+        Some(Unreached::Program(error)) if live => Err(CommandError::Start { program: program.to_owned(), error }),
+        Some(Unreached::Program(_)) => Err(CommandError::Tools(foreign::why(root, program))),
+        None => Ok(output),
     }
-    Ok(output)
 }
 
 /// Tools of a root, each with the same patience.
@@ -134,15 +195,31 @@ fn means_yes(value: &str) -> bool {
 }
 
 fn watch(mut child: Child, program: &str, patience: Duration) -> Result<Output, CommandError> {
-    let group = i32::try_from(child.id()).ok().map(Pid::from_raw);
-    let end_all = || group.map(|group| killpg(group, Signal::SIGKILL));
     let stdout = drain(child.stdout.take());
     let stderr = drain(child.stderr.take());
+    let (status, group) = end_of(child, program, patience)?;
+    let text = |stream: &Receiver<Vec<u8>>| {
+        // a child of the tool that lives on and holds the stream is ended with it
+        let bytes = stream.recv_timeout(LINGER).unwrap_or_else(|_| {
+            group.map(|group| killpg(group, Signal::SIGKILL));
+            stream.recv_timeout(LINGER).unwrap_or_default()
+        });
+        String::from_utf8_lossy(&bytes).into_owned()
+    };
+    Ok(Output { status, stdout: text(&stdout), stderr: text(&stderr) })
+}
+
+/// Its status, and its process group.
+fn end_of(mut child: Child, program: &str, patience: Duration) -> Result<(i32, Option<Pid>), CommandError> {
+    let group = i32::try_from(child.id()).ok().map(Pid::from_raw);
+    let end_all = || group.map(|group| killpg(group, Signal::SIGKILL));
     let begun = Instant::now();
     let mut pause = Duration::from_millis(1);
-    let status = loop {
+    loop {
         match child.try_wait() {
-            Ok(Some(status)) => break status,
+            Ok(Some(status)) => {
+                return Ok((status.code().or_else(|| status.signal().map(|signal| 128 + signal)).unwrap_or(-1), group));
+            }
             Ok(None) if begun.elapsed() < patience => {
                 std::thread::sleep(pause);
                 pause = (pause * 2).min(Duration::from_millis(50));
@@ -157,20 +234,7 @@ fn watch(mut child: Child, program: &str, patience: Duration) -> Result<Output, 
                 return Err(CommandError::Start { program: program.to_owned(), error });
             }
         }
-    };
-    let text = |stream: &Receiver<Vec<u8>>| {
-        // a child of the tool that lives on and holds the stream is ended with it
-        let bytes = stream.recv_timeout(LINGER).unwrap_or_else(|_| {
-            end_all();
-            stream.recv_timeout(LINGER).unwrap_or_default()
-        });
-        String::from_utf8_lossy(&bytes).into_owned()
-    };
-    Ok(Output {
-        status: status.code().or_else(|| status.signal().map(|signal| 128 + signal)).unwrap_or(-1),
-        stdout: text(&stdout),
-        stderr: text(&stderr),
-    })
+    }
 }
 
 /// Reads a stream to its end so that the tool never blocks, and keeps its beginning.

@@ -6,9 +6,10 @@ use std::io::{Read, Write};
 use std::os::fd::AsFd;
 
 use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, RenameFlags, openat, readlinkat, renameat, renameat2};
+use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, openat, readlinkat, renameat};
 use nix::sys::stat::{Mode, SFlag, fchmod, fstat};
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, fchownat, fsync, symlinkat, syncfs, unlinkat};
+use rustix::fs::{RenameFlags, renameat_with};
 
 use super::checkpoint::{self, Op, around};
 use super::error::NodeError;
@@ -50,6 +51,21 @@ pub(super) fn create(folder: &Folder, name: &str, bytes: &[u8], meta: &Meta) -> 
     Ok(file)
 }
 
+/// Copies a program of this machine into a folder, its owner's alone; in the place of an earlier copy, which may still be running.
+pub(super) fn copy_program(from: &std::path::Path, folder: &Folder, name: &str) -> Done {
+    let new = format!("{name}.new");
+    unlink(folder, &new)?;
+    let path = || folder.path.join(&new);
+    let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let open = || openat(folder, new.as_str(), flags, Mode::S_IRWXU);
+    let mut file = File::from(around(|| Op::Create { path: path() }, open).map_err(|errno| NodeError::of("create", path(), errno))?);
+    File::open(from).and_then(|mut from| std::io::copy(&mut from, &mut file)).map_err(|error| NodeError::io("write", path(), &error))?;
+    fchmod(&file, Mode::S_IRWXU).map_err(|errno| NodeError::of("set the mode of", path(), errno))?;
+    // who writes a program keeps it from being started
+    drop(file);
+    rename((folder, &new), (folder, name)).map_err(|errno| NodeError::of("write", folder.path.join(name), errno))
+}
+
 /// Somebody who is not root keeps what is theirs.
 fn own(result: nix::Result<()>) -> nix::Result<()> {
     match result {
@@ -77,6 +93,11 @@ pub(super) fn rename(from: (&Folder, &str), to: (&Folder, &str)) -> Result<(), E
     around(|| renamed(from, to), || renameat(from.0, from.1, to.0, to.1))
 }
 
+/// As the kernel does it: nix has this call with glibc alone, and a static build has another C library.
+fn rename_with(from: (&Folder, &str), to: (&Folder, &str), flags: RenameFlags) -> Result<(), Errno> {
+    renameat_with(from.0, from.1, to.0, to.1, flags).map_err(|error| Errno::from_raw(error.raw_os_error()))
+}
+
 fn renamed(from: (&Folder, &str), to: (&Folder, &str)) -> Op {
     Op::Rename { from: from.0.path.join(from.1), to: to.0.path.join(to.1) }
 }
@@ -85,7 +106,7 @@ fn renamed(from: (&Folder, &str), to: (&Folder, &str)) -> Op {
 pub(super) fn rename_new(from: (&Folder, &str), to: (&Folder, &str)) -> Result<(), Errno> {
     around(
         || renamed(from, to),
-        || match renameat2(from.0, from.1, to.0, to.1, RenameFlags::RENAME_NOREPLACE) {
+        || match rename_with(from, to, RenameFlags::NOREPLACE) {
             // file systems that cannot (9p, some overlays): look first
             Err(Errno::EINVAL | Errno::ENOSYS) => match to.0.stat(to.1) {
                 Ok(None) => renameat(from.0, from.1, to.0, to.1),
@@ -102,7 +123,7 @@ pub(super) fn exchange(one: (&Folder, &str), other: (&Folder, &str)) -> Result<O
         return Ok(None);
     }
     let op = || Op::Exchange { one: one.0.path.join(one.1), other: other.0.path.join(other.1) };
-    match around(op, || renameat2(one.0, one.1, other.0, other.1, RenameFlags::RENAME_EXCHANGE)) {
+    match around(op, || rename_with(one, other, RenameFlags::EXCHANGE)) {
         Ok(()) => Ok(Some(())),
         Err(Errno::EINVAL | Errno::ENOSYS) => Ok(None),
         Err(errno) => Err(errno),

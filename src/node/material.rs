@@ -12,6 +12,7 @@ use crate::spec::documents::Document;
 use crate::spec::load::LARGEST;
 use crate::spec::notation::Notation;
 use crate::spec::reference::{Location, Reference};
+use crate::spec::signature::{self, LIST, Seal};
 
 /// The documents of a spec as they were found.
 #[derive(Debug)]
@@ -43,9 +44,14 @@ pub enum MaterialError {
         /// What is in the way.
         why: String,
     },
-    /// A URL; what is in it is not told, for it may hold a login.
-    #[error("the spec is a URL, from which this version does not read")]
-    Url,
+    /// A signature is asked for, and there is none.
+    #[error("the signature of the spec cannot be read: {name}: {why}")]
+    Unsigned {
+        /// The file that should be there.
+        name: String,
+        /// What is in the way.
+        why: String,
+    },
     /// A folder without a document.
     #[error("the spec folder {name} holds no document (*.toml, *.yaml, *.yml)")]
     Empty {
@@ -61,7 +67,7 @@ impl MaterialError {
         match self {
             Self::Unreadable { name, .. } => format!("write the spec to {name}, or name another file with --spec"),
             Self::InFolder { .. } => "put the document itself into the folder, readable for nodeprep, or take the name out".to_owned(),
-            Self::Url => "fetch it first, and give it as a file or on standard input (`--spec -`)".to_owned(),
+            Self::Unsigned { .. } => "sign it with `minisign -S`, or do not ask for a signature (--spec-public-key)".to_owned(),
             Self::Empty { .. } => "put a document into the folder, or name another one with --spec".to_owned(),
         }
     }
@@ -82,16 +88,22 @@ pub fn documents(spec: &Path) -> Result<Documents, Vec<MaterialError>> {
         let name = "standard input".to_owned();
         return Ok(Documents { name: name.clone(), documents: vec![Document { file: name, bytes }], folder: None });
     }
-    if name.starts_with("https://") || name.starts_with("http://") {
-        return Err(vec![MaterialError::Url]);
-    }
     if spec.is_dir() {
         return in_folder(spec, name);
     }
     let opened = std::fs::File::open(spec).map_err(|why| unreadable(&name, &why))?;
     opened.take(most).read_to_end(&mut bytes).map_err(|why| unreadable(&name, &why))?;
-    let folder = spec.parent().map(|folder| if folder.as_os_str().is_empty() { PathBuf::from(".") } else { folder.to_owned() });
-    Ok(Documents { name: name.clone(), documents: vec![Document { file: name, bytes }], folder })
+    Ok(Documents { name: name.clone(), documents: vec![Document { file: name, bytes }], folder: Some(folder(spec)) })
+}
+
+/// Where the files lie that a spec in a file or folder references.
+#[must_use]
+pub fn folder(spec: &Path) -> PathBuf {
+    match spec.parent() {
+        _ if spec.is_dir() => spec.to_owned(),
+        Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
+        _ => PathBuf::from("."),
+    }
 }
 
 fn in_folder(folder: &Path, name: String) -> Result<Documents, Vec<MaterialError>> {
@@ -119,6 +131,26 @@ fn in_folder(folder: &Path, name: String) -> Result<Documents, Vec<MaterialError
     Ok(Documents { name, documents, folder: Some(folder.to_owned()) })
 }
 
+/// Reads the signature of the spec at `spec`, and the list of a folder that it is of.
+///
+/// # Errors
+/// What of it is not there.
+pub fn seal(spec: &Path) -> Result<Seal, MaterialError> {
+    let unsigned = |name: &Path, why: String| MaterialError::Unsigned { name: name.display().to_string(), why };
+    if spec == Path::new("-") {
+        return Err(unsigned(spec, "standard input has no file beside it".to_owned()));
+    }
+    let (folder, list) = (&folder(spec), spec.is_dir().then(|| LIST.to_owned()));
+    let signed = list.clone().or_else(|| Some(spec.file_name()?.to_string_lossy().into_owned())).unwrap_or_default();
+    let root = Root::open(folder).map_err(|why| unsigned(folder, why.to_string()))?;
+    let read = |name: &str| {
+        let bytes = beside(&root, name).map_err(|why| unsigned(&folder.join(name), why))?;
+        let large = || unsigned(&folder.join(name), format!("it is larger than {} bytes", signature::LARGEST));
+        if bytes.len() > signature::LARGEST { Err(large()) } else { Ok(bytes) }
+    };
+    Ok(Seal { list: list.as_deref().map(read).transpose()?, signature: read(&format!("{signed}{}", signature::ENDING))? })
+}
+
 /// Reads the files that a document references, by [`Reference::written`]: relative ones below `folder`, never through a link
 /// that leaves it; `node:` ones inside `node`, and not at all without one.
 #[must_use]
@@ -132,6 +164,7 @@ pub fn materials(folder: Option<&Path>, node: Option<&Root>, references: &[Refer
             (Location::Beside(_), None, _) => {
                 Err("a document from standard input has no folder to look in; name one with --material".to_owned())
             }
+            (Location::Url(_), _, _) => Err("the document itself is not from there".to_owned()),
             (Location::Node(path), _, Some(node)) => inside(node, path),
             (Location::Node(_), _, None) => continue,
         };

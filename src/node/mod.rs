@@ -7,16 +7,21 @@
 
 pub use crate::model::snapshot::{Probes, Process, Snapshot};
 
+pub mod agent;
 pub mod blobs;
 pub mod checkpoint;
 pub mod command;
 pub mod cri;
+pub mod enter;
 pub mod error;
 mod files;
 mod foreign;
+pub mod guardian;
 pub mod health;
+pub mod kept;
 pub mod lock;
 pub mod material;
+pub mod memory;
 mod meta;
 pub mod net;
 pub mod probe;
@@ -25,6 +30,7 @@ pub mod render;
 pub mod root;
 pub mod shadow;
 pub mod side_by_side;
+pub mod source;
 mod stage;
 pub mod state;
 mod survey;

@@ -27,7 +27,7 @@ pub fn probe(root: &Root) -> Probes {
     let live = root.is_live();
     let image = !live && matches!(root.folder(&NodePath::fixed("/proc/1")), Ok(None));
     let processes = if live { processes(root) } else { Vec::new() };
-    Probes { now: now(), boot_id: boot_id(), live, image, processes, versions: BTreeMap::new() }
+    Probes { now: now(), boot_id: boot_id(), live, image, unseen: root.is_unseen(), processes, versions: BTreeMap::new() }
 }
 
 /// Asks each binary for its version, where it may be run, and what runs from a binary that is none of these, or is gone (an
@@ -51,11 +51,14 @@ pub fn versions(root: &Root, binaries: impl IntoIterator<Item = NodePath>, proce
 
 /// Whether a process and the file that it was started from are root's alone: anybody may call a program `containerd`.
 fn is_roots(pid: u32) -> bool {
-    let dir = Path::new("/proc").join(pid.to_string());
-    let status = fs::read_to_string(dir.join("status")).unwrap_or_default();
+    let exe = Path::new("/proc").join(pid.to_string()).join("exe");
+    runs_as_root(pid) && fs::metadata(exe).is_ok_and(|file| file.uid() == 0 && file.mode() & 0o022 == 0)
+}
+
+fn runs_as_root(pid: u32) -> bool {
+    let status = fs::read_to_string(Path::new("/proc").join(pid.to_string()).join("status")).unwrap_or_default();
     let ids = status.lines().find_map(|line| line.strip_prefix("Uid:"));
-    let runs_as_root = ids.is_some_and(|ids| ids.split_whitespace().all(|id| id == "0"));
-    runs_as_root && fs::metadata(dir.join("exe")).is_ok_and(|file| file.uid() == 0 && file.mode() & 0o022 == 0)
+    ids.is_some_and(|ids| ids.split_whitespace().all(|id| id == "0"))
 }
 
 /// The clock. Tests of wrong ones set `NODEPREP_CLOCK` to seconds since 1970; debug builds only.
@@ -122,7 +125,8 @@ pub(super) fn process(root: &Root, pid: u32) -> Option<Process> {
 }
 
 fn runtime_process(root: &Root, pid: u32, booted: i64) -> Option<Process> {
-    any_process(root, pid, booted, |exe| RUNTIMES.contains(&exe.name()))
+    // a user's own podman is nobody's daemon
+    any_process(root, pid, booted, |exe| RUNTIMES.contains(&exe.name()) && (exe.name() != "podman" || runs_as_root(pid)))
 }
 
 fn any_process(root: &Root, pid: u32, booted: i64, counts: impl Fn(&NodePath) -> bool) -> Option<Process> {
@@ -144,7 +148,17 @@ fn any_process(root: &Root, pid: u32, booted: i64, counts: impl Fn(&NodePath) ->
     let env = words("environ").into_iter();
     let env = env.filter_map(|pair| pair.split_once('=').map(|(name, value)| (name.to_owned(), value.to_owned()))).collect();
     let started = Time(booted + ticks * 1000 / TICKS_PER_SECOND);
-    Some(Process { pid, started, exe, replaced, args: words("cmdline"), env })
+    let unit = service(&fs::read_to_string(dir.join("cgroup")).unwrap_or_default());
+    Some(Process { pid, started, exe, replaced, args: words("cmdline"), env, unit })
+}
+
+/// The service of `/proc/PID/cgroup` (cgroups(7): `hierarchy:controllers:path` lines), by the hierarchy that systemd uses. A service
+/// of a user's own systemd is that user's.
+fn service(text: &str) -> Option<String> {
+    let lines = text.lines().filter_map(|line| line.split_once(':')?.1.split_once(':'));
+    let mut paths = lines.filter(|(controllers, _)| matches!(*controllers, "" | "name=systemd")).map(|(_, path)| path);
+    let of = |path: &str| path.split('/').find(|part| part.ends_with(".service")).map(ToOwned::to_owned);
+    paths.find_map(of).filter(|unit| !unit.starts_with("user@"))
 }
 
 /// Whether its root is another than that of process 1: it reads other files then.
@@ -183,6 +197,17 @@ mod tests {
         assert_eq!(start_ticks(stat), Some(4711));
         assert_eq!(boot_time("cpu 1\nbtime 1795197661\n"), Some(1_795_197_661));
         assert_eq!(uptime("4711.07 9000.00\n"), Some(4_711_070));
+    }
+
+    #[test]
+    fn the_service_of_a_process() {
+        let of = |text| service(text).unwrap_or_default();
+        assert_eq!(of("0::/system.slice/podman.service\n"), "podman.service");
+        assert_eq!(of("4:cpu:/x.service\n1:name=systemd:/system.slice/a.service/own\n0::/\n"), "a.service");
+        // from a container with a namespace of its own for them
+        assert_eq!(of("0::/../../system.slice/podman.service\n"), "podman.service");
+        assert_eq!(of("0::/user.slice/user-1000.slice/user@1000.service/app.slice/podman.service\n"), "");
+        assert_eq!((of("0::/user.slice/user-0.slice/session-1.scope\n"), of("")), (String::new(), String::new()));
     }
 
     #[test]

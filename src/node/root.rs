@@ -151,6 +151,23 @@ impl Root {
         stat("/proc/1/root").or_else(|_| stat("/")).is_ok_and(same)
     }
 
+    /// Whether a system runs in it that is not seen from here: its own `/proc` shows a process 1 whose root it is, and that is not
+    /// our process 1; or whose it is may not be looked at. In the root of an image whose `/proc` is bound from elsewhere, process 1 has
+    /// another root.
+    #[must_use]
+    pub fn is_unseen(&self) -> bool {
+        if self.is_live() {
+            return false;
+        }
+        let Ok(own) = fstat(&*self.top) else { return false };
+        match fstatat(&*self.top, "proc/1/root", AtFlags::empty()) {
+            Ok(other) => (own.st_dev, own.st_ino) == (other.st_dev, other.st_ino),
+            // whoever starts systemd says so there (sd_booted(3))
+            Err(Errno::EACCES | Errno::EPERM) => fstatat(&*self.top, "run/systemd/system", AtFlags::empty()).is_ok(),
+            Err(_) => false,
+        }
+    }
+
     /// Whether it is the root of this process, too: not when the root of the running system is looked at from a container.
     #[must_use]
     pub fn is_own(&self) -> bool {

@@ -5,6 +5,8 @@ use std::io::{IsTerminal, Stderr, Write};
 use std::sync::{Mutex, PoisonError};
 
 use tracing::level_filters::LevelFilter;
+use tracing::{Level, Metadata};
+use tracing_subscriber::fmt::MakeWriter;
 
 use crate::report::style::Style;
 
@@ -34,9 +36,62 @@ pub fn log(verbose: u8, style: Style) {
         1 => LevelFilter::INFO,
         _ => LevelFilter::DEBUG,
     };
+    let lines = tracing_subscriber::fmt().with_max_level(level).with_target(false);
     // a second call (tests) keeps the first subscriber
-    let _ =
-        tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr).with_ansi(style.colour).with_target(false).try_init();
+    let _ = if is_journal() {
+        // the journal has the time and the priority of a line by itself
+        lines.with_writer(Journal).with_ansi(false).without_time().with_level(false).try_init()
+    } else {
+        lines.with_writer(std::io::stderr).with_ansi(style.colour).try_init()
+    };
+}
+
+/// Whether standard error is the journal's: systemd.exec(5), `JOURNAL_STREAM`.
+fn is_journal() -> bool {
+    let stream = std::env::var("JOURNAL_STREAM").unwrap_or_default();
+    nix::sys::stat::fstat(std::io::stderr()).is_ok_and(|found| stream == format!("{}:{}", found.st_dev, found.st_ino))
+}
+
+/// Standard error with the priority of each line in front of it: sd-daemon(3).
+struct Journal;
+
+impl<'a> MakeWriter<'a> for Journal {
+    type Writer = Prioritised<Stderr>;
+
+    fn make_writer(&'a self) -> Self::Writer {
+        Prioritised { out: std::io::stderr(), priority: 6 }
+    }
+
+    fn make_writer_for(&'a self, meta: &Metadata<'_>) -> Self::Writer {
+        let priority = match *meta.level() {
+            Level::ERROR => 3,
+            Level::WARN => 4,
+            Level::INFO => 6,
+            _ => 7,
+        };
+        Prioritised { out: std::io::stderr(), priority }
+    }
+}
+
+struct Prioritised<W> {
+    out: W,
+    priority: u8,
+}
+
+impl<W: Write> Write for Prioritised<W> {
+    /// Takes whole events: that is how they come.
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let mut text = Vec::with_capacity(bytes.len() + 3);
+        for line in bytes.split_inclusive(|byte| *byte == b'\n') {
+            text.extend(format!("<{}>", self.priority).into_bytes());
+            text.extend(line);
+        }
+        self.out.write_all(&text).map(|()| bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.out.flush()
+    }
 }
 
 /// Writes a result to standard output. A reader that went away (`| head`) is no failure.
@@ -160,6 +215,13 @@ pub fn fail(text: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_line_for_the_journal_has_its_priority() {
+        let mut journal = Prioritised { out: Vec::new(), priority: 4 };
+        journal.write_all(b"one\n  two\n").unwrap();
+        assert_eq!(journal.out, b"<4>one\n<4>  two\n");
+    }
 
     #[test]
     fn one_line_that_is_gone_in_the_end() {

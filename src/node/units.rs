@@ -5,6 +5,7 @@
 //!
 //! A manager is asked only where the root is that of the running system: no other root's units are ever touched.
 
+mod commands;
 mod openrc;
 mod shims;
 mod systemd;
@@ -12,17 +13,18 @@ mod systemd;
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use super::command::{CommandError, Output, Tools};
+use super::command::{self, CommandError, Output, Tools};
+use super::guardian::Guardian;
 use super::root::Root;
 use super::{cri, probe, read};
 use crate::apply::health::{Answer, Daemon, Look};
-use crate::apply::{Door, UnitError};
+use crate::apply::{Door, GuardError, UnitError};
 use crate::model::cri::{CriError, RUNTIME_READY};
 use crate::model::path::NodePath;
-use crate::model::unit::{Init, UnitFacts, Units};
-use crate::plan::Expect;
+use crate::model::unit::{Commands, Init, UnitFacts, Units};
 use crate::plan::canary::Canary;
 use crate::plan::turn::{Turn, Turning};
+use crate::plan::{Expect, Plan};
 use crate::runtime::{Wish, facts};
 
 /// How long a manager may take to say something about a unit.
@@ -40,7 +42,7 @@ const BETWEEN: Duration = Duration::from_millis(250);
 pub fn init(root: &Root) -> Init {
     let is_folder = |path: &'static str| matches!(root.folder(&NodePath::fixed(path)), Ok(Some(_)));
     if !root.is_live() {
-        Init::None
+        if root.is_unseen() { Init::Unseen } else { Init::Elsewhere }
     } else if is_folder("/run/systemd/system") {
         Init::Systemd
     } else if is_folder("/run/openrc") {
@@ -57,9 +59,19 @@ pub fn units(root: &Root, names: &BTreeSet<String>) -> Units {
     let facts = |name: &String| match init {
         Init::Systemd => systemd::facts(root, name),
         Init::OpenRc => openrc::facts(root, name),
-        Init::None | Init::Elsewhere => UnitFacts::default(),
+        Init::None | Init::Elsewhere | Init::Unseen => Ok(UnitFacts::default()),
     };
-    Units { init, facts: names.iter().map(|name| (name.clone(), facts(name))).collect(), docker_keeps: false }
+    let mut units = Units { init, ..Units::default() };
+    for name in names {
+        match facts(name) {
+            Ok(facts) => drop(units.facts.insert(name.clone(), facts)),
+            Err(why) => {
+                tracing::warn!(name, why, "its manager says nothing about it");
+                units.silent.get_or_insert(why);
+            }
+        }
+    }
+    units
 }
 
 /// The door of a node: its tools, and its units.
@@ -73,22 +85,47 @@ pub struct NodeDoor<'a> {
     pub health: Duration,
     /// How long a pull may take.
     pub pull: Duration,
+    /// What turns units where no service manager does.
+    pub commands: &'a Commands,
+    /// Who brings a run to its end that is killed.
+    pub guard: Guard<'a>,
+}
+
+/// Who brings a run to its end that is killed.
+#[derive(Debug)]
+pub enum Guard<'a> {
+    /// Nobody: it was said that none is wanted, or this is who does so.
+    Nobody,
+    /// A guardian for the run with this state folder, where systemd runs; not started yet.
+    Wanted(&'a NodePath),
+    /// It waits.
+    Waits(Guardian<'a>),
 }
 
 impl Door for NodeDoor<'_> {
+    fn guard(&mut self, plan: &Plan) -> Result<(), GuardError> {
+        let Guard::Wanted(state) = self.guard else { return Ok(()) };
+        if init(self.root) == Init::Systemd {
+            self.guard = Guard::Waits(Guardian::start(self.root, state, self.health, self.longest(plan))?);
+        }
+        Ok(())
+    }
+
     fn run(&mut self, argv: &[String]) -> Result<Output, CommandError> {
         Tools { root: self.root, patience: self.patience }.run(argv)
     }
 
     fn look(&mut self, turn: &Turn) -> Look {
-        let facts = match init(self.root) {
-            Init::Systemd => systemd::state(self.root, &turn.unit),
-            Init::OpenRc => openrc::state(self.root, &turn.unit),
-            Init::None | Init::Elsewhere => UnitFacts::default(),
+        let init = init(self.root);
+        let facts = match init {
+            Init::Systemd => systemd::state(self.root, &turn.unit).unwrap_or_default(),
+            Init::OpenRc => openrc::state(self.root, &turn.unit).unwrap_or_default(),
+            Init::None => commands::state(self.reading(turn).is_some()),
+            Init::Elsewhere | Init::Unseen => UnitFacts::default(),
         };
         let process = match facts.main_pid {
             Some(pid) => probe::process(self.root, pid),
-            None if init(self.root) == Init::OpenRc => self.reading(turn),
+            None if matches!(init, Init::OpenRc | Init::None) => self.reading(turn),
             None => None,
         };
         let daemon = |process: super::Process| Daemon { pid: process.pid, started: process.started, config: facts::started_with(&process) };
@@ -105,9 +142,12 @@ impl Door for NodeDoor<'_> {
     fn turn(&mut self, turn: &Turn, back: bool) -> Result<(), UnitError> {
         tracing::info!(unit = turn.unit, turning = turn.turning.word(), back, "turn");
         match init(self.root) {
-            Init::Systemd => systemd::turn(self.root, turn, back),
+            Init::Systemd => systemd::turn(self.root, turn, back, self.health),
             Init::OpenRc => openrc::turn(self.root, turn, back),
-            Init::None | Init::Elsewhere => Err(UnitError::Job { said: "no service manager that nodeprep knows runs here".to_owned() }),
+            Init::None if back || self.reading(turn).is_some() => commands::turn(self.root, turn, self.commands),
+            // what has stopped meanwhile stays so
+            Init::None => Ok(()),
+            Init::Elsewhere | Init::Unseen => Err(UnitError::Job { said: "the running system cannot be reached from here".to_owned() }),
         }
     }
 
@@ -133,6 +173,17 @@ impl Door for NodeDoor<'_> {
 }
 
 impl NodeDoor<'_> {
+    /// How long a run of this plan may take with its way back, when everything in it takes as long as it may.
+    fn longest(&self, plan: &Plan) -> Duration {
+        let times = |many: usize| u32::try_from(many).unwrap_or(u32::MAX);
+        let units = (JOB + self.health + PATIENCE * 3).saturating_mul(times(plan.turns.len()));
+        let rest = self
+            .patience
+            .saturating_mul(times(plan.activate.len() + 1))
+            .saturating_add(self.pull.saturating_mul(times(plan.canaries.len())));
+        units.saturating_add(rest).saturating_mul(2)
+    }
+
     /// The process that reads the configuration in question, where no manager names one.
     fn reading(&self, turn: &Turn) -> Option<super::Process> {
         let processes = probe::probe(self.root).processes;
@@ -169,6 +220,14 @@ fn said(output: &Output) -> String {
     let text = if output.stderr.trim().is_empty() { &output.stdout } else { &output.stderr };
     let text = text.trim().lines().next().unwrap_or_default().trim();
     if text.is_empty() { format!("status {}", output.status) } else { text.to_owned() }
+}
+
+/// What a manager's command said in the end, or why there was none.
+fn answer(root: &Root, argv: &[&str]) -> Result<Output, String> {
+    command::run(root, &words(argv), PATIENCE).map_err(|error| match std::error::Error::source(&error) {
+        Some(cause) => format!("{error}: {cause}"),
+        None => error.to_string(),
+    })
 }
 
 fn words(words: &[&str]) -> Vec<String> {

@@ -3,7 +3,7 @@
 mod change;
 mod record;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use nix::errno::Errno;
@@ -16,9 +16,10 @@ use super::root::{Folder, Last, Root, make_folder_as};
 use super::stage::{self, Staging, Unsynced};
 use super::survey::Surveyor;
 use crate::desired::Target;
-use crate::ledger::Ledger;
+use crate::ledger::{Due, Ledger};
 use crate::model::path::NodePath;
 use crate::model::time::Time;
+use crate::plan::turn::Turn;
 use crate::plan::{Activation, Plan, Step};
 
 /// The ledger in the state folder.
@@ -58,8 +59,12 @@ pub struct Hands<'a> {
     left: Vec<Activation>,
     /// Whose commands were run.
     ran: BTreeSet<Target>,
-    /// Units that have read everything.
-    turned: BTreeSet<String>,
+    /// Units that have read everything, and since when.
+    turned: BTreeMap<String, Time>,
+    /// When the unit was begun that is being turned.
+    begun: Time,
+    /// What units did not come to read again on the way back.
+    lost: Vec<Activation>,
 }
 
 impl<'a> Hands<'a> {
@@ -83,7 +88,9 @@ impl<'a> Hands<'a> {
             when: now(),
             left: Vec::new(),
             ran: BTreeSet::new(),
-            turned: BTreeSet::new(),
+            turned: BTreeMap::new(),
+            begun: Time::default(),
+            lost: Vec::new(),
         }
     }
 
@@ -183,10 +190,20 @@ impl<'a> Hands<'a> {
         self.ran.insert(one.who.clone());
     }
 
+    /// A unit is about to read everything: what is written from now on it may not have seen.
+    pub(crate) fn turns(&mut self) {
+        self.begun = now();
+    }
+
     /// Remembers that a unit has read everything: nothing is due for it any more.
     pub(crate) fn turned(&mut self, unit: &str) {
-        self.turned.insert(unit.to_owned());
+        self.turned.insert(unit.to_owned(), self.begun);
         self.closing = false;
+    }
+
+    /// Remembers that a unit could not be turned on the way back: as long as its process goes on, it goes on with what was taken back.
+    pub(crate) fn lost(&mut self, turn: &Turn) {
+        self.lost.extend(turn.serves.iter().cloned());
     }
 
     /// Writes only that what was due is due no more, where nothing else is to be written.
@@ -234,8 +251,9 @@ impl<'a> Hands<'a> {
     pub(crate) fn forget(&mut self) -> Done {
         let folder = self.state_folder()?;
         self.unsynced.folder(&folder);
-        if self.recorded && self.existed {
-            self.current = Arc::clone(&self.old);
+        let before = self.before();
+        if self.recorded && (self.existed || before != self.old) {
+            self.current = Arc::clone(&before);
             files::unlink(&folder, NEW_LEDGER)?;
             self.write_ledger(&folder)?;
             self.unsynced.sync()?;
@@ -247,8 +265,20 @@ impl<'a> Hands<'a> {
                 files::unlink(&folder, LEDGER)?;
             }
         }
-        self.current = Arc::clone(&self.old);
+        self.current = before;
         files::sync_folder(&folder)
+    }
+
+    /// The ledger of before, and what is due since the way back.
+    fn before(&self) -> Arc<Ledger> {
+        if self.lost.is_empty() {
+            return Arc::clone(&self.old);
+        }
+        let mut before = Ledger::clone(&self.old);
+        let known: Vec<Activation> = before.due.iter().map(|due| due.what.clone()).collect();
+        let new = self.lost.iter().filter(|one| !known.contains(one));
+        before.due.extend(new.map(|one| Due { what: one.clone(), since: now() }));
+        Arc::new(before)
     }
 
     /// Removes everything temporary.

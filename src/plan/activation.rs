@@ -9,8 +9,9 @@ use super::{Activation, Expect, How, Plan, Step};
 use crate::desired::{Part, Target};
 use crate::ledger::{Due, Ledger};
 use crate::model::path::NodePath;
+use crate::model::time::Time;
 use crate::model::tree::{Found, Tree};
-use crate::runtime::{FoundRuntime, Runtime};
+use crate::runtime::{FoundRuntime, Running};
 use crate::spec::Spec;
 use crate::trust;
 
@@ -77,16 +78,16 @@ pub fn take_over(plan: &mut Plan, parts: &mut [PlannedPart], now: Now<'_>, found
             }
             continue;
         }
-        if let Some(same) = plan.activate.iter_mut().find(|activation| activation.who == due.what.who) {
+        if let Some(same) = plan.activate.iter_mut().find(|activation| is_of_same(activation, &due.what)) {
             // told anew, and not less
             same.how = same.how.clone().max(due.what.how);
             continue;
         }
         let mut kept = plan.due.iter_mut();
-        if let Some(same) = kept.find(|kept| kept.what.who == due.what.who) {
+        if let Some(same) = kept.find(|kept| is_of_same(&kept.what, &due.what)) {
             same.what.how = same.what.how.clone().max(due.what.how);
             same.since = same.since.max(due.since);
-        } else if !now.live || waits(&due, found) {
+        } else if !now.live || waits(&due, now.ledger, found) {
             plan.due.push(due);
         }
     }
@@ -101,6 +102,11 @@ pub fn take_over(plan: &mut Plan, parts: &mut [PlannedPart], now: Now<'_>, found
     plan.back.extend(plan.activate.iter().filter(|one| matches!(one.how, How::Refresh(_))).filter_map(|_| refresh_back(now.tree)));
 }
 
+/// Whether two concern the same daemon: of one set of files there may be several (CRI-O, Podman's API service).
+fn is_of_same(one: &Activation, other: &Activation) -> bool {
+    one.who == other.who && (one.how.unit() == other.how.unit() || one.how.unit().is_none() || other.how.unit().is_none())
+}
+
 /// What is due without a spec to tell: what runs have left, and what is seen to be later than the process that should have read it.
 #[must_use]
 pub fn due(now: Now<'_>, found: &[FoundRuntime]) -> Vec<Due> {
@@ -108,10 +114,10 @@ pub fn due(now: Now<'_>, found: &[FoundRuntime]) -> Vec<Due> {
     let mut all: Vec<Due> = Vec::new();
     for due in now.ledger.left().into_iter().chain(seen) {
         let is_command = matches!(due.what.how, How::Refresh(_));
-        if !is_command && now.live && !waits(&due, found) {
+        if !is_command && now.live && !waits(&due, now.ledger, found) {
             continue;
         }
-        match all.iter_mut().find(|known| known.what.who == due.what.who && matches!(known.what.how, How::Refresh(_)) == is_command) {
+        match all.iter_mut().find(|known| is_of_same(&known.what, &due.what) && matches!(known.what.how, How::Refresh(_)) == is_command) {
             Some(known) => {
                 known.what.how = known.what.how.clone().max(due.what.how);
                 known.since = known.since.max(due.since);
@@ -122,10 +128,16 @@ pub fn due(now: Now<'_>, found: &[FoundRuntime]) -> Vec<Due> {
     all
 }
 
-/// Whether the process that it concerns has not started anew since. One that does not run sees everything when it starts.
-fn waits(due: &Due, found: &[FoundRuntime]) -> bool {
-    let daemons = readers(&due.what.who, found).into_iter().filter(|reader| reader.runtime != Runtime::Podman);
-    daemons.filter_map(|daemon| daemon.running.as_ref()).any(|process| process.started <= due.since)
+/// Whether the process that it concerns has not read its files anew since. One that does not run sees everything when it starts.
+fn waits(due: &Due, ledger: &Ledger, found: &[FoundRuntime]) -> bool {
+    let daemons = readers(&due.what.who, found).into_iter().filter(|reader| reader.unit_name().as_deref() == due.what.how.unit());
+    daemons.filter_map(|daemon| daemon.running.as_ref()).any(|process| has_read(process, &due.what.how, ledger) <= due.since)
+}
+
+/// When a process has read last what `how` makes it read: when it started, or was told to reload by us and said that it had.
+fn has_read(process: &Running, how: &How, ledger: &Ledger) -> Time {
+    let reloaded = if let How::Reload(unit) = how { ledger.reloaded.get(unit) } else { None };
+    reloaded.map_or(process.started, |at| process.started.max(*at))
 }
 
 /// Files of ours that were written after the process that keeps them in memory has started.
@@ -135,16 +147,23 @@ fn seen_late(now: Now<'_>, found: &[FoundRuntime]) -> Vec<Due> {
         for reader in readers(&owned.target, found) {
             let Some(process) = &reader.running else { continue };
             let Found::File(_, meta) = now.tree.find(path) else { continue };
-            if meta.mtime <= process.started {
-                continue;
-            }
             let (how, because) = reader.activation(path);
-            if how != How::Nothing {
+            if how != How::Nothing && meta.mtime > has_read(process, &how, now.ledger) {
                 late.push(Due { what: Activation { who: owned.target.clone(), how, because: vec![because] }, since: meta.mtime });
             }
         }
     }
     late
+}
+
+/// Lets what goes go before a daemon is turned for it, where that reads it only then: else it would read it once more. What is read at
+/// every pull goes last.
+pub fn go_before(steps: &mut Plan, readers: &[&FoundRuntime]) {
+    let is_kept = |step: &Step| readers.iter().any(|reader| reader.activation(&step.path).0 != How::Nothing);
+    let (early, late) = std::mem::take(&mut steps.retire).into_iter().partition(is_kept);
+    let early: Vec<Step> = early;
+    steps.switch.extend(early);
+    steps.retire = late;
 }
 
 /// Activations of one part, coalesced: the strongest `how` per reader wins, and its reasons are kept.

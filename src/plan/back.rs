@@ -1,15 +1,15 @@
 //! The way back: everything that the ledger owns. Pure.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
-use super::activation::{activations, cut_off, take_over};
+use super::activation::{activations, cut_off, go_before, refresh_back, take_over};
 use super::build::{Now, give_back};
 use super::turn::{Turn, Turning};
 use super::whole::{Planned, PlannedPart, keep, readers};
 use super::{Act, Activation, How, Plan};
 use crate::desired::{Part, Refusal, Target};
-use crate::ledger::{Ledger, Owned, Owns};
-use crate::model::path::NodePath;
+use crate::ledger::{Ledger, Owned, Owns, Prior, Was};
 use crate::model::problem::{Problem, Severity};
 use crate::runtime::FoundRuntime;
 
@@ -47,6 +47,7 @@ pub fn plan(
             parts.push(PlannedPart { part, refused, activations: Vec::new() });
             continue;
         }
+        go_before(&mut steps, &readers(target, found));
         let mut needed = activations(&part, &steps, &readers(target, found));
         let changes = !(steps.switch.is_empty() && steps.retire.is_empty());
         needed.extend(refresh.filter(|_| *target == Target::Trust && (changes || cut_off(now.ledger))).cloned());
@@ -61,38 +62,70 @@ pub fn plan(
     Planned { plan: whole, parts }
 }
 
-/// The way back from a run that was cut off after it had turned units which are not well now: the files that they read become as
-/// they were before that run, and the units are turned once more. `None` where nothing of it can be put back.
+/// The way back from a run that was cut off after it had turned units which are not well now. `None` where nothing of it can be put
+/// back.
 #[must_use]
 pub fn interrupted(now: Now<'_>, unwell: &[Turn]) -> Option<Plan> {
-    let open = now.ledger.open.as_ref()?;
-    let targets: BTreeSet<&Target> = unwell.iter().flat_map(|turn| &turn.serves).map(|need| &need.who).collect();
+    let plan = undo(now, unwell).ok()?;
+    (!(plan.switch.is_empty() && plan.retire.is_empty())).then_some(plan)
+}
+
+/// The way back from a run that was cut off: all its files become as they were before it, and what it has `turned` is turned once
+/// more.
+///
+/// # Errors
+/// What cannot be put back; nothing may be done then.
+pub fn undo(now: Now<'_>, turned: &[Turn]) -> Result<Plan, Vec<Problem>> {
+    let Some(open) = &now.ledger.open else { return Ok(Plan::default()) };
     let mut past = Ledger { owned: Owns::new(), ..now.ledger.clone() };
     for (path, prior) in &open.before {
-        if let Some(owned) = now.ledger.owned.get(path).filter(|owned| targets.contains(&owned.target)) {
+        if let Some(owned) = now.ledger.owned.get(path) {
             past.owned.insert(path.clone(), Owned { origin: prior.clone(), shared: false, ..Owned::clone(owned) }.into());
         }
     }
-    let mut plan = Plan { dirs: now.ledger.dirs.clone(), spec: now.ledger.spec.clone(), ..Plan::default() };
+    let was = open.was.clone().unwrap_or_else(|| Was { spec: now.ledger.spec.clone(), adopted: now.ledger.adopted.clone() });
+    let mut plan = Plan { dirs: now.ledger.dirs.clone(), due: now.ledger.due.clone(), ..Plan::default() };
+    let targets: BTreeSet<&Target> = past.owned.values().map(|owned| &owned.target).collect();
     for target in &targets {
         give_back(&mut plan, Now { ledger: &past, ..now }, target, |_| false);
     }
-    if !plan.notes.is_empty() || plan.switch.is_empty() && plan.retire.is_empty() {
-        return None;
+    if !plan.notes.is_empty() {
+        return Err(plan.notes);
     }
-    // what that run has brought to the node is ours no more
-    let is_new = |path: &NodePath, owned: &Owned| past.owned.get(path).is_some_and(|before| before.origin == owned.origin);
-    plan.owned =
-        now.ledger.owned.iter().filter(|(path, owned)| !is_new(path, owned)).map(|(path, owned)| (path.clone(), owned.clone())).collect();
-    plan.adopted.clone_from(&now.ledger.adopted);
-    plan.adopted.retain(|file, _| !past.owned.contains_key(file));
-    plan.spec = plan.spec.filter(|_| !plan.owned.is_empty());
+    for step in plan.switch.iter_mut().chain(&mut plan.retire) {
+        "as before the run that was cut off".clone_into(&mut step.why);
+    }
+    // what that run has brought to the node is ours no more, and the rest is as it was left before
+    for (path, owned) in &now.ledger.owned {
+        let mut owned = Arc::clone(owned);
+        if let Some(before) = past.owned.get(path) {
+            if before.origin == owned.origin {
+                continue;
+            }
+            if let Prior::File { blob, meta } = &before.origin
+                && let Some(bytes) = now.blobs.get(blob)
+            {
+                Arc::make_mut(&mut owned).now = now.ledger.stamp(bytes, meta.mode);
+            }
+        }
+        plan.owned.insert(path.clone(), owned);
+    }
+    plan.adopted = was.adopted;
+    plan.spec = was.spec.filter(|_| !plan.owned.is_empty());
+    if targets.contains(&Target::Trust) || cut_off(now.ledger) {
+        plan.activate.extend(refresh_back(now.tree));
+        plan.back.clone_from(&plan.activate);
+    }
+    // as on every way back: units are turned when all of it is as before
+    plan.switch.append(&mut plan.retire);
     let again = |turn: &Turn| {
         let how = turn.serves.iter().map(|need| if matches!(need.how, How::Reload(_)) { Turning::Reload } else { Turning::Restart });
         Turn { turning: how.max().unwrap_or(Turning::Restart), proof: turn.proof.going_back(), ..turn.clone() }
     };
-    plan.turns = unwell.iter().map(again).collect();
-    Some(plan)
+    plan.turns = turned.iter().map(again).collect();
+    plan.attempt = open.attempt.clone().unwrap_or_default();
+    plan.returns = true;
+    Ok(plan)
 }
 
 /// What cannot be given back is somebody's later change: a conflict.

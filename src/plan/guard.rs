@@ -7,7 +7,7 @@ use crate::ledger::{LastSpec, Ledger};
 use crate::model::host::Host;
 use crate::model::problem::Problem;
 use crate::model::suffix::is_below;
-use crate::spec::{Fallback, Mirror, Source, Spec, Unlisted};
+use crate::spec::{Fallback, Mirror, Serial, Source, Spec, Unlisted};
 
 /// What was asked for in so many words.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -28,7 +28,16 @@ pub fn record(spec: &Spec) -> LastSpec {
         empty: spec.mirrors.is_empty() && spec.cas.is_empty() && spec.access.is_empty() && spec.pause.is_none(),
         sources: sources(spec),
         digest: None,
+        serial: spec.serial,
     }
+}
+
+/// The same for a node with this ledger: a serial that was seen under this name is not forgotten by a spec that has none.
+#[must_use]
+pub fn record_on(spec: &Spec, ledger: &Ledger) -> LastSpec {
+    let now = record(spec);
+    let known = ledger.spec.as_ref().filter(|last| last.name == now.name).and_then(|last| last.serial);
+    LastSpec { serial: now.serial.or(known), ..now }
 }
 
 /// Whether each source is closed; one that has mirrors for several runtimes is so when all of them are.
@@ -55,7 +64,13 @@ fn holds(wide: &str, source: &str) -> bool {
 /// What stands against `spec` on a node that another, or an earlier one, owns. Nothing on first contact.
 #[must_use]
 pub fn against(spec: &Spec, ledger: &Ledger, allowed: Allowed) -> Vec<Problem> {
-    let Some(last) = ledger.spec.as_ref().filter(|_| !ledger.owned.is_empty()) else { return Vec::new() };
+    let Some(last) = ledger.spec.as_ref() else { return Vec::new() };
+    if let Some(problem) = replayed(spec, last) {
+        return vec![problem];
+    }
+    if ledger.owned.is_empty() {
+        return Vec::new();
+    }
     if last.name != spec.name && !allowed.take_over {
         let what = format!("the spec {:?} owns this node, and the one given is {:?}", last.name, spec.name);
         let help = "give the spec of that name, run `nodeprep revert` first, or hand the node over with --take-over";
@@ -65,6 +80,21 @@ pub fn against(spec: &Spec, ledger: &Ledger, allowed: Allowed) -> Vec<Problem> {
         return Vec::new();
     }
     lost(spec, last)
+}
+
+/// That the spec is an earlier one, or another one under the same number.
+fn replayed(spec: &Spec, last: &LastSpec) -> Option<Problem> {
+    let seen = last.serial.filter(|_| last.name == spec.name)?;
+    let Serial { number, documents } = spec.serial?;
+    let help = "sign and publish what is meant with a larger serial, also to go back to what was before";
+    if number < seen.number {
+        let what = format!("the spec has the serial {number}, and {} was applied on this node already", seen.number);
+        return Some(Problem::error("older-serial", what, help));
+    }
+    (number == seen.number && documents != seen.documents).then(|| {
+        let what = format!("the spec has the serial {number} as the one applied last, and says something else");
+        Problem::error("same-serial", what, help)
+    })
 }
 
 fn lost(spec: &Spec, last: &LastSpec) -> Vec<Problem> {
@@ -168,6 +198,30 @@ mod tests {
         let allow = spec("fallback = \"upstream\"", &[("a.example", "")]);
         assert_eq!(told(&deny, &allow).len(), 1);
         assert_eq!(told(&allow, &deny), Vec::<String>::new());
+    }
+
+    /// Nothing else matters for it: nothing owned, everything allowed.
+    #[test]
+    fn serials_only_grow() {
+        let serial =
+            |name: &str, number: &str, more: &str| spec(&format!("name = \"{name}\"\n{number}\nfallback = \"never\"\n{more}"), &[]);
+        let mut ledger = Ledger::new([0; 32]);
+        let mut told = |spec: &Spec, allowed: Allowed| {
+            let codes: Vec<_> = against(spec, &ledger, allowed).into_iter().map(|problem| problem.code).collect();
+            if codes.is_empty() {
+                ledger.spec = Some(record_on(spec, &ledger));
+            }
+            codes
+        };
+        assert!(told(&serial("a", "serial = 7", ""), Allowed::default()).is_empty());
+        assert!(told(&serial("a", "serial = 7", ""), Allowed::default()).is_empty());
+        assert_eq!(told(&serial("a", "serial = 7", "# other"), EVERYTHING), ["same-serial"]);
+        assert_eq!(told(&serial("a", "serial = 6", ""), EVERYTHING), ["older-serial"]);
+        // one without a serial does not make it forgotten
+        assert!(told(&serial("a", "", ""), Allowed::default()).is_empty());
+        assert_eq!(told(&serial("a", "serial = 6", ""), EVERYTHING), ["older-serial"]);
+        assert!(told(&serial("a", "serial = 8", ""), Allowed::default()).is_empty());
+        assert!(told(&serial("b", "serial = 1", ""), EVERYTHING).is_empty(), "another name counts for itself");
     }
 
     /// A source with mirrors for several runtimes is closed when all of them are, wherever they stand.

@@ -94,6 +94,12 @@ pub fn hold(spec: &Spec, silent: &Silent, tree: &Tree, readers: &[&FoundRuntime]
             }
             asked.extend(images);
         }
+        for name in spec.closed_names(mirror) {
+            match past.shut(&mut counts, mirror, &name) {
+                Ok(images) => asked.extend(images),
+                Err(why) => cannot.push(refused(mirror, &why)),
+            }
+        }
         let what = format!("{} is kept back as it was: no endpoint answers, and nothing else may be asked: {why}", mirror.source);
         let help = format!("{help}; `on_unready = \"apply\"` or --probe=warn writes it anyway");
         told.push(Problem::error(KEPT_BACK, what, help).at(mirror.at.clone()));
@@ -275,6 +281,34 @@ impl Past<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Lets another name of the source stay closed where the node asks nobody for it now: as long as the source is open it does not
+    /// follow it, and what has denied it goes. Gives what is to be held against the node.
+    fn shut(&self, counts: &mut Spec, held: &Mirror, name: &Host) -> Result<Vec<ImageRef>, String> {
+        let Source::Prefix { path, .. } = &held.source else { return Ok(Vec::new()) };
+        let source = Source::Prefix { host: name.clone(), path: path.clone() };
+        let images = probes(&source.to_string());
+        counts.names = Names::default();
+        let now: Vec<Resolution> = images.iter().map(|image| self.view.resolve(image)).collect();
+        let leaks = |now: &Resolution| now.attempts.is_empty() && !intent(counts, &now.image).attempts.is_empty();
+        if !now.iter().any(leaks) {
+            return Ok(Vec::new());
+        }
+        if counts.mirrors.iter().any(|other| other.source.host() == Some(name)) {
+            return Err(format!("{name} has a source of its own, and is closed now"));
+        }
+        // this name alone, and not those of which it is another name in turn
+        counts.exact.insert(name.clone());
+        counts.mirrors.push(Mirror {
+            source,
+            endpoints: Vec::new(),
+            fallback: Fallback::Never,
+            widen: false,
+            on_unready: OnUnready::Apply,
+            ..held.clone()
+        });
+        Ok(images)
     }
 
     /// Lets the source's own registry be reached as it is now.

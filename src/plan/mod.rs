@@ -16,6 +16,7 @@ mod losses;
 mod owned;
 pub mod pause;
 pub mod proof;
+pub mod recover;
 pub mod store;
 #[cfg(test)]
 mod tests;
@@ -27,7 +28,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use crate::desired::Target;
-use crate::ledger::{Asked, Due, LastSpec, Owns, Prior};
+use crate::ledger::{Asked, Attempt, Due, LastSpec, Owns, Prior};
 use crate::model::content::Content;
 use crate::model::digest::Digest;
 use crate::model::path::NodePath;
@@ -47,6 +48,8 @@ pub struct Plan {
     pub activate: Vec<Activation>,
     /// The units that are reloaded or restarted for `activate`, or proved to be well.
     pub turns: Vec<turn::Turn>,
+    /// It is itself the way back from a run that was cut off: its units ran before that, and have to run again.
+    pub returns: bool,
     /// Units whose daemon would not come up with what is there before the run, and why.
     pub dead_ends: BTreeMap<String, String>,
     /// What runtimes pull before and after, to see that they still can.
@@ -67,6 +70,8 @@ pub struct Plan {
     pub proved: BTreeMap<String, Digest>,
     /// What the ledger says of this run until it is through.
     pub asked: Option<Asked>,
+    /// What its units are turned for; no units where none is.
+    pub attempt: Attempt,
     /// What the ledger says of the spec afterwards; `None` when nothing is owned then.
     pub spec: Option<LastSpec>,
     /// What is carried over, by the file in which it stood.

@@ -192,6 +192,7 @@ fn the_way_back_from_a_run_that_was_cut_off_is_what_it_found() {
         turning: Turning::Prove,
         serves: vec![restart()],
         along: Vec::new(),
+        signal: None,
         proof: Proof::default(),
     };
     assert!(back::interrupted(see(&tree, &ledger, &blobs, true), std::slice::from_ref(&turn)).is_none(), "nothing was cut off");
@@ -202,11 +203,12 @@ fn the_way_back_from_a_run_that_was_cut_off_is_what_it_found() {
         ..Open::default()
     });
     let plan = back::interrupted(see(&tree, &ledger, &blobs, true), &[turn]).unwrap();
-    let [step] = &plan.switch[..] else { panic!("{:?}", plan.switch) };
+    // of all targets; what the trust store's command must not see any more goes before it runs
+    let [step, gone] = &plan.switch[..] else { panic!("{:?}", plan.switch) };
+    assert!(matches!(gone.act, Act::Remove) && gone.path == path("/etc/x/kept"), "{gone:?}");
     let Act::PutFile { content, .. } = &step.act else { panic!("{step:?}") };
     assert_eq!((step.path.as_str(), content.bytes.as_slice()), (CONFIG, before.as_bytes()));
-    // other targets keep what that run has brought
-    assert!(plan.retire.is_empty() && plan.owned.keys().eq([&path("/etc/x/kept")]), "{:?}", plan.owned);
+    assert!(plan.owned.is_empty() && plan.spec.is_none(), "{:?}", plan.owned);
     assert_eq!(plan.turns.iter().map(|turn| turn.turning).collect::<Vec<_>>(), [Turning::Restart]);
 }
 

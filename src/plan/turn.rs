@@ -9,9 +9,9 @@ use super::{Activation, Expect, How};
 use crate::desired::Target;
 use crate::model::path::NodePath;
 use crate::model::tree::Tree;
-use crate::model::unit::{Active, Init, UnitFacts, Units};
+use crate::model::unit::{Active, Commands, Init, UnitFacts, Units, plain};
 use crate::runtime::FoundRuntime;
-use crate::runtime::facts::reload_says;
+use crate::runtime::facts::{reload_says, reload_signal};
 
 /// What may be done so that running programs see a change.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -32,11 +32,13 @@ pub struct Choice {
     pub mode: Mode,
     /// Units that may be stopped although others depend on it that they run.
     pub allowed: BTreeSet<String>,
+    /// What turns units where no service manager that nodeprep knows does.
+    pub commands: Commands,
 }
 
 impl Choice {
     fn allows(&self, unit: &str) -> bool {
-        self.allowed.iter().any(|name| name == unit || unit.strip_suffix(".service") == Some(name))
+        self.allowed.iter().any(|name| name == unit || plain(unit) == name)
     }
 }
 
@@ -87,6 +89,8 @@ pub struct Turn {
     pub serves: Vec<Activation>,
     /// Other units that stop and start with it.
     pub along: Vec<String>,
+    /// The signal that makes its main process read its configuration anew, where its unit has no reload of its own.
+    pub signal: Option<&'static str>,
     /// How it is seen that it is well afterwards.
     pub proof: Proof,
 }
@@ -183,7 +187,8 @@ pub fn turns(
             Ok(true) => {
                 let proof = reader.map(|reader| proof(reader, after)).unwrap_or_default();
                 let along = if turning == Turning::Restart { facts.along.clone() } else { Vec::new() };
-                decided.turns.push(Turn { unit: unit.to_owned(), turning, serves, along, proof });
+                let signal = reader.filter(|_| turning == Turning::Reload).and_then(|reader| signal(reader, facts, units));
+                decided.turns.push(Turn { unit: unit.to_owned(), turning, serves, along, signal, proof });
             }
             Ok(false) => decided.settled.extend(serves),
             Err(_) if turning == Turning::Prove => {}
@@ -225,7 +230,7 @@ fn judge(
     let is_down = match units.init {
         Init::Systemd | Init::OpenRc => facts.loaded && !facts.active.is_up(),
         Init::None => true,
-        Init::Elsewhere => false,
+        Init::Elsewhere | Init::Unseen => false,
     };
     if is_down && running.is_none() {
         return Ok(failed);
@@ -237,8 +242,14 @@ fn judge(
     }
     match units.init {
         Init::Systemd | Init::OpenRc => {}
-        Init::None => return Err("no service manager that nodeprep knows runs here".to_owned()),
+        Init::None => return commanded(unit, turning, choice),
         Init::Elsewhere => return Err("the root is not that of the running system".to_owned()),
+        Init::Unseen => {
+            return Err("the system that runs in the root cannot be reached from here; run it with hostPID and privileged".to_owned());
+        }
+    }
+    if let Some(why) = &units.silent {
+        return Err(format!("its service manager does not answer: {why}"));
     }
     if !facts.loaded {
         return Err(format!("there is no unit {unit}"));
@@ -249,11 +260,31 @@ fn judge(
         return Err(format!("process {} was not started by {unit}; start it anew as it was started", process.pid));
     }
     match turning {
-        Turning::Reload if !facts.reloads => return Err(format!("{unit} cannot be told to reload")),
+        Turning::Reload if !facts.reloads && reader.and_then(|reader| signal(reader, facts, units)).is_none() => {
+            return Err(format!("{unit} cannot be told to reload"));
+        }
         Turning::Prove | Turning::Reload => {}
         Turning::Restart => stops(unit, facts, units, choice)?,
     }
     Ok(true)
+}
+
+/// The signal by which a daemon is reloaded whose unit does not know how.
+fn signal(reader: &FoundRuntime, facts: &UnitFacts, units: &Units) -> Option<&'static str> {
+    reload_signal(reader.runtime).filter(|_| units.init == Init::Systemd && !facts.reloads)
+}
+
+/// What can be done with a daemon that no service manager looks after: what somebody has said.
+fn commanded(unit: &str, turning: Turning, choice: &Choice) -> Result<bool, String> {
+    let (command, flag) = match turning {
+        Turning::Prove => return Ok(true),
+        Turning::Reload => (choice.commands.reload_of(unit), "--reload-command"),
+        Turning::Restart => (choice.commands.restart_of(unit), "--restart-command"),
+    };
+    let name = plain(unit);
+    command.map(|_| true).ok_or_else(|| {
+        format!("no service manager that nodeprep knows runs here; say what {}s it with {flag} {name}=COMMAND", turning.word())
+    })
 }
 
 /// Whether a restart would stop what must go on.
@@ -265,7 +296,7 @@ fn stops(unit: &str, facts: &UnitFacts, units: &Units, choice: &Choice) -> Resul
         ));
     }
     let guarded = |other: &&String| {
-        let name = other.strip_suffix(".service").unwrap_or(other);
+        let name = plain(other);
         let is_guarded =
             name == "kubelet" || name.ends_with("-kubelet") || name.ends_with(".kubelet") || name == "docker" && !units.docker_keeps;
         is_guarded && !choice.allows(other)
@@ -293,6 +324,8 @@ fn proof(reader: &FoundRuntime, after: &Tree) -> Proof {
 
 #[cfg(test)]
 mod tests {
+    use std::slice::from_ref;
+
     use super::*;
     use crate::model::time::Time;
     use crate::model::tree::Entry;
@@ -323,15 +356,22 @@ mod tests {
     }
 
     fn decide(needed: &[Activation], pid: Option<u32>, facts: UnitFacts, choice: &Choice) -> Turns {
-        let units = Units { init: Init::Systemd, facts: [(UNIT.to_owned(), facts)].into(), docker_keeps: false };
+        decide_with(needed, pid, &units(Init::Systemd, facts), choice)
+    }
+
+    fn units(init: Init, facts: UnitFacts) -> Units {
+        Units { init, facts: [(UNIT.to_owned(), facts)].into(), ..Units::default() }
+    }
+
+    fn decide_with(needed: &[Activation], pid: Option<u32>, units: &Units, choice: &Choice) -> Turns {
         let mut after = Tree::default();
         after.insert(NodePath::root(), Entry::Dir { listed: true });
         after.put(&NodePath::fixed("/etc/containerd/config.toml"), b"version = 2\n".as_slice(), 0o644);
-        turns(needed, &[], &[daemon(pid)], &after, &units, choice)
+        turns(needed, &[], &[daemon(pid)], &after, units, choice)
     }
 
     fn auto(allowed: &[&str]) -> Choice {
-        Choice { mode: Mode::Auto, allowed: allowed.iter().map(ToString::to_string).collect() }
+        Choice { mode: Mode::Auto, allowed: allowed.iter().map(ToString::to_string).collect(), ..Choice::default() }
     }
 
     #[test]
@@ -360,7 +400,7 @@ mod tests {
         let other = NodePath::fixed("/opt/other.toml");
         let by_hand = FoundRuntime { config: other.clone(), ..daemon(Some(9)) };
         let of_other = Activation { who: Target::Containerd(other), ..need(How::Restart) };
-        let units = Units { init: Init::Systemd, facts: [(UNIT.to_owned(), facts())].into(), docker_keeps: false };
+        let units = units(Init::Systemd, facts());
         let decided =
             turns(&[need(How::Restart), of_other.clone()], &[], &[by_hand, daemon(Some(7))], &Tree::default(), &units, &auto(&[]));
         assert_eq!((decided.turns.len(), decided.left.len()), (1, 1), "{decided:?}");
@@ -372,7 +412,7 @@ mod tests {
     fn what_was_turned_and_not_proved_is_looked_at() {
         let prove = |active, pid| {
             let facts = UnitFacts { active, main_pid: pid, ..facts() };
-            let units = Units { init: Init::Systemd, facts: [(UNIT.to_owned(), facts)].into(), docker_keeps: false };
+            let units = units(Init::Systemd, facts);
             turns(&[], &[need(How::Restart)], &[daemon(None)], &Tree::default(), &units, &Choice::default())
         };
         for (active, pid) in [(Active::Failed, None), (Active::Active, Some(5)), (Active::Activating, None)] {
@@ -399,6 +439,43 @@ mod tests {
         assert!(left(How::Reload, Some(7), UnitFacts { reloads: false, ..facts() }, &auto(&[])).contains("cannot be told to reload"));
         let inactive = UnitFacts { active: Active::Inactive, main_pid: None, ..facts() };
         assert!(left(How::Restart, Some(7), inactive, &auto(&[])).contains("was not started by"));
+    }
+
+    /// Where no manager is to be asked, what somebody has said counts, for what runs; else it is due, with what to do.
+    #[test]
+    fn where_nobody_manages_units() {
+        let why = |units: &Units, needed: fn(String) -> How, choice: &Choice| {
+            let decided = decide_with(&[need(needed)], Some(7), units, choice);
+            decided.left.into_iter().next().map(|left| left.why)
+        };
+        let nobody = Units::default();
+        assert!(why(&nobody, How::Restart, &auto(&[])).is_some_and(|why| why.contains("--restart-command containerd=COMMAND")));
+        let restarts = Commands { restart: [("containerd".to_owned(), vec!["/bin/true".to_owned()])].into(), ..Commands::default() };
+        let choice = Choice { commands: restarts, ..auto(&[]) };
+        assert_eq!(why(&nobody, How::Restart, &choice), None);
+        assert!(why(&nobody, How::Reload, &choice).is_some_and(|why| why.contains("--reload-command containerd=COMMAND")));
+        // it is for where there is no manager, and what does not run stays so
+        assert!(why(&units(Init::Systemd, UnitFacts::default()), How::Restart, &choice).is_some_and(|why| why.contains("no unit")));
+        assert_eq!(decide_with(&[need(How::Restart)], None, &nobody, &choice).settled.len(), 1);
+        // a manager that says nothing, and a system that is not seen
+        let silent = Units { silent: Some("access denied".to_owned()), ..units(Init::Systemd, UnitFacts::default()) };
+        assert!(why(&silent, How::Restart, &choice).is_some_and(|why| why.contains("access denied")));
+        let unseen = Units { init: Init::Unseen, ..Units::default() };
+        assert!(why(&unseen, How::Restart, &choice).is_some_and(|why| why.contains("hostPID")));
+    }
+
+    /// Podman's API service has no reload in its unit: a signal does it.
+    #[test]
+    fn a_signal_reloads_what_has_no_reload() {
+        let unit = "podman.service".to_owned();
+        let podman = FoundRuntime { runtime: Runtime::Podman, unit: Some(unit.clone()), ..daemon(Some(7)) };
+        let needed = Activation { who: Target::Containers, how: How::Reload(unit.clone()), because: Vec::new() };
+        for (reloads, signal) in [(false, Some("HUP")), (true, None)] {
+            let facts = UnitFacts { reloads, ..facts() };
+            let units = Units { init: Init::Systemd, facts: [(unit.clone(), facts)].into(), ..Units::default() };
+            let decided = turns(from_ref(&needed), &[], from_ref(&podman), &Tree::default(), &units, &auto(&[]));
+            assert_eq!(decided.turns.iter().map(|turn| turn.signal).collect::<Vec<_>>(), [signal], "{decided:?}");
+        }
     }
 
     #[test]

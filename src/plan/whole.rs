@@ -105,7 +105,8 @@ pub fn plan(spec: &Spec, desired: Desired, found: &[FoundRuntime], now: Now<'_>)
     let late = store_needs(spec, &mut whole, &mut parts, &after, now, found);
     super::activation::take_over(&mut whole, &mut parts, now, found, late);
     let digest = Digest::keyed(&now.ledger.key, spec.digest.to_string().as_bytes());
-    whole.spec = (!whole.owned.is_empty()).then(|| crate::ledger::LastSpec { digest: Some(digest), ..super::guard::record(spec) });
+    let record = super::guard::record_on(spec, now.ledger);
+    whole.spec = (!whole.owned.is_empty() || record.serial.is_some()).then(|| crate::ledger::LastSpec { digest: Some(digest), ..record });
     Planned { plan: whole, parts }
 }
 
@@ -167,6 +168,7 @@ fn plan_part(spec: &Spec, part: &Part, readers: &[&FoundRuntime], now: Now<'_>, 
     if let Some(file) = part.target.adopts_from().filter(|_| !part.adopted.is_empty()) {
         steps.adopted.insert(file, part.adopted.clone());
     }
+    super::activation::go_before(&mut steps, readers);
     let mut activations = super::activation::activations(part, &steps, readers);
     if part.target == Target::Trust {
         activations.extend(super::activation::refresh(spec, now.tree, &steps, super::activation::cut_off(now.ledger)));

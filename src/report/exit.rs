@@ -31,6 +31,8 @@ pub enum Outcome {
     Pending,
     /// Something is left as it is because it is paused.
     Paused,
+    /// The spec cannot be fetched; nothing was changed.
+    Unavailable,
     /// Another run holds the lock.
     Locked,
 }
@@ -65,12 +67,13 @@ impl Outcome {
             Self::Due => (9, "applied, but an activation that was asked for is still due"),
             Self::Pending => (10, "changes pending (`plan --exit-code`), or drift (`status --exit-code`)"),
             Self::Paused => (11, "paused: what is paused was left as it is (`nodeprep resume` ends that)"),
+            Self::Unavailable => (69, "the spec could not be fetched; nothing was changed (with --last-known-good: but what had drifted)"),
             Self::Locked => (75, "another run holds the lock; try again"),
         }
     }
 
     /// All of them, in order of their codes.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Converged,
         Self::Unexpected,
         Self::Usage,
@@ -83,6 +86,7 @@ impl Outcome {
         Self::Due,
         Self::Pending,
         Self::Paused,
+        Self::Unavailable,
         Self::Locked,
     ];
 }

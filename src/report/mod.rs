@@ -34,6 +34,9 @@ pub struct Report {
     pub outcome: exit::Outcome,
     /// The exit code that goes with it.
     pub exit_code: u8,
+    /// The spec that it was made with.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub spec: Option<SpecReport>,
     /// What was found on the node.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub runtimes: Vec<FoundRuntime>,
@@ -55,6 +58,16 @@ pub struct Report {
     /// What runtimes ask for images (`explain`).
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub resolutions: Vec<explain::Answer>,
+}
+
+/// Which spec a run was made with.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct SpecReport {
+    /// Digest of its documents and of everything that they reference.
+    pub digest: crate::model::digest::Digest,
+    /// The files that it references, as they are written there.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub references: Vec<String>,
 }
 
 /// What happens, or happened, to one target.
@@ -174,6 +187,7 @@ impl Report {
             version: VERSION,
             outcome,
             exit_code: outcome.code(),
+            spec: None,
             runtimes: Vec::new(),
             parts: Vec::new(),
             due: Vec::new(),

@@ -167,7 +167,7 @@ impl Status {
             readable: ledger.is_some(),
             spec: spec.map(|spec| SpecStatus {
                 name: spec.name.clone(),
-                serial: None,
+                serial: spec.serial.as_ref().map(|serial| serial.number),
                 digest: spec.digest,
                 applied: applied(&trail, spec),
                 never: spec.never,

@@ -14,6 +14,8 @@ struct Signs {
     unit: Option<&'static str>,
     /// Folder that alone makes it a "maybe".
     folder: &'static str,
+    /// Folders with configuration in it.
+    inner: &'static [&'static str],
     config: &'static str,
     /// Flags of the daemon that name another configuration file.
     flags: &'static [&'static str],
@@ -29,6 +31,7 @@ const SIGNS: [Signs; 3] = [
         programs: &["containerd"],
         unit: Some("containerd.service"),
         folder: "/etc/containerd",
+        inner: &["/etc/containerd/certs.d", "/etc/containerd/conf.d"],
         config: "/etc/containerd/config.toml",
         flags: &["--config", "-config", "-c"],
         sockets: &["--address", "-address", "-a"],
@@ -39,6 +42,7 @@ const SIGNS: [Signs; 3] = [
         programs: &["crio"],
         unit: Some("crio.service"),
         folder: "/etc/crio",
+        inner: &["/etc/crio/crio.conf.d"],
         config: "/etc/crio/crio.conf",
         flags: &["--config", "-c"],
         sockets: &["--listen"],
@@ -49,6 +53,7 @@ const SIGNS: [Signs; 3] = [
         programs: &["podman", "buildah", "skopeo"],
         unit: None,
         folder: "/etc/containers",
+        inner: &["/etc/containers/registries.conf.d", "/etc/containers/certs.d"],
         config: "/etc/containers/registries.conf",
         flags: &[],
         sockets: &[],
@@ -97,6 +102,17 @@ pub fn programs() -> Vec<NodePath> {
     SIGNS.iter().flat_map(candidates).collect()
 }
 
+/// Folders in which the configuration of runtimes is by default, whether they are there or not.
+pub fn folders() -> impl Iterator<Item = NodePath> {
+    SIGNS.iter().flat_map(|signs| std::iter::once(signs.folder).chain(signs.inner.iter().copied())).map(NodePath::fixed)
+}
+
+/// Where units of runtimes are looked for, and their names.
+pub fn units() -> impl Iterator<Item = (NodePath, &'static str)> {
+    let names = || SIGNS.iter().filter_map(|signs| signs.unit);
+    unit::FOLDERS.into_iter().flat_map(move |folder| names().map(move |name| (NodePath::fixed(folder), name)))
+}
+
 fn candidates(signs: &Signs) -> impl Iterator<Item = NodePath> {
     let folder = |name: &'static str| BIN_FOLDERS.into_iter().map(move |folder| NodePath::fixed(folder).join(name));
     signs.programs.iter().flat_map(move |name| folder(name))
@@ -137,6 +153,15 @@ pub fn found(tree: &Tree, probes: &Probes) -> Vec<FoundRuntime> {
             env: kept(unit.as_ref().map(|(_, unit)| unit.env.as_slice()).unwrap_or_default()),
         };
         let mut of_processes: Vec<FoundRuntime> = Vec::new();
+        if signs.runtime == Runtime::Podman
+            && let Some(process) = started.iter().find(|process| serves(process))
+        {
+            // its commands have no process that lasts, and read the same files in an environment of their own
+            let version = probes.versions.get(&process.exe).filter(|_| !process.replaced).and_then(|text| Version::find(text));
+            let running = Running { pid: process.pid, started: process.started, version, socket: None };
+            let unit = process.unit.clone().or_else(|| Some("podman.service".to_owned()));
+            of_processes.push(FoundRuntime { running: Some(running), unit, ..base.clone() });
+        }
         for process in started {
             let config = flag(&process.args, signs.flags).unwrap_or_else(|| default.clone());
             let known = of_processes.iter().any(|found| found.config == config);
@@ -171,6 +196,23 @@ pub const fn reload_says(runtime: Runtime) -> Option<(&'static str, &'static str
         Runtime::Crio => Some(("Configuration reload completed", "Unable to reload configuration")),
         Runtime::Containerd | Runtime::Podman => None,
     }
+}
+
+/// The signal that makes a daemon read its configuration anew; `None` where that is not what a signal does (containerd ends at
+/// SIGHUP). Podman's API service at SIGHUP forgets what it has read of registries.conf (libpod `runtime.go`, `Reload`; seen with
+/// 4.3.1), and its unit has no `ExecReload`. That it was sent is all there is to see: what it says depends on its log level.
+#[must_use]
+pub const fn reload_signal(runtime: Runtime) -> Option<&'static str> {
+    match runtime {
+        Runtime::Podman => Some("HUP"),
+        Runtime::Containerd | Runtime::Crio => None,
+    }
+}
+
+/// Whether a process is Podman's API service and not one of its commands, which read everything anew: flags of podman's own may
+/// stand before the words.
+fn serves(process: &Process) -> bool {
+    process.args.windows(2).any(|words| words == ["system", "service"])
 }
 
 /// The unit of dockerd.
@@ -280,6 +322,7 @@ mod tests {
             replaced: false,
             args: args.iter().map(ToString::to_string).collect(),
             env: vec![("HTTPS_PROXY".into(), "p".into()), ("SECRET_TOKEN".into(), "x".into())],
+            unit: None,
         }
     }
 
@@ -304,6 +347,19 @@ mod tests {
         assert_eq!(configs, ["/run.toml", "/etc/containerd/config.toml"]);
         assert_eq!(found[0].running.as_ref().unwrap().pid, 7);
         assert_eq!(found[0].env, [("HTTPS_PROXY".to_owned(), "p".to_owned())]);
+    }
+
+    #[test]
+    fn podmans_api_service_runs_and_its_commands_do_not() {
+        let (tree, mut probes) = node(&[("/usr/bin/podman", "")]);
+        let podman = |pid, args: &[&str]| Process { exe: NodePath::fixed("/usr/bin/podman"), ..process(pid, args) };
+        probes.processes = vec![podman(5, &["podman", "pull", "x"]), podman(6, &["podman", "system", "prune"])];
+        assert_eq!((super::found(&tree, &probes)[0].running.as_ref(), super::found(&tree, &probes)[0].unit_name()), (None, None));
+        let service = podman(7, &["/usr/bin/podman", "--log-level=info", "system", "service"]);
+        probes.processes.push(Process { unit: Some("api.service".to_owned()), ..service });
+        let found = super::found(&tree, &probes);
+        assert_eq!((found.len(), found[0].running.as_ref().map(|process| process.pid)), (1, Some(7)));
+        assert_eq!(found[0].unit_name().as_deref(), Some("api.service"));
     }
 
     /// An update of the package replaces the program under a running daemon; both then have a version of their own.

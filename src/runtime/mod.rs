@@ -200,7 +200,8 @@ impl FoundRuntime {
         let usual = match self.runtime {
             Runtime::Containerd => "containerd.service",
             Runtime::Crio => "crio.service",
-            Runtime::Podman => return None,
+            // its API service, while that runs
+            Runtime::Podman => return self.unit.clone(),
         };
         Some(self.unit.clone().unwrap_or_else(|| usual.to_owned()))
     }

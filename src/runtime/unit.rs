@@ -8,7 +8,7 @@ use crate::model::path::NodePath;
 use crate::model::tree::Tree;
 
 /// Where units are looked for; the first file found is the unit, drop-ins of all count (systemd.unit(5), "Unit File Load Path").
-const FOLDERS: [&str; 5] =
+pub(super) const FOLDERS: [&str; 5] =
     ["/etc/systemd/system", "/run/systemd/system", "/usr/local/lib/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system"];
 
 /// How a unit starts its daemon.

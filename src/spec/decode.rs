@@ -14,7 +14,7 @@ use super::nearest::nearest;
 use super::notation::Notation;
 use super::problems::Problems;
 use super::secrets::secrets;
-use super::table::{self, Field, Kind, TableDef, When, Word};
+use super::table::{self, Field, Kind, TableDef, Word};
 use crate::model::endpoint::Pull;
 use crate::spec::{Fallback, OnUnready, Unlisted};
 
@@ -34,6 +34,8 @@ pub struct Raw {
     pub version: Option<At<i64>>,
     /// `name`.
     pub name: Option<At<String>>,
+    /// `serial`.
+    pub serial: Option<At<i64>>,
     /// `requires`.
     pub requires: Option<At<String>>,
     /// `fallback`.
@@ -158,6 +160,7 @@ pub fn decode(root: &Node, problems: &mut Problems<'_>) -> Raw {
     let row = Row::read(&table::DOCUMENT, root, problems);
     let mut raw = Raw {
         version: row.integer("version"),
+        serial: row.integer("serial"),
         name: row.text("name"),
         requires: row.text("requires"),
         unlisted: row.text("unlisted").map(|word| if word.value == "deny" { Unlisted::Deny } else { Unlisted::Allow }),
@@ -253,7 +256,7 @@ impl<'n> Row<'n> {
                 continue;
             };
             seen[index] = true;
-            if fits(def, &def.fields[index], &entry.key_span, &entry.node, problems) {
+            if fits(&def.fields[index], &entry.key_span, &entry.node, problems) {
                 row.values[index] = Some(&entry.node);
             }
         }
@@ -371,12 +374,7 @@ impl<'n> Row<'n> {
 }
 
 /// Whether a value is of the kind that its key takes; reports when it is not.
-fn fits(def: &TableDef, field: &'static Field, key: &Range<usize>, node: &Node, problems: &mut Problems<'_>) -> bool {
-    if field.when == When::Later {
-        let what = format!("`{}` in {} is not available in this version yet", field.name, def.header);
-        problems.error("not-available", key, what, "take it out, or wait for a later nodeprep");
-        return false;
-    }
+fn fits(field: &'static Field, key: &Range<usize>, node: &Node, problems: &mut Problems<'_>) -> bool {
     if node.value == Tree::Scalar(Scalar::Other(REPORTED)) {
         return false;
     }
@@ -386,8 +384,7 @@ fn fits(def: &TableDef, field: &'static Field, key: &Range<usize>, node: &Node, 
         | (Kind::Flag, Tree::Scalar(Scalar::Flag(_)))
         | (Kind::Text, Tree::Scalar(Scalar::Text(_)))
         | (Kind::Texts | Kind::TextsOrTables(_), Tree::List(_))
-        | (Kind::Named | Kind::Table(_), Tree::Table(_))
-        | (Kind::Any, _) => true,
+        | (Kind::Named | Kind::Table(_), Tree::Table(_)) => true,
         (Kind::Tables(inner), Tree::List(nodes)) => {
             let wrong: Vec<&Node> = nodes.iter().filter(|node| !matches!(node.value, Tree::Table(_))).collect();
             for node in wrong.iter().filter(|node| node.value != Tree::Scalar(Scalar::Other(REPORTED))) {
@@ -401,21 +398,14 @@ fn fits(def: &TableDef, field: &'static Field, key: &Range<usize>, node: &Node, 
             return wrong.is_empty();
         }
         (Kind::Word(words), Tree::Scalar(Scalar::Text(text))) => {
-            return match words.iter().find(|word| word.name == text) {
-                Some(word) if word.when == When::Now => true,
-                Some(_) => {
-                    let what = format!("`{} = \"{text}\"` is not available in this version yet", field.name);
-                    problems.error("not-available", &node.span, what, "take it out, or wait for a later nodeprep");
-                    false
-                }
-                None => {
-                    let near = nearest(text, words.iter().map(|word| word.name));
-                    let help = near.map_or_else(|| format!("write {}", one_of(words)), |near| format!("write \"{near}\""));
-                    let what = format!("`{}` takes {}; \"{}\" is neither", field.name, one_of(words), short(text));
-                    problems.error("bad-value", &node.span, what, help);
-                    false
-                }
-            };
+            if words.iter().any(|word| word.name == text) {
+                return true;
+            }
+            let near = nearest(text, words.iter().map(|word| word.name));
+            let help = near.map_or_else(|| format!("write {}", one_of(words)), |near| format!("write \"{near}\""));
+            let what = format!("`{}` takes {}; \"{}\" is neither", field.name, one_of(words), short(text));
+            problems.error("bad-value", &node.span, what, help);
+            return false;
         }
         _ => false,
     };

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::document::{Entry, Node, Slip, SyntaxError, Tree, parse_toml};
 use super::load::LARGEST;
 use super::notation::Notation;
-use super::table::{self, Kind, When};
+use super::table::{self, Kind};
 use super::text::Text;
 use super::yaml::parse_yaml;
 use crate::model::place::Place;
@@ -137,7 +137,7 @@ fn one(roots: Vec<Node>, text: &Text, heads: &mut Vec<Slip>, headless: &mut Opti
         let second = match (&head, first) {
             (Some(head), Some(here)) => {
                 let what = format!("top-level keys stand here and {} already", text.seen_from(&text.place(head.start), here.start));
-                let lists = table::DOCUMENT.fields.iter().filter(|field| is_list(field.name) && field.when == When::Now);
+                let lists = table::DOCUMENT.fields.iter().filter(|field| is_list(field.name));
                 let lists: Vec<String> = lists.map(|field| format!("[[{}]]", field.name)).collect();
                 let help = format!("let one document of the folder carry all of them, and the others only {}", lists.join(", "));
                 heads.push(Slip { code: "several-heads", span: here, what, help });

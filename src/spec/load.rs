@@ -3,14 +3,16 @@
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
+use std::sync::Arc;
 
 use super::decode::{Raw, decode, short};
 use super::documents::{self, Document};
 use super::problems::{Problems, sort};
 use super::reference::{self, Reference};
 use super::text::Text;
-use super::{Spec, express, requires, validate};
+use super::{Serial, Spec, express, requires, validate};
 use crate::model::digest::Digest;
+use crate::model::place::Place;
 use crate::model::problem::{Problem, Severity};
 use crate::model::time::Time;
 
@@ -103,6 +105,26 @@ impl Draft {
         &self.references
     }
 
+    /// Demands of it what a signed spec has to say: its serial, and the digest of every public file that it references. Only
+    /// what is signed counts then.
+    pub fn demand_signed(&mut self) {
+        let mut problems = Problems::new(&self.text);
+        let public = |reference: &&Reference| reference.holds.is_public() && reference.pin.is_none();
+        for reference in self.references.iter().filter(public) {
+            let what = format!("{:?} has no digest: a signed spec says which file it means", reference.written);
+            let help = format!("add `{} = \"…\"` with what `sha256sum` prints for the file", reference.holds.pinned_by());
+            problems.error("unpinned", &reference.span, what, help);
+        }
+        self.problems.extend(problems.into_vec());
+        if self.raw.serial.is_none() {
+            let what = "`serial` is missing: without it a signed spec of before could be given again";
+            let place = Place::file(Arc::clone(self.text.file()));
+            self.problems.push(
+                Problem::error("missing-key", what, "add `serial = 1` to the top-level keys, and count on with every change").at(place),
+            );
+        }
+    }
+
     /// Closes the document over the content of its references (by [`Reference::written`]; or why it could not be read).
     /// `now` decides what is expired; without it, or where it cannot be right, validity is not judged.
     ///
@@ -119,7 +141,12 @@ impl Draft {
         found.extend(problems.into_vec());
         sort(&mut found);
         let sound = !found.iter().any(|problem| problem.severity == Severity::Error);
-        let spec = sound.then(|| Spec { digest: digest(self.document, &self.references, materials), ..whole });
+        let spec = sound.then(|| Spec {
+            digest: digest(self.document, &self.references, materials),
+            references: self.references.iter().map(|reference| reference.written.clone()).collect(),
+            serial: whole.serial.map(|serial| Serial { documents: self.document, ..serial }),
+            ..whole
+        });
         Closed { spec, problems: found, unread, text: self.text }
     }
 }

@@ -26,6 +26,7 @@ pub mod requires;
 pub mod schema;
 pub mod scope;
 mod secrets;
+pub mod signature;
 pub mod table;
 pub mod text;
 pub mod validate;
@@ -34,7 +35,7 @@ pub mod yaml;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, OnceLock};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::model::cert::Cert;
 use crate::model::digest::{Digest, Fingerprint};
@@ -46,6 +47,15 @@ use crate::model::repo::RepoPath;
 use crate::model::secret::Secret;
 use crate::model::suffix::{Suffix, is_below};
 use crate::runtime::Runtime;
+
+/// The number of a spec, and what it is the number of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Serial {
+    /// `serial`.
+    pub number: u64,
+    /// SHA-256 of its documents: of the bytes of one, else of the digests and names of all.
+    pub documents: Digest,
+}
 
 /// What happens when no endpoint has the image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -88,8 +98,12 @@ pub struct Spec {
     pub file: Arc<str>,
     /// Digest over the document and everything that it references.
     pub digest: Digest,
+    /// The files that it references, as they are written there.
+    pub references: Vec<String>,
     /// Which spec it is: `name`, else [`DEFAULT_NAME`].
     pub name: String,
+    /// Its number, where it has one.
+    pub serial: Option<Serial>,
     /// The document's `fallback`; each mirror carries its own, resolved.
     pub fallback: Fallback,
     /// What happens to registries that it does not name.

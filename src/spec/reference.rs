@@ -1,5 +1,6 @@
 //! References of a document to files: as text, before anybody reads them.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 use serde::Serialize;
@@ -8,8 +9,10 @@ use super::decode::{At, Raw};
 use super::document::{Node, Scalar, Tree};
 use super::problems::Problems;
 use super::text::{holds_login, holds_private_key, names_a_login, names_a_secret};
+use crate::model::digest::Digest;
 use crate::model::path::NodePath;
 use crate::model::place::Place;
+use crate::model::url::{self, Url};
 
 /// A file that the document needs. Whoever reads it must refuse links that leave the document's folder.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -20,8 +23,14 @@ pub struct Reference {
     pub location: Location,
     /// What it is for.
     pub holds: Holds,
+    /// The SHA-256 that the document writes for it.
+    #[serde(skip)]
+    pub pin: Option<Digest>,
     /// Where it is written first.
     pub at: Place,
+    /// The same as a part of the text.
+    #[serde(skip)]
+    pub span: Range<usize>,
 }
 
 /// Where a referenced file is.
@@ -32,6 +41,9 @@ pub enum Location {
     Beside(String),
     /// On the node (`node:/path`).
     Node(NodePath),
+    /// At the origin of a document from a URL.
+    #[serde(skip)]
+    Url(Url),
 }
 
 /// What a referenced file is for.
@@ -48,27 +60,60 @@ pub enum Holds {
     Credentials,
 }
 
-/// Every reference of a document, each file once; what is wrong as text is reported and left out.
-pub fn all(raw: &Raw, problems: &mut Problems<'_>) -> Vec<Reference> {
-    let cas = raw.cas.iter().filter_map(|ca| Some((ca.file.as_ref()?, Holds::Ca)));
-    let registries = raw.registries.iter().flat_map(|registry| {
-        [
-            (registry.client_cert.as_ref(), Holds::ClientCert),
-            (registry.client_key.as_ref(), Holds::ClientKey),
-            (registry.credentials.as_ref(), Holds::Credentials),
-        ]
-    });
-    let written = cas.chain(registries.filter_map(|(at, holds)| Some((at?, holds))));
-    let mut seen = std::collections::BTreeSet::new();
-    let mut found = Vec::new();
-    for (at, holds) in written {
-        if let Some(location) = location(at, holds, problems)
-            && seen.insert(&at.value)
-        {
-            let place = problems.text().place(at.span.start);
-            found.push(Reference { written: at.value.clone(), location, holds, at: place });
+impl Holds {
+    /// Whether anybody may see it.
+    #[must_use]
+    pub const fn is_public(self) -> bool {
+        matches!(self, Self::Ca | Self::ClientCert)
+    }
+
+    /// The key that pins it.
+    #[must_use]
+    pub const fn pinned_by(self) -> &'static str {
+        match self {
+            Self::Ca => "sha256",
+            Self::ClientCert => "client_cert_sha256",
+            Self::ClientKey => "client_key_sha256",
+            Self::Credentials => "credentials_sha256",
         }
     }
+}
+
+/// Every reference of a document, each file once; what is wrong as text is reported and left out.
+pub fn all(raw: &Raw, problems: &mut Problems<'_>) -> Vec<Reference> {
+    let cas = raw.cas.iter().filter_map(|ca| Some((ca.file.as_ref()?, Holds::Ca, ca.sha256.as_ref())));
+    let registries = raw.registries.iter().flat_map(|registry| {
+        let [cert, key, credentials] = &registry.sha256;
+        [
+            (registry.client_cert.as_ref(), Holds::ClientCert, cert.as_ref()),
+            (registry.client_key.as_ref(), Holds::ClientKey, key.as_ref()),
+            (registry.credentials.as_ref(), Holds::Credentials, credentials.as_ref()),
+        ]
+    });
+    let written = cas.chain(registries.filter_map(|(at, holds, pin)| Some((at?, holds, pin))));
+    let mut seen: BTreeMap<&str, usize> = BTreeMap::new();
+    let mut found: Vec<Reference> = Vec::new();
+    for (at, holds, pin) in written {
+        let Some(location) = location(at, holds, problems) else { continue };
+        // what is no digest is told by who compares it
+        let pin = pin.and_then(|pin| Digest::try_from(pin.value.to_ascii_lowercase().as_str()).ok());
+        if let Some(first) = seen.get(at.value.as_str()) {
+            let first = &mut found[*first];
+            first.pin = first.pin.or(pin);
+            continue;
+        }
+        seen.insert(&at.value, found.len());
+        let place = problems.text().place(at.span.start);
+        found.push(Reference { written: at.value.clone(), location, holds, pin, at: place, span: at.span.clone() });
+    }
+    found.retain(|reference| {
+        let Location::Url(url) = &reference.location else { return true };
+        if reference.pin.is_none() {
+            let help = format!("add `{} = \"…\"` with what `sha256sum` prints for the file", reference.holds.pinned_by());
+            problems.error("unpinned", &reference.span, format!("{url} has no digest, and what is fetched needs one"), help);
+        }
+        reference.pin.is_some()
+    });
     found
 }
 
@@ -88,10 +133,20 @@ fn location(written: &At<String>, holds: Holds, problems: &mut Problems<'_>) -> 
         problems.error("reference-not-beside", &written.span, "the content of a file stands where its name belongs", help);
         return None;
     }
-    if text.starts_with("https://") || text.starts_with("http://") {
-        let what = "references by URL are not available in this version yet";
-        problems.error("not-available", &written.span, what, "put the file beside the document and write its name");
-        return None;
+    if url::is_meant(text) {
+        if !holds.is_public() {
+            let what = "a key or login stands at a URL, from where it is never fetched";
+            let help = "put it into the folder of --material and write its name, or write `node:/path` for a file on the node";
+            problems.error("reference-not-beside", &written.span, what, help);
+            return None;
+        }
+        return match Url::parse(text) {
+            Ok(url) => Some(Location::Url(url)),
+            Err(why) => {
+                problems.error("reference-not-beside", &written.span, format!("the reference {why}"), why.help());
+                None
+            }
+        };
     }
     if let Some(path) = text.strip_prefix("node:") {
         return match NodePath::new(path) {

@@ -9,7 +9,7 @@ use std::fmt::Write as _;
 
 use serde_json::{Map, Value, json};
 
-use super::table::{self, Field, Kind, TableDef, When, Word};
+use super::table::{self, Field, Kind, TableDef};
 
 /// The schema, as text that ends with a newline.
 #[must_use]
@@ -28,14 +28,10 @@ pub fn schema() -> String {
     text
 }
 
-fn now(def: &TableDef) -> impl Iterator<Item = &'static Field> {
-    def.fields.iter().filter(|field| field.when == When::Now)
-}
-
 fn table(def: &TableDef, whole: bool) -> Value {
-    let keys: Map<String, Value> = now(def).map(|field| (field.name.to_owned(), key(field))).collect();
+    let keys: Map<String, Value> = def.fields.iter().map(|field| (field.name.to_owned(), key(field))).collect();
     let mut object = json!({ "type": "object", "description": def.doc, "properties": keys, "additionalProperties": false });
-    let required: Vec<&str> = now(def).filter(|field| field.required).map(|field| field.name).collect();
+    let required: Vec<&str> = def.fields.iter().filter(|field| field.required).map(|field| field.name).collect();
     if whole && !required.is_empty() {
         object["required"] = json!(required);
     }
@@ -47,8 +43,8 @@ fn table(def: &TableDef, whole: bool) -> Value {
 
 /// Whoever writes one top-level key writes the required ones.
 fn top_level() -> Map<String, Value> {
-    let required: Vec<&str> = now(&table::DOCUMENT).filter(|field| field.required).map(|field| field.name).collect();
-    let top = now(&table::DOCUMENT).filter(|field| !matches!(field.kind, Kind::Tables(_)));
+    let required: Vec<&str> = table::DOCUMENT.fields.iter().filter(|field| field.required).map(|field| field.name).collect();
+    let top = table::DOCUMENT.fields.iter().filter(|field| !matches!(field.kind, Kind::Tables(_)));
     top.map(|field| {
         let others: Vec<&&str> = required.iter().filter(|name| **name != field.name).collect();
         (field.name.to_owned(), json!(others))
@@ -61,7 +57,7 @@ fn key(field: &Field) -> Value {
         Kind::Integer => json!({ "type": "integer" }),
         Kind::Flag => json!({ "type": "boolean" }),
         Kind::Text => json!({ "type": "string" }),
-        Kind::Word(words) => json!({ "enum": words_now(words).map(|word| word.name).collect::<Vec<_>>() }),
+        Kind::Word(words) => json!({ "enum": words.iter().map(|word| word.name).collect::<Vec<_>>() }),
         Kind::Texts => json!({ "type": "array", "items": { "type": "string" } }),
         Kind::TextsOrTables(def) => {
             json!({ "type": "array", "items": { "anyOf": [{ "type": "string" }, { "$ref": format!("#/$defs/{}", def.name) }] } })
@@ -69,20 +65,15 @@ fn key(field: &Field) -> Value {
         Kind::Named => json!({ "type": "object", "additionalProperties": { "type": "string" } }),
         Kind::Table(def) => json!({ "$ref": format!("#/$defs/{}", def.name) }),
         Kind::Tables(def) => json!({ "type": "array", "items": { "$ref": format!("#/$defs/{}", def.name) } }),
-        Kind::Any => json!({}),
     };
     value["description"] = json!(description(field));
     value
 }
 
-fn words_now(words: &'static [Word]) -> impl Iterator<Item = &'static Word> {
-    words.iter().filter(|word| word.when == When::Now)
-}
-
 fn description(field: &Field) -> String {
     let mut text = field.doc.to_owned();
     if let Kind::Word(words) = &field.kind {
-        for word in words_now(words) {
+        for word in *words {
             let _ = write!(text, "\n{}: {}.", word.name, word.doc);
         }
     }

@@ -31,8 +31,6 @@ pub struct Field {
     pub doc: &'static str,
     /// How it is written, key included; empty for a table.
     pub example: &'static str,
-    /// Whether this version does it.
-    pub when: When,
     /// What the same thing is called elsewhere, for messages only.
     pub elsewhere: &'static [&'static str],
 }
@@ -58,8 +56,6 @@ pub enum Kind {
     Table(&'static TableDef),
     /// Tables in order, `[[name]]`.
     Tables(&'static TableDef),
-    /// Anything: a key of a later version.
-    Any,
 }
 
 /// A word that a key takes.
@@ -69,17 +65,6 @@ pub struct Word {
     pub name: &'static str,
     /// What it means, one line.
     pub doc: &'static str,
-    /// Whether this version does it.
-    pub when: When,
-}
-
-/// Whether this version does something.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum When {
-    /// It does.
-    Now,
-    /// A later version will; until then it is an error, never ignored.
-    Later,
 }
 
 impl Kind {
@@ -95,7 +80,6 @@ impl Kind {
             Self::Named => "a table of texts",
             Self::Table(_) => "a table",
             Self::Tables(_) => "a list of tables",
-            Self::Any => "anything",
         }
     }
 
@@ -118,15 +102,11 @@ impl TableDef {
 }
 
 const fn key(name: &'static str, kind: Kind, example: &'static str, doc: &'static str) -> Field {
-    Field { name, kind, required: false, doc, example, when: When::Now, elsewhere: &[] }
-}
-
-const fn later(name: &'static str, example: &'static str, doc: &'static str) -> Field {
-    Field { when: When::Later, ..key(name, Kind::Any, example, doc) }
+    Field { name, kind, required: false, doc, example, elsewhere: &[] }
 }
 
 const fn word(name: &'static str, doc: &'static str) -> Word {
-    Word { name, doc, when: When::Now }
+    Word { name, doc }
 }
 
 impl Field {
@@ -158,6 +138,14 @@ pub const DOCUMENT: TableDef = TableDef {
             "Name of the spec (default \"default\"): a node that one spec owns is not taken over by one of another name.",
         )
         .elsewhere(&["spec_name", "metadata"]),
+        key(
+            "serial",
+            Kind::Integer,
+            "serial = 2026112101",
+            "A number that grows with every change: a node takes no document of this `name` with a smaller one, nor another one with the same. \
+             Required of a signed spec.",
+        )
+        .elsewhere(&["generation", "revision", "sequence"]),
         key("fallback", FALLBACK, "fallback = \"never\"", "What happens when no endpoint has an image; a mirror may override it.")
             .required(),
         key(
@@ -212,9 +200,10 @@ pub const CA: TableDef = TableDef {
             "file",
             Kind::Text,
             "file = \"internal-root-2026.pem\"",
-            "PEM file with one certificate or more, beside the document or `node:/path` on the node.",
+            "PEM file with one certificate or more, beside the document or `node:/path` on the node; with `sha256`, `https://…` at the origin \
+             of a document from a URL.",
         )
-        .elsewhere(&["path", "cert", "certificate", "cafile", "ca_file", "crt"]),
+        .elsewhere(&["path", "cert", "certificate", "cafile", "ca_file", "crt", "url"]),
         key("pem", Kind::Text, "pem = \"\"\"-----BEGIN CERTIFICATE-----…\"\"\"", "The certificates themselves, instead of `file`.")
             .elsewhere(&["data", "content", "inline"]),
         key(
@@ -232,7 +221,6 @@ pub const CA: TableDef = TableDef {
             "checksum",
             "fingerprint",
         ]),
-        later("url", "url = \"internal-root-2026.pem\"", "The certificates at the same origin as a document from a URL."),
     ],
     one_of: &["file", "pem"],
 };

@@ -171,13 +171,3 @@ fn digests_pin_files_on_the_node_too() {
     // what nobody looks at is not compared, and said
     says(folder, &["check", "--spec", "-"], &spec(&wrong, &wrong), 0, &["note[reference-on-node]", "valid"]);
 }
-
-#[test]
-fn a_url_is_not_read_and_its_login_not_told() {
-    let scratch = tempfile::tempdir().unwrap();
-    for word in ["check", "plan", "apply"] {
-        let words = [word, "--spec", "https://puller:correct-horse@specs.example.com/spec.toml"];
-        let shown = says(scratch.path(), &words, "", 3, &["the spec is a URL", "help: fetch it first", "--spec -"]);
-        assert!(!shown.contains("correct-horse"), "{shown}");
-    }
-}

@@ -8,7 +8,7 @@ use nodeprep::spec::document::{Node, Scalar, Tree, parse_toml};
 use nodeprep::spec::load::Draft;
 use nodeprep::spec::notation::Notation;
 use nodeprep::spec::schema::schema;
-use nodeprep::spec::table::{Kind, TABLES, When};
+use nodeprep::spec::table::{Kind, TABLES};
 use nodeprep::spec::yaml::parse_yaml;
 use serde_json::{Map, Value, json};
 
@@ -123,8 +123,7 @@ fn documents(folder: &Path, found: &mut Vec<PathBuf>) {
 }
 
 /// Problems of shape: what a schema can know.
-const SHAPE: [&str; 8] =
-    ["conflicting-keys", "needs-newer", "unknown-key", "wrong-type", "missing-key", "bad-value", "not-available", "secret-in-spec"];
+const SHAPE: [&str; 7] = ["conflicting-keys", "needs-newer", "unknown-key", "wrong-type", "missing-key", "bad-value", "secret-in-spec"];
 
 fn is_missing(told: &str) -> bool {
     told.ends_with(": missing") || told.ends_with(": 0 of oneOf")
@@ -159,7 +158,7 @@ fn it_takes_what_the_decoder_takes() {
             let told: Vec<_> = told.iter().filter(|told| !is_missing(told)).collect();
             assert!(told.is_empty(), "{}: {told:?}", path.display());
         }
-        let unknown = shape.iter().filter(|(code, _)| ["unknown-key", "not-available", "wrong-type"].contains(code)).count();
+        let unknown = shape.iter().filter(|(code, _)| ["unknown-key", "wrong-type"].contains(code)).count();
         if unknown > 0 {
             bad += 1;
             assert!(!told.is_empty(), "{}: {shape:?}", path.display());
@@ -180,9 +179,9 @@ fn it_refuses_what_the_decoder_refuses() {
     assert_eq!(fits(&json!({ "unlisted": "deny" })), ["/version: missing", "/fallback: missing"]);
     let nonsense = json!({ "nonsense": { "nonsense": [null] } });
     for table in TABLES {
-        // a key that is none, each key of a later version, and each key with something that is no value of any
+        // a key that is none, and each key with something that is no value of any
         let wrong = table.fields.iter().map(|field| (field, nonsense.clone()));
-        let keys = wrong.map(|(field, value)| (field.name, value, field.when == When::Later || !matches!(field.kind, Kind::Any)));
+        let keys = wrong.map(|(field, value)| (field.name, value, true));
         for (key, value, refused) in keys.chain([("zzz", json!(1), true)]) {
             let mut document = minimal();
             if table.name.is_empty() {

@@ -25,8 +25,9 @@ pub struct Boot {
 }
 
 impl Boot {
-    /// Boots what lies in `folder`; returns when the node's systemd reports that it has started everything.
-    pub fn start(folder: &Path, number: u32, options: &[String]) -> Result<Boot> {
+    /// Boots what lies in `folder`; returns when the node's systemd reports that it has started everything. With another `init` as
+    /// process 1, as soon as that one runs.
+    pub fn start(folder: &Path, number: u32, options: &[String], init: Option<&str>) -> Result<Boot> {
         let notify = folder.join("notify");
         let _ = fs::remove_file(&notify);
         let socket = UnixDatagram::bind(&notify).with_context(|| notify.display().to_string())?;
@@ -38,12 +39,14 @@ impl Boot {
         let enter = r#"while [ "$1" != -- ]; do echo $$ >"$1/cgroup.procs" || exit; shift; done; shift; exec "$@""#;
         let mut command = Command::new("setsid");
         command.args(["sh", "-c", enter, "sh"]).args(cgroups.folders()).arg("--").arg(prepared().join("nspawn"));
-        command.args(["--quiet", "--boot", "--machine=node", "--register=no", "--keep-unit", "--notify-ready=yes", "--console=read-only"]);
+        command.args(["--quiet", "--machine=node", "--register=no", "--keep-unit", "--console=read-only"]);
+        command.args(if init.is_none() { &["--boot", "--notify-ready=yes"][..] } else { &["--notify-ready=no"] });
         command
             .args(["--resolv-conf=off", "--timezone=off", "--link-journal=no"])
             .args(options)
             .arg("--directory")
-            .arg(folder.join("root"));
+            .arg(folder.join("root"))
+            .args(init);
         command.stdin(Stdio::null()).stdout(console.try_clone().context("the console")?).stderr(console);
         command.env("NOTIFY_SOCKET", &notify).env("SYSTEMD_NSPAWN_UNIFIED_HIERARCHY", "1");
         let nspawn = command.spawn().context("systemd-nspawn")?;

@@ -21,6 +21,8 @@ pub struct Node {
     folder: PathBuf,
     /// Further options of systemd-nspawn.
     options: Vec<String>,
+    /// What is process 1 where that is not systemd.
+    init: Option<&'static str>,
     boot: Option<Boot>,
     boots: u32,
 }
@@ -43,7 +45,7 @@ impl Node {
             format!("--bind={}:/var/lib/containerd", path("containerd")),
             format!("--bind={}:/var/lib/containers", path("containers")),
         ];
-        Ok(Node { folder: folder.to_owned(), options, boot: None, boots: 0 })
+        Ok(Node { folder: folder.to_owned(), options, init: None, boot: None, boots: 0 })
     }
 
     /// Shows a file of the machine in the node from the next boot on.
@@ -51,11 +53,21 @@ impl Node {
         self.options.push(format!("--bind-ro={}:{inside}", file.display()));
     }
 
-    /// Returns when systemd says that everything has started that is to start at boot.
+    /// A program of the node that is its process 1 from the next boot on, in systemd's place.
+    pub fn init(&mut self, program: &'static str) {
+        self.init = Some(program);
+    }
+
+    /// The other way: a package is to bring that file.
+    pub fn unshow(&mut self, inside: &str) {
+        self.options.retain(|option| option.strip_prefix("--bind-ro=").is_none_or(|rest| !rest.ends_with(&format!(":{inside}"))));
+    }
+
+    /// Returns when systemd says that everything has started that is to start at boot; with another process 1, when that one runs.
     pub fn boot(&mut self) -> Result<()> {
         ensure!(self.boot.is_none(), "the node is running");
         self.boots += 1;
-        self.boot = Some(Boot::start(&self.folder, self.boots, &self.options)?);
+        self.boot = Some(Boot::start(&self.folder, self.boots, &self.options, self.init)?);
         Ok(())
     }
 
@@ -116,6 +128,11 @@ impl Node {
         self.write(path, mode & 0o777, fs::read(file).with_context(|| file.display().to_string())?)
     }
 
+    /// Brings all that lies in a folder of the machine onto the node.
+    pub fn lay(&self, folder: &Path) -> Result<()> {
+        done(Command::new("cp").arg("-a").arg(folder.join(".")).arg(self.root())).map(drop)
+    }
+
     /// Runs a command to its end where nothing is running yet, for `systemctl enable` and its like.
     pub fn offline(&self, words: &[&str]) -> Result<String> {
         done(clean(Command::new("chroot").arg(self.root()).args(words)))
@@ -165,7 +182,7 @@ impl Node {
     pub fn obituary(&self, folder: &Path) -> Result<()> {
         fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
         fs::write(folder.join("console"), self.console()).context("the console")?;
-        if self.boot.is_some() {
+        if self.boot.is_some() && self.init.is_none() {
             fs::write(folder.join("journal"), self.run(&["journalctl", "--no-pager"])?).context("the journal")?;
         }
         Ok(())

@@ -96,6 +96,11 @@ impl World {
         Ok(run)
     }
 
+    /// A folder of the trial's own, outside of the node.
+    pub fn scratch() -> PathBuf {
+        Path::new(FOLDER).join("scratch")
+    }
+
     /// All files of the node that are not the doing of whatever runs there.
     pub fn files(&self) -> Result<Tree> {
         let mut files = tree::read(&self.node.root())?;
@@ -155,7 +160,7 @@ impl fmt::Display for Run {
 }
 
 impl Run {
-    fn of(output: &Output) -> Result<Run> {
+    pub fn of(output: &Output) -> Result<Run> {
         let said = String::from_utf8_lossy(&output.stderr);
         let code = output.status.code().with_context(|| format!("{}\n{said}", output.status))?;
         let report = serde_json::from_slice(&output.stdout).with_context(|| format!("{}\n{said}", output.status))?;

@@ -12,6 +12,7 @@
 mod foreign;
 mod generate;
 mod hold;
+mod sequence;
 
 use std::cell::Cell;
 use std::collections::BTreeMap;

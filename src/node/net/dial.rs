@@ -7,16 +7,23 @@ use std::time::{Duration, Instant};
 
 use crate::verify::probe::Trouble;
 
-/// A connection whose every operation ends at the deadline.
+/// A connection whose every operation ends at the deadline, or before, when nothing comes or goes for too long.
 #[derive(Debug)]
 pub(super) struct Timed {
     stream: TcpStream,
     deadline: Instant,
+    idle: Option<Duration>,
 }
 
 impl Timed {
+    /// The same, for which `idle` is too long.
+    pub(super) fn idle(self, idle: Duration) -> Self {
+        Self { idle: Some(idle), ..self }
+    }
+
     fn left(&self) -> io::Result<Option<Duration>> {
-        left(self.deadline).map(Some).ok_or_else(|| io::ErrorKind::TimedOut.into())
+        let left = left(self.deadline).ok_or(io::ErrorKind::TimedOut)?;
+        Ok(Some(self.idle.map_or(left, |idle| idle.min(left))))
     }
 }
 
@@ -78,7 +85,7 @@ pub(super) fn connect(addresses: &[SocketAddr], deadline: Instant) -> Result<(Ti
         match TcpStream::connect_timeout(address, share) {
             Ok(stream) => {
                 let _ = stream.set_nodelay(true);
-                return Ok((Timed { stream, deadline }, *address));
+                return Ok((Timed { stream, deadline, idle: None }, *address));
             }
             Err(error) if error.kind() == io::ErrorKind::TimedOut => last = Trouble::Silent,
             Err(error) => last = Trouble::Unreachable(format!("dial tcp {address}: connect: {}", reason(&error))),

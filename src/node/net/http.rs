@@ -64,8 +64,8 @@ pub(super) enum Body {
     Always,
 }
 
-/// Sends `request`, whose answer's body is of use as `body` says.
-pub(super) fn exchange(stream: &mut (impl Read + Write), request: &Request<'_>, body: Body) -> Result<Answer, Broken> {
+/// Sends `request`; gives the head of its answer, and what was read behind that.
+pub(super) fn head(stream: &mut (impl Read + Write), request: &Request<'_>) -> Result<(Answer, Vec<u8>), Broken> {
     let mut head = format!(
         "{} {} HTTP/1.1\r\nHost: {}\r\nUser-Agent: nodeprep/{}\r\n",
         request.method,
@@ -81,9 +81,9 @@ pub(super) fn exchange(stream: &mut (impl Read + Write), request: &Request<'_>, 
     // who does not like our certificate says so in what can still be read
     let sent = stream.write_all(&head).and_then(|()| stream.flush());
     let mut bytes = Vec::new();
-    let (answer, length) = loop {
-        if let Some(found) = parse(&bytes).map_err(Broken::NoHttp)? {
-            break found;
+    loop {
+        if let Some((answer, length)) = parse(&bytes).map_err(Broken::NoHttp)? {
+            return Ok((answer, bytes.split_off(length)));
         }
         if bytes.len() > MOST_HEAD {
             return Err(Broken::NoHttp("its head has no end".into()));
@@ -99,10 +99,13 @@ pub(super) fn exchange(stream: &mut (impl Read + Write), request: &Request<'_>, 
             Ok(_) => {}
             Err(error) => return Err(Broken::Io(error)),
         }
-    };
-    let mut answer = answer;
+    }
+}
+
+/// Sends `request`, whose answer's body is of use as `body` says.
+pub(super) fn exchange(stream: &mut (impl Read + Write), request: &Request<'_>, body: Body) -> Result<Answer, Broken> {
+    let (mut answer, mut rest) = head(stream, request)?;
     if body == Body::Always || body == Body::Page && answer.is_html() {
-        let mut rest = bytes.split_off(length);
         let wanted = answer.header("content-length").next().and_then(|length| length.trim().parse::<usize>().ok());
         let chunked = answer.header("transfer-encoding").any(|value| value.to_ascii_lowercase().contains("chunked"));
         let whole = |rest: &[u8]| if chunked { joined(rest).1 } else { wanted.is_some_and(|wanted| rest.len() >= wanted) };
@@ -117,7 +120,7 @@ pub(super) fn exchange(stream: &mut (impl Read + Write), request: &Request<'_>, 
     Ok(answer)
 }
 
-fn more(stream: &mut impl Read, bytes: &mut Vec<u8>) -> std::io::Result<usize> {
+pub(super) fn more(stream: &mut impl Read, bytes: &mut Vec<u8>) -> std::io::Result<usize> {
     let mut buffer = [0; 4096];
     let count = stream.read(&mut buffer)?;
     bytes.extend(buffer.iter().take(count));

@@ -17,10 +17,15 @@ use crate::model::challenge::Challenge;
 use crate::model::endpoint::Scheme;
 use crate::model::host::Host;
 use crate::model::secret::Secret;
+use crate::node::root::Root;
 use crate::runtime::golang::Route;
 use crate::verify::Outcome;
 use crate::verify::believe::Pool;
 use crate::verify::probe::{Identity, Manifest, Seen, Stage, Target, Trouble, Trusted};
+
+fn own() -> Root {
+    Root::open(std::path::Path::new("/")).unwrap()
+}
 
 const LONG: Duration = Duration::from_secs(30);
 const LOGIN: &str = "user:hunter2-secret";
@@ -126,7 +131,7 @@ fn target(scheme: Scheme, host: &Host, trust: Trusted) -> Target {
 }
 
 fn one(target: Target) -> Seen {
-    probe(&[target], LONG, |_| {}).remove(0)
+    probe(&own(), &[target], LONG, |_| {}).remove(0)
 }
 
 fn lines(arrived: &Arrived) -> Vec<String> {
@@ -287,7 +292,7 @@ fn what_is_in_the_way_is_told_apart() {
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let host = Host::new(&silent.local_addr().unwrap().to_string()).unwrap();
     for scheme in [Scheme::Http, Scheme::Https] {
-        let seen = probe(&[target(scheme, &host, ca.pool())], Duration::from_millis(200), |_| {}).remove(0);
+        let seen = probe(&own(), &[target(scheme, &host, ca.pool())], Duration::from_millis(200), |_| {}).remove(0);
         assert!(matches!(seen.troubles[..], [(_, Trouble::Silent)]), "{seen:?}");
     }
 }
@@ -338,7 +343,7 @@ fn two_hundred_at_once() {
         said(200, "", "")
     });
     let targets = vec![target(Scheme::Http, &host, Trusted::Anybody); ALL];
-    let seen = probe(&targets, LONG, |_| {});
+    let seen = probe(&own(), &targets, LONG, |_| {});
     assert_eq!(seen.len(), ALL);
     assert!(seen.iter().all(|seen| seen.troubles.is_empty()), "{seen:?}");
 }

@@ -1,44 +1,55 @@
-//! `OpenRC`, by rc-service(8). Its rules are those of its manual; it is not run in tests.
+//! `OpenRC`, by rc-service(8).
 
-use super::{JOB, PATIENCE, said, words};
+use super::{JOB, answer, said, words};
 use crate::apply::UnitError;
-use crate::model::unit::{Active, UnitFacts};
-use crate::node::command::{self, Output};
+use crate::model::unit::{Active, UnitFacts, plain};
+use crate::node::command;
 use crate::node::root::Root;
 use crate::plan::turn::{Turn, Turning};
 
-/// Services have no ending.
-fn service(unit: &str) -> &str {
-    unit.strip_suffix(".service").unwrap_or(unit)
-}
-
-fn ask(root: &Root, argv: &[&str]) -> Option<Output> {
-    command::run(root, &words(argv), PATIENCE).ok()
-}
-
 /// The service, with everything that needs it and runs.
-pub(super) fn facts(root: &Root, unit: &str) -> UnitFacts {
-    let needing = ask(root, &["rc-service", service(unit), "needsme"]).filter(|output| output.status == 0);
-    let names = needing.map(|output| output.stdout).unwrap_or_default();
-    let along = names.split_whitespace().filter(|name| state(root, name).active.is_up()).map(ToOwned::to_owned).collect();
-    UnitFacts { along, ..state(root, unit) }
+pub(super) fn facts(root: &Root, unit: &str) -> Result<UnitFacts, String> {
+    let own = state(root, unit)?;
+    if !own.loaded {
+        return Ok(own);
+    }
+    let needing = answer(root, &["rc-service", plain(unit), "needsme"])?;
+    let names = if needing.status == 0 { needing.stdout } else { String::new() };
+    let mut along = Vec::new();
+    for name in names.split_whitespace() {
+        if state(root, name)?.active.is_up() {
+            along.push(name.to_owned());
+        }
+    }
+    // what a service script can be told beyond what all can (openrc-run(8), `extra_started_commands`)
+    let described = answer(root, &["rc-service", plain(unit), "describe"])?;
+    let reloads = [&described.stdout, &described.stderr].into_iter().any(|text| offers(text, "reload"));
+    Ok(UnitFacts { reloads, along, ..own })
+}
+
+/// Whether a command is in what `describe` lists: ` * reload: what it does`.
+fn offers(text: &str, command: &str) -> bool {
+    text.lines().any(|line| line.trim_start_matches([' ', '*']).split(':').next() == Some(command))
 }
 
 /// The service alone.
-pub(super) fn state(root: &Root, unit: &str) -> UnitFacts {
-    let loaded = ask(root, &["rc-service", "--exists", service(unit)]).is_some_and(|output| output.status == 0);
-    let status = ask(root, &["rc-service", service(unit), "status"]).map(|output| output.status);
-    UnitFacts { loaded, active: active(status), reloads: true, ..UnitFacts::default() }
+pub(super) fn state(root: &Root, unit: &str) -> Result<UnitFacts, String> {
+    if answer(root, &["rc-service", "--exists", plain(unit)])?.status != 0 {
+        return Ok(UnitFacts::default());
+    }
+    let status = answer(root, &["rc-service", plain(unit), "status"])?.status;
+    Ok(UnitFacts { loaded: true, active: active(status), ..UnitFacts::default() })
 }
 
-/// The exit status of `status` (openrc-run.sh: 0 started, 3 stopped, 4 stopping, 8 starting, 16 inactive, 32 crashed).
-fn active(status: Option<i32>) -> Active {
+/// The exit status of `status` (openrc-run.sh and supervise-daemon.sh: 0 started, 3 stopped, 4 stopping, 8 starting, 16 inactive,
+/// 32 crashed, 64 crashed and its supervisor gone).
+fn active(status: i32) -> Active {
     match status {
-        Some(0) => Active::Active,
-        Some(3 | 16) => Active::Inactive,
-        Some(4) => Active::Deactivating,
-        Some(8) => Active::Activating,
-        Some(32) => Active::Failed,
+        0 => Active::Active,
+        3 | 16 => Active::Inactive,
+        4 => Active::Deactivating,
+        8 => Active::Activating,
+        32 | 64 => Active::Failed,
         _ => Active::Unknown,
     }
 }
@@ -47,9 +58,19 @@ fn active(status: Option<i32>) -> Active {
 pub(super) fn turn(root: &Root, turn: &Turn, back: bool) -> Result<(), UnitError> {
     let how = if turn.turning == Turning::Reload { "reload" } else { "restart" };
     let only = if back { None } else { Some("--ifstarted") };
-    let argv: Vec<&str> = ["rc-service"].into_iter().chain(only).chain([service(&turn.unit), how]).collect();
-    let output = command::run(root, &words(&argv), JOB)?;
-    if output.status == 0 { Ok(()) } else { Err(UnitError::Job { said: said(&output) }) }
+    let argv: Vec<&str> = ["rc-service"].into_iter().chain(only).chain([plain(&turn.unit), how]).collect();
+    let output = command::run_starting(root, &words(&argv), JOB)?;
+    if output.status != 0 {
+        return Err(UnitError::Job { said: said(&output) });
+    }
+    // what needs it was stopped with it; where it did not start, they were left so, and come back with the way back
+    for name in &turn.along {
+        let output = command::run_starting(root, &words(&["rc-service", "--ifstopped", name, "start"]), JOB)?;
+        if output.status != 0 {
+            return Err(UnitError::Job { said: format!("{name}, which went along, does not start: {}", said(&output)) });
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -58,8 +79,10 @@ mod tests {
 
     #[test]
     fn services_and_their_states() {
-        assert_eq!((service("containerd.service"), service("crio")), ("containerd", "crio"));
-        let states = [Some(0), Some(3), Some(32), Some(1), None].map(active);
-        assert_eq!(states, [Active::Active, Active::Inactive, Active::Failed, Active::Unknown, Active::Unknown]);
+        assert_eq!((plain("containerd.service"), plain("crio")), ("containerd", "crio"));
+        let states = [0, 3, 32, 64, 1].map(active);
+        assert_eq!(states, [Active::Active, Active::Inactive, Active::Failed, Active::Failed, Active::Unknown]);
+        let told = " * a daemon\n * reload: reads its files anew\n * reloads: another\n";
+        assert!(offers(told, "reload") && !offers(told, "a daem") && !offers("", "reload"));
     }
 }

@@ -1,9 +1,9 @@
 //! systemd, by systemctl(1) and journalctl(1).
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use super::{JOB, PATIENCE, said, shims, verb, words};
+use super::{JOB, PATIENCE, answer, said, shims, verb, words};
 use crate::apply::UnitError;
 use crate::model::unit::{Active, UnitFacts};
 use crate::node::command;
@@ -15,19 +15,17 @@ const STATE: &str = "LoadState,ActiveState,MainPID,CanReload,KillMode,NRestarts,
 /// Units that stop when this one does, and start again with it when it is restarted (systemd.unit(5), "Mapping of unit
 /// properties to their inverses").
 const STOPS: [&str; 5] = ["RequiredBy", "BoundBy", "ConsistsOf", "RequisiteOf", "PropagatesStopTo"];
-/// How long the line that confirms a reload may take: CRI-O writes it right after it has read everything.
-const CONFIRMED: std::time::Duration = std::time::Duration::from_secs(30);
 
 type Properties = BTreeMap<String, String>;
 
 /// The unit, with everything that a stop of it would stop.
-pub(super) fn facts(root: &Root, name: &str) -> UnitFacts {
-    let mut facts = state(root, name);
+pub(super) fn facts(root: &Root, name: &str) -> Result<UnitFacts, String> {
+    let mut facts = state(root, name)?;
     let mut seen = BTreeSet::from([name.to_owned()]);
     let mut next = vec![name.to_owned()];
     while !next.is_empty() {
         let mut found = Vec::new();
-        for properties in show(root, &format!("Id,ActiveState,{}", STOPS.join(",")), &next) {
+        for properties in show(root, &format!("Id,ActiveState,{}", STOPS.join(",")), &next)? {
             let active = Active::from_word(properties.get("ActiveState").map_or("", String::as_str));
             let id = properties.get("Id").cloned().unwrap_or_default();
             // what does not run is not stopped, and takes nothing along
@@ -45,32 +43,24 @@ pub(super) fn facts(root: &Root, name: &str) -> UnitFacts {
     }
     facts.along.sort();
     facts.along.dedup();
-    facts
+    Ok(facts)
 }
 
 /// The unit alone.
-pub(super) fn state(root: &Root, name: &str) -> UnitFacts {
-    let properties = show(root, STATE, &[name.to_owned()]).into_iter().next().unwrap_or_default();
+pub(super) fn state(root: &Root, name: &str) -> Result<UnitFacts, String> {
+    let properties = show(root, STATE, &[name.to_owned()])?.into_iter().next().unwrap_or_default();
     let mut facts = unit(&properties);
     if let Some(group) = properties.get("ControlGroup").filter(|group| facts.kills_all && group.len() > 1) {
-        facts.shims = shims::inside(group);
+        facts.shims = shims::inside(root, group);
     }
-    facts
+    Ok(facts)
 }
 
-fn show(root: &Root, properties: &str, names: &[String]) -> Vec<Properties> {
-    let argv = [words(&["systemctl", "show", "--no-pager", "--property", properties, "--"]), names.to_vec()].concat();
-    match command::run(root, &argv, PATIENCE) {
-        Ok(output) if output.status == 0 => blocks(&output.stdout),
-        Ok(output) => {
-            tracing::warn!(names = names.join(" "), said = said(&output), "systemd says nothing about them");
-            Vec::new()
-        }
-        Err(error) => {
-            tracing::warn!(%error, "systemd cannot be asked");
-            Vec::new()
-        }
-    }
+fn show(root: &Root, properties: &str, names: &[String]) -> Result<Vec<Properties>, String> {
+    let asked = ["systemctl", "show", "--no-pager", "--property", properties, "--"];
+    let argv: Vec<&str> = asked.into_iter().chain(names.iter().map(String::as_str)).collect();
+    let output = answer(root, &argv)?;
+    if output.status == 0 { Ok(blocks(&output.stdout)) } else { Err(said(&output)) }
 }
 
 /// `KEY=VALUE` lines; an empty line stands between two units.
@@ -95,26 +85,45 @@ fn unit(properties: &Properties) -> UnitFacts {
     }
 }
 
-/// Has a job done and waits for its end. A failed unit that is restarted too often is refused by its start limit: it is forgotten
+/// Has a job done and waits for its end; a reload that the daemon has to confirm may take `patience`. A failed unit that is restarted too often is refused by its start limit: it is forgotten
 /// first, because the way back is one more restart.
-pub(super) fn turn(root: &Root, turn: &Turn, back: bool) -> Result<(), UnitError> {
+pub(super) fn turn(root: &Root, turn: &Turn, back: bool, patience: Duration) -> Result<(), UnitError> {
     let run = |argv: &[&str], patience| command::run(root, &words(argv), patience);
     let journal = end_of_journal(root, &turn.unit);
     if turn.turning == Turning::Restart {
         // that there is nothing to forget is no failure
         let _ = run(&["systemctl", "reset-failed", "--", &turn.unit], PATIENCE)?;
     }
-    let output = run(&["systemctl", verb(turn.turning, back), "--", &turn.unit], JOB)?;
+    // to the main process alone: others in its group are those of containers
+    let output = match turn.signal {
+        Some(signal) => run(&["systemctl", "kill", "--kill-who=main", &format!("--signal={signal}"), "--", &turn.unit], PATIENCE)?,
+        None => run(&["systemctl", verb(turn.turning, back), "--", &turn.unit], JOB)?,
+    };
     if output.status != 0 {
         let lines = journal.map(|place| since(root, &turn.unit, &place)).unwrap_or_default();
         let own = lines.into_iter().rfind(|line| !line.trim().is_empty());
         let said = said(&output);
         return Err(UnitError::Job { said: own.map_or_else(|| said.clone(), |own| format!("{said} It said: {own}")) });
     }
+    along(root, turn)?;
     match (&turn.proof.confirms, turn.turning) {
-        (Some(words), Turning::Reload) => confirmed(root, turn, words, journal.as_ref()),
+        (Some(words), Turning::Reload) => confirmed(root, turn, words, journal.as_ref(), patience),
         _ => Ok(()),
     }
+}
+
+/// Units that went along and did not come back: the restart of what they need failed first, and on the way back they are not there
+/// to be restarted.
+fn along(root: &Root, turn: &Turn) -> Result<(), UnitError> {
+    for name in &turn.along {
+        if state(root, name).is_ok_and(|facts| facts.loaded && !facts.active.is_up()) {
+            let output = command::run(root, &words(&["systemctl", "start", "--", name]), JOB)?;
+            if output.status != 0 {
+                return Err(UnitError::Job { said: format!("{name}, which went along, does not start: {}", said(&output)) });
+            }
+        }
+    }
+    Ok(())
 }
 
 /// What the journal has of a unit: its own lines, and those of systemd about it. The same for a cursor and for what comes after
@@ -152,7 +161,13 @@ fn messages(json: &str, unit: &str) -> Vec<String> {
 }
 
 /// Waits for the line by which a daemon says that it has read everything: that the signal was sent says nothing.
-fn confirmed(root: &Root, turn: &Turn, (done, failed): &(String, String), place: Option<&Place>) -> Result<(), UnitError> {
+fn confirmed(
+    root: &Root,
+    turn: &Turn,
+    (done, failed): &(String, String),
+    place: Option<&Place>,
+    patience: Duration,
+) -> Result<(), UnitError> {
     let Some(place) = place else {
         return Err(UnitError::Unconfirmed { said: format!("the journal of {} cannot be read, and only there it says so", turn.unit) });
     };
@@ -166,8 +181,8 @@ fn confirmed(root: &Root, turn: &Turn, (done, failed): &(String, String), place:
                 return Err(UnitError::Unconfirmed { said: line });
             }
         }
-        if begun.elapsed() > CONFIRMED {
-            return Err(UnitError::Unconfirmed { said: format!("it did not say {done:?} within {} s", CONFIRMED.as_secs()) });
+        if begun.elapsed() > patience {
+            return Err(UnitError::Unconfirmed { said: format!("it did not say {done:?} within {} s", patience.as_secs()) });
         }
         std::thread::sleep(super::BETWEEN);
     }

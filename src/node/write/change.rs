@@ -1,6 +1,7 @@
 //! One change of one path, and the way back.
 
 use std::sync::Arc;
+use std::time::{Duration, UNIX_EPOCH};
 
 use nix::errno::Errno;
 
@@ -201,7 +202,13 @@ impl Hands<'_> {
         let temp = job.survey.stage.as_ref().map(|stage| self.staging.next(stage)).transpose()?;
         let (folder, name) = temp.as_ref().map_or((&*spot.folder, spot.name.as_str()), Temp::at);
         match &self.jobs[at].survey.seen {
-            Seen::File(bytes, meta) => self.unsynced.file(&spot.folder, spot.path(), files::create(folder, name, bytes, meta)?),
+            Seen::File(bytes, meta) => {
+                let file = files::create(folder, name, bytes, meta)?;
+                // who has read it before has read it: a younger file would look like one that nobody has read yet
+                let age = u64::try_from(meta.mtime.0).map(|millis| UNIX_EPOCH + Duration::from_millis(millis));
+                let _ = age.map(|age| file.set_modified(age));
+                self.unsynced.file(&spot.folder, spot.path(), file);
+            }
             Seen::Link(to, meta) => files::link(folder, name, to, meta)?,
             Seen::Absent | Seen::Folder | Seen::Other => {}
         }

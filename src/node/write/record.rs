@@ -5,13 +5,14 @@ use std::sync::Arc;
 
 use super::{Done, Hands, LEDGER, NEW_LEDGER};
 use crate::format::KeyEdit;
-use crate::ledger::{Due, Ledger, LedgerError, Open, Owns, Prior, Stamp};
+use crate::ledger::{Due, Ledger, LedgerError, Open, Owns, Prior, Stamp, Was};
 use crate::model::digest::Digest;
 use crate::model::path::NodePath;
 use crate::node::error::NodeError;
 use crate::node::files::{self, Seen};
 use crate::node::root::{Folder, Last, Root, Stop};
-use crate::node::{blobs, stage};
+use crate::node::{blobs, guardian, stage};
+use crate::plan::turn::Turning;
 use crate::plan::{Act, Activation, How, Plan};
 
 /// Reads the ledger; `None` when there is none.
@@ -29,6 +30,7 @@ pub(crate) fn load_ledger(root: &Root, state: &NodePath) -> Result<Option<Ledger
 pub(crate) fn tidy(root: &Root, state: &NodePath) -> Result<bool, NodeError> {
     let Some(folder) = root.folder(state)? else { return Ok(false) };
     let new = files::unlink(&folder, NEW_LEDGER)?;
+    guardian::clear(root, state)?;
     let staged = stage::clear(root, &folder)?;
     if staged {
         let needed = load_ledger(root, state)?.map(|ledger| ledger.blobs()).unwrap_or_default();
@@ -161,7 +163,25 @@ impl Hands<'_> {
             }
         }
         ahead.due.clone_from(&self.plan.due);
-        ahead.open = Some(Open { before, after, activations, began: self.when, asked: self.plan.asked.clone() });
+        let mut began = self.when;
+        let mut was = Was { spec: self.old.spec.clone(), adopted: self.old.adopted.clone() };
+        if let Some(open) = &self.old.open {
+            // a run that was cut off and is finished by this one can still be taken back as far as this one leaves it as it is
+            let left = |path: &NodePath| !before.contains_key(path) && !after.contains_key(path);
+            let earlier: Vec<_> =
+                open.before.iter().filter(|(path, _)| left(path)).map(|(path, prior)| (path.clone(), prior.clone())).collect();
+            let stamps: Vec<_> =
+                open.after.iter().filter(|(path, _)| left(path)).map(|(path, stamp)| (path.clone(), stamp.clone())).collect();
+            before.extend(earlier);
+            after.extend(stamps);
+            was = open.was.clone().unwrap_or(was);
+            // what was turned since that one began has read what this one only proves
+            if self.plan.turns.iter().all(|turn| turn.turning == Turning::Prove) && !self.plan.turns.is_empty() {
+                began = open.began;
+            }
+        }
+        let attempt = Some(&self.plan.attempt).filter(|attempt| !attempt.units.is_empty()).cloned();
+        ahead.open = Some(Open { before, after, activations, began, asked: self.plan.asked.clone(), attempt, was: Some(was) });
         Ok(ahead)
     }
 
@@ -182,10 +202,10 @@ impl Hands<'_> {
 
     /// Whether there is nothing new to write down. What a proof rests on is no reason to write: it is only remembered along.
     pub(super) fn says_the_same(&self, ledger: &Ledger) -> bool {
-        let Ledger { version, spec, key, owned, dirs, due, adopted, proved: _, open } = ledger;
+        let Ledger { version, spec, key, owned, dirs, due, reloaded, adopted, proved: _, open } = ledger;
         let old = &self.old;
         (*version, spec, key) == (old.version, &old.spec, &old.key)
-            && (owned, dirs, due) == (&old.owned, &old.dirs, &old.due)
+            && (owned, dirs, due, reloaded) == (&old.owned, &old.dirs, &old.due, &old.reloaded)
             && (adopted, open) == (&old.adopted, &old.open)
     }
 
@@ -231,7 +251,7 @@ impl Hands<'_> {
         dirs.retain(|dir| !empty.contains(dir));
         // units, and commands that could not be run; what was due before this run keeps its time
         let is_command = |one: &Activation| matches!(one.how, How::Refresh(_));
-        let is_turned = |one: &Activation| one.how.unit().is_some_and(|unit| self.turned.contains(unit));
+        let is_turned = |one: &Activation| one.how.unit().is_some_and(|unit| self.turned.contains_key(unit));
         let units = self.plan.activate.iter().filter(|one| one.how.unit().is_some() && !is_turned(one));
         let known = |one: &Activation| {
             self.plan.due.iter().any(|due| due.what == *one || due.what.who == one.who && is_command(one) && is_command(&due.what))
@@ -240,6 +260,9 @@ impl Hands<'_> {
         let is_done = |what: &Activation| is_turned(what) || is_command(what) && self.ran.contains(&what.who);
         let kept = self.plan.due.iter().filter(|due| !is_done(&due.what));
         let due = kept.cloned().chain(new).collect();
+        let reloads = self.plan.turns.iter().filter(|turn| turn.turning == Turning::Reload && self.turned.contains_key(&turn.unit));
+        let reloads = reloads.filter_map(|turn| Some((turn.unit.clone(), *self.turned.get(&turn.unit)?)));
+        let reloaded = self.old.reloaded.clone().into_iter().chain(reloads).filter(|_| !owned.is_empty()).collect();
         Ok(Ledger {
             version: self.old.version,
             spec: self.plan.spec.clone(),
@@ -247,6 +270,7 @@ impl Hands<'_> {
             owned,
             dirs,
             due,
+            reloaded,
             adopted: self.plan.adopted.clone(),
             proved: self.plan.proved.clone(),
             open: None,

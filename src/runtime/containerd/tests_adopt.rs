@@ -25,6 +25,8 @@ fn spec(fallback: Fallback, hosts: &[&str]) -> Spec {
         name: crate::spec::DEFAULT_NAME.to_owned(),
         file: "spec.toml".into(),
         digest: Digest::of(b""),
+        references: Vec::new(),
+        serial: None,
         fallback,
         runtimes: None,
         cas: vec![],

@@ -86,6 +86,8 @@ fn spec(mirrors: &[(&str, &[&str], Fallback)]) -> Spec {
         name: crate::spec::DEFAULT_NAME.to_owned(),
         file: "spec.toml".into(),
         digest: Digest::of(b""),
+        references: Vec::new(),
+        serial: None,
         fallback: Fallback::Never,
         unlisted: crate::spec::Unlisted::Allow,
         runtimes: None,

@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::super::nearest::nearest;
 use super::super::notation::Notation;
 use super::super::problems::Problems;
-use super::super::table::{self, Field, Kind, TableDef, When};
+use super::super::table::{self, Kind, TableDef};
 use super::super::text::names_a_secret;
 use super::short;
 
@@ -17,13 +17,11 @@ pub(super) fn unknown(def: &'static TableDef, key: &str, span: &Range<usize>, pr
         problems.error("secret-in-spec", span, what, help);
         return None;
     }
-    let own = || def.fields.iter().filter(|field| field.when == When::Now);
+    let own = || def.fields.iter();
     let others = || table::TABLES.into_iter().filter(|other| other.header != def.header);
     let folded = key.to_lowercase().replace('-', "_");
-    let now = |field: &&Field| field.when == When::Now;
     // tables come last: `ca` in a [[mirror]] is more likely a registry's `ca` than a [[ca]]
-    let elsewhere =
-        |tables: bool| others().find(|other| other.field(key).filter(now).is_some_and(|field| field.kind.table().is_some() == tables));
+    let elsewhere = |tables: bool| others().find(|other| other.field(key).is_some_and(|field| field.kind.table().is_some() == tables));
     let known_as = own().find(|field| field.elsewhere.contains(&folded.as_str())).map(|field| field.name);
     let (meant, other) = match (known_as, elsewhere(false)) {
         (Some(name), _) => (Some(name), None),

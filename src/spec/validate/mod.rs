@@ -22,7 +22,7 @@ use super::nearest::nearest;
 use super::problems::Problems;
 use super::reference::{Location, Reference};
 use super::requires::Requirement;
-use super::{DEFAULT_NAME, Fallback, Pause, Spec};
+use super::{DEFAULT_NAME, Fallback, Pause, Serial, Spec};
 use crate::model::digest::Digest;
 use crate::model::image::ImageRef;
 use crate::model::time::Time;
@@ -74,12 +74,13 @@ impl<'a> Materials<'a> {
                 }
                 return None;
             }
-            (None, Location::Beside(_)) => "it was not read",
+            (None, Location::Beside(_) | Location::Url(_)) => "it was not read",
         };
         if self.told.insert(reference.value.clone()) {
             let help = match location {
                 Location::Beside(_) => "put the file beside the document, readable for nodeprep, or correct the reference",
                 Location::Node(_) => "put the file on the node, or correct the reference",
+                Location::Url(_) => "put the file beside the document and write its name, or serve the document from there",
             };
             problems.error("reference-unreadable", &reference.span, format!("{:?} cannot be read: {why}", reference.value), help);
         }
@@ -99,6 +100,14 @@ pub fn validate(raw: &Raw, materials: &mut Materials<'_>, now: Option<Time>, pro
         problems.error("bad-value", &requires.span, what, "write `requires = \">=0.4\"`: a sign (>=, >, <=, <, =) and up to three numbers");
     }
     let spec_name = spec_name(raw, problems);
+    let serial = raw.serial.as_ref().and_then(|serial| {
+        let number = u64::try_from(serial.value).ok().filter(|number| *number > 0);
+        if number.is_none() {
+            let what = format!("`serial = {}` counts nothing", serial.value);
+            problems.error("bad-value", &serial.span, what, "write a number above 0, larger than that of every earlier document");
+        }
+        number
+    });
     let runtimes = raw.runtimes.as_ref().map(|names| runtimes(names, problems));
     let cas = ca::check(raw, materials, now, problems);
     let mirrors = mirror::check(raw, runtimes.as_deref(), problems);
@@ -112,7 +121,9 @@ pub fn validate(raw: &Raw, materials: &mut Materials<'_>, now: Option<Time>, pro
     let spec = Spec {
         file: problems.text().file().clone(),
         digest: Digest::of(b""),
+        references: Vec::new(),
         name: spec_name,
+        serial: serial.map(|number| Serial { number, documents: Digest::of(b"") }),
         fallback: raw.fallback.as_ref().map_or(Fallback::Never, |word| word.value),
         unlisted: raw.unlisted.unwrap_or_default(),
         runtimes,

@@ -1,12 +1,22 @@
 //! The trials, and what they have in common.
 
 mod activation;
+mod api;
+mod agent;
 mod boots;
+mod bootstrap;
+mod crio;
 mod cut;
 mod facts;
 mod first;
+mod image;
 mod least;
+mod managers;
+mod outlive;
+mod packages;
+mod pod;
 mod pods;
+mod units;
 
 use std::fmt::Write as _;
 
@@ -55,14 +65,53 @@ pub const ALL: &[Test] = &[
     Test { name: "activation-pulls-again", versions: Versions::Own, run: activation::pulls_again },
     Test { name: "activation-no-way-back", versions: Versions::Own, run: activation::no_way_back },
     Test { name: "activation-killed", versions: Versions::Own, run: activation::killed },
+    Test { name: "outlive-dead", versions: Versions::Own, run: outlive::dead },
+    Test { name: "outlive-well", versions: Versions::Own, run: outlive::well },
+    Test { name: "outlive-cgroup", versions: Versions::Own, run: outlive::cgroup },
+    Test { name: "outlive-stopped", versions: Versions::Own, run: outlive::stopped },
+    Test { name: "outlive-power-cut", versions: Versions::All, run: outlive::power_cut },
+    Test { name: "outlive-noexec", versions: Versions::Own, run: outlive::noexec },
+    Test { name: "outlive-unguarded", versions: Versions::Own, run: outlive::unguarded },
+    Test { name: "outlive-remembered", versions: Versions::Own, run: outlive::remembered },
     Test { name: "activation-reload", versions: Versions::Own, run: activation::reload },
+    Test { name: "units-start-limit", versions: Versions::Own, run: units::limit },
+    Test { name: "units-along", versions: Versions::Own, run: units::along },
+    Test { name: "units-stopped-meanwhile", versions: Versions::Own, run: units::stopped },
+    Test { name: "crio-believed", versions: Versions::Own, run: crio::believed },
+    Test { name: "crio-refused", versions: Versions::Own, run: crio::refused },
+    Test { name: "crio-merged", versions: Versions::Own, run: crio::merged },
+    Test { name: "podman-api", versions: Versions::Own, run: api::service },
+    Test { name: "openrc", versions: Versions::Own, run: managers::openrc },
+    Test { name: "restart-command", versions: Versions::Own, run: managers::command },
+    Test { name: "pod", versions: Versions::Own, run: pod::on_host },
+    Test { name: "pod-lacking", versions: Versions::Own, run: pod::lacking },
+    Test { name: "agent", versions: Versions::Own, run: agent::unit },
     Test { name: "pods-image-in-use", versions: Versions::All, run: pods::in_use },
     Test { name: "pods-first-config-path", versions: Versions::All, run: pods::config_path },
     Test { name: "pods-kill-mode", versions: Versions::All, run: pods::kill_mode },
     Test { name: "pods-rolled-back", versions: Versions::Own, run: pods::rolled_back },
     Test { name: "pods-new-pause", versions: Versions::All, run: pods::new_pause },
     Test { name: "pods-pause-at-first", versions: Versions::All, run: pods::pause_at_first },
+    Test { name: "package-deb", versions: Versions::Own, run: packages::deb },
+    Test { name: "package-deb-purge", versions: Versions::Own, run: packages::deb_purge },
+    Test { name: PACKAGE_RPM, versions: Versions::Own, run: packages::rpm },
+    Test { name: IMAGE_TRIAL, versions: Versions::Own, run: image::image },
+    Test { name: "bootstrap-stopped", versions: Versions::Own, run: bootstrap::stopped },
+    Test { name: "bootstrap-running", versions: Versions::Own, run: bootstrap::running },
 ];
+
+/// Those that need more than a node.
+const PACKAGE_RPM: &str = "package-rpm";
+const IMAGE_TRIAL: &str = "container-image";
+
+/// Why a trial cannot be run where nodes can be booted.
+pub fn lacking(name: &str) -> Option<String> {
+    match name {
+        PACKAGE_RPM => crate::packages::no_rpm(),
+        IMAGE_TRIAL => image::missing(),
+        _ => None,
+    }
+}
 
 /// The unit of the daemon.
 pub const UNIT: &str = "containerd.service";

@@ -1,0 +1,261 @@
+//! The agent's effects: one thread that sleeps until a signal, a change of a watched folder, the end of a child or a time.
+//!
+//! What lives here: waiting ([`Door::wait`]) and doing ([`Door::perform`]). What must not: deciding what is done (`agent/machine`).
+
+mod child;
+mod files;
+mod packages;
+mod places;
+mod systemd;
+mod watcher;
+
+use std::collections::BTreeMap;
+use std::collections::hash_map::DefaultHasher;
+use std::ffi::OsString;
+use std::hash::{Hash, Hasher};
+use std::os::fd::AsFd;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Instant;
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use serde::{Deserialize, Serialize};
+
+use super::error::NodeError;
+use super::probe;
+use super::root::Root;
+use super::shadow::OWN_PROGRAM;
+use crate::agent::machine::{Action, Event, Question};
+use crate::agent::settings::Now;
+use crate::agent::state::{AgentState, Mode};
+use crate::model::digest::Digest;
+use crate::model::path::NodePath;
+use crate::model::problem::Severity;
+
+use child::{Gate, Pass};
+use files::StateFile;
+use systemd::Systemd;
+use watcher::Watcher;
+
+/// What the effects need to know.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Setup {
+    /// `--spec` as given; `None` for a URL, which cannot be watched.
+    pub spec: Option<PathBuf>,
+    /// `--material`.
+    pub material: Option<PathBuf>,
+    /// `--restart-gate`.
+    pub gate: Option<String>,
+    /// The command line of a pass.
+    pub arguments: BTreeMap<Mode, Vec<OsString>>,
+}
+
+/// The one place where the agent meets the world.
+#[derive(Debug)]
+pub struct Door {
+    root: Root,
+    setup: Setup,
+    begun: Instant,
+    signals: SignalFd,
+    watcher: Watcher,
+    systemd: Systemd,
+    file: StateFile,
+    pass: Option<Pass>,
+    gate: Option<Gate>,
+}
+
+impl Door {
+    /// Takes the agent's lock, blocks the signals that it listens to, and begins to watch.
+    ///
+    /// # Errors
+    /// When another agent runs, or signals cannot be had.
+    pub fn open(root: Root, setup: Setup) -> Result<Self, NodeError> {
+        let file = StateFile::open(&root)?;
+        let failed = |errno| NodeError::of("listen to signals for", NodePath::root(), errno);
+        let mut heard = SigSet::empty();
+        for signal in [Signal::SIGHUP, Signal::SIGTERM, Signal::SIGINT, Signal::SIGCHLD] {
+            heard.add(signal);
+        }
+        heard.thread_block().map_err(failed)?;
+        let signals = SignalFd::with_flags(&heard, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).map_err(failed)?;
+        let watcher = Watcher::new(&root, setup.spec.clone(), setup.material.clone());
+        Ok(Self { root, setup, begun: Instant::now(), signals, watcher, systemd: Systemd::new(), file, pass: None, gate: None })
+    }
+
+    /// The clocks.
+    #[must_use]
+    pub fn now(&self) -> Now {
+        Now { mono: i64::try_from(self.begun.elapsed().as_millis()).unwrap_or(i64::MAX), wall: probe::now() }
+    }
+
+    /// How an agent before this one saw itself, since the last boot.
+    #[must_use]
+    pub fn before(&self) -> Option<AgentState> {
+        self.file.read()
+    }
+
+    /// Lets others read how the agent sees itself, when that has changed.
+    pub fn keep(&mut self, state: &AgentState) {
+        self.file.write(state);
+    }
+
+    /// Waits until something happens, at most until `wake` ([`Now::mono`]).
+    pub fn wait(&mut self, wake: Option<i64>) -> Vec<Event> {
+        let now = self.now().mono;
+        let own = [wake, self.systemd.due(self.begun), self.watcher.due(self.begun), self.gate.as_ref().map(|gate| gate.due(self.begun))];
+        let until = own.into_iter().flatten().min();
+        let timeout = until.map_or(PollTimeout::NONE, |until| {
+            // a little late is in time, a little early would be once more
+            PollTimeout::try_from((until - now).clamp(0, 86_400_000)).unwrap_or(PollTimeout::ZERO)
+        });
+        {
+            let mut waits = vec![PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
+            waits.extend(self.watcher.fd().map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
+            match poll(&mut waits, timeout) {
+                Ok(_) | Err(Errno::EINTR) => {}
+                Err(errno) => tracing::warn!(%errno, "poll"),
+            }
+        }
+        self.systemd.alive();
+        let signals = self.signals();
+        // what a pass has changed is heard of before its end is
+        let mut events = self.watcher.hear(&self.root);
+        events.extend(signals);
+        if let Some(end) = self.pass.as_mut().and_then(Pass::ended) {
+            self.pass = None;
+            // what it has changed between the last look at the watches and its end
+            events.extend(self.watcher.hear(&self.root));
+            events.push(Event::PassEnded(end));
+        }
+        if let Some(answer) = self.gate.as_mut().and_then(Gate::answered) {
+            let asked = self.gate.take().is_some_and(|gate| gate.asks);
+            events.extend(asked.then_some(Event::Gate(answer)));
+        }
+        if events.is_empty() {
+            events.push(Event::Tick);
+        }
+        events
+    }
+
+    fn signals(&mut self) -> Vec<Event> {
+        let mut events = Vec::new();
+        while let Ok(Some(signal)) = self.signals.read_signal() {
+            let number = i32::try_from(signal.ssi_signo).unwrap_or(0);
+            match Signal::try_from(number) {
+                Ok(Signal::SIGHUP) => events.push(Event::Reload),
+                Ok(Signal::SIGTERM | Signal::SIGINT) => events.push(Event::Stop),
+                _ => {}
+            }
+        }
+        events
+    }
+
+    /// Does what is to be done; what is known at once comes back.
+    pub fn perform(&mut self, action: Action) -> Vec<Event> {
+        match action {
+            Action::StartPass(mode, cause) => {
+                tracing::debug!(?mode, ?cause, "pass");
+                match Pass::start(self.setup.arguments.get(&mode).map_or(&[], Vec::as_slice)) {
+                    Ok(pass) => self.pass = Some(pass),
+                    Err(end) => return vec![Event::PassEnded(end)],
+                }
+            }
+            Action::KillPass => self.pass.iter_mut().for_each(Pass::kill),
+            Action::Ask(question) => return self.ask(question).into_iter().collect(),
+            Action::Watch(concerned) => {
+                self.watcher.concerned(concerned.references, &concerned.configs);
+                return self.watcher.renew(&self.root);
+            }
+            Action::Ready => Systemd::ready(),
+            Action::Reloading => Systemd::reloading(),
+            Action::Say(text) => Systemd::say(&text),
+            Action::Tell(severity, what) => match severity {
+                Severity::Error => tracing::error!("{what}"),
+                Severity::Warning => tracing::warn!("{what}"),
+                Severity::Note => tracing::info!("{what}"),
+            },
+            Action::Exit => Systemd::stopping(),
+            Action::WakeAt(_) => {}
+        }
+        Vec::new()
+    }
+
+    fn ask(&mut self, question: Question) -> Option<Event> {
+        match question {
+            Question::PackageManager => Some(Event::PackageManager(packages::at_work(&self.root))),
+            Question::Writer(path) => {
+                let writer = packages::writer(&self.root, &path);
+                Some(Event::Writer(path, writer))
+            }
+            Question::Gate(units) => match self.setup.gate.as_deref().map(|gate| Gate::ask(&self.root, gate, "ask", &units)) {
+                Some(Ok(asked)) => {
+                    self.gate = Some(asked);
+                    None
+                }
+                Some(Err(answer)) => Some(Event::Gate(answer)),
+                None => Some(Event::Gate(Ok(()))),
+            },
+            Question::GateDone(units) => {
+                let told = self.setup.gate.as_deref().map(|gate| Gate::ask(&self.root, gate, "done", &units));
+                self.gate = told.and_then(Result::ok);
+                self.gate.iter_mut().for_each(|gate| gate.asks = false);
+                None
+            }
+        }
+    }
+}
+
+/// Which node a root is: its machine id; without one, what the kernel calls it.
+#[must_use]
+pub fn machine(root: &Root) -> Digest {
+    let read = |path: &'static str| super::read::read(root, |_| vec![crate::runtime::Wish::path(NodePath::fixed(path))]);
+    let text =
+        |path: &'static str| read(path).text(&NodePath::fixed(path)).map(|text| text.trim().to_owned()).filter(|text| !text.is_empty());
+    let id = text("/etc/machine-id").or_else(|| text("/etc/hostname"));
+    Digest::of(id.unwrap_or_default().as_bytes())
+}
+
+/// Random, from run to run.
+#[must_use]
+pub fn seed() -> u64 {
+    let mut hasher = DefaultHasher::new();
+    probe::random().unwrap_or_default().hash(&mut hasher);
+    (std::process::id(), probe::now()).hash(&mut hasher);
+    hasher.finish()
+}
+
+/// What this process hands to itself, with its number: nobody else takes it for his.
+const HANDED: &str = "NODEPREP_AGENT_LOOP";
+
+/// Starts this program anew in this process, with the same command line, so that nothing that was needed to read that stays in memory.
+/// It comes back only where that cannot be done.
+pub fn start_anew(handed: &str) {
+    let mut own = std::env::args_os();
+    let mut command = Command::new(OWN_PROGRAM);
+    command.arg0(own.next().unwrap_or_default()).args(own).env(HANDED, format!("{} {handed}", std::process::id()));
+    let error = command.exec();
+    tracing::debug!(%error, "exec");
+}
+
+/// What this process has handed to itself before it was started anew.
+#[must_use]
+pub fn handed() -> Option<String> {
+    let text = std::env::var(HANDED).ok()?;
+    let (pid, rest) = text.split_once(' ')?;
+    (pid.parse() == Ok(std::process::id())).then(|| rest.to_owned())
+}
+
+/// The command line of this process.
+pub fn arguments() -> impl Iterator<Item = OsString> {
+    std::env::args_os()
+}
+
+/// This process.
+#[must_use]
+pub fn pid() -> u32 {
+    std::process::id()
+}

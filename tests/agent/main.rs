@@ -1,0 +1,16 @@
+//! The agent: its machine under a fake clock (`world`, `long`, `tables`), and the process itself on a scratch root (`process`).
+#![allow(
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    missing_docs,
+    missing_debug_implementations,
+    reason = "tests have effects, and their messages go to whoever runs them"
+)]
+
+mod long;
+mod node;
+mod process;
+mod tables;
+mod world;

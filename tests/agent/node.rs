@@ -1,0 +1,195 @@
+//! A scratch node with an agent on it.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use nodeprep::agent::state::AgentState;
+use tempfile::TempDir;
+
+/// Far more than anything takes on a machine that is busy with other things.
+const PATIENCE: Duration = Duration::from_secs(180);
+
+pub struct Node {
+    scratch: TempDir,
+    agent: Option<Child>,
+    socket: Option<UnixDatagram>,
+}
+
+/// A spec with one mirror at this port.
+pub fn spec(port: u32) -> String {
+    format!("version = 1\nfallback = 'never'\n[[mirror]]\nsource = 'docker.io'\nendpoints = ['registry.example.com:{port}/docker.io']\n")
+}
+
+impl Node {
+    /// A Debian with containerd 1.6, and a spec folder that is still empty.
+    pub fn new() -> Self {
+        let node = Self::bare();
+        node.put("node/usr/bin/containerd", "");
+        node
+    }
+
+    pub fn bare() -> Self {
+        let node = Self { scratch: tempfile::tempdir().unwrap(), agent: None, socket: None };
+        node.put("node/etc/os-release", "ID=debian\n");
+        node.put("node/etc/machine-id", "0123456789abcdef0123456789abcdef\n");
+        node.put("node/var/lib/dpkg/status", "Package: containerd\nStatus: install ok installed\nVersion: 1.6.20~ds1-1\n\n");
+        node.put("node/var/lib/dpkg/lock", "");
+        fs::create_dir_all(node.path("spec")).unwrap();
+        node
+    }
+
+    pub fn path(&self, path: &str) -> PathBuf {
+        self.scratch.path().join(path)
+    }
+
+    pub fn put(&self, path: &str, text: &str) {
+        let path = self.path(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+
+    pub fn read(&self, path: &str) -> String {
+        fs::read_to_string(self.path(path)).unwrap_or_default()
+    }
+
+    /// What containerd is told about docker.io.
+    pub fn hosts(&self) -> String {
+        self.read("node/etc/containerd/certs.d/docker.io/hosts.toml")
+    }
+
+    /// Puts files into a folder as kubelet mounts a `ConfigMap` or a `Secret`: the link `..data` is exchanged at once.
+    pub fn mount(&self, folder: &str, files: &[(&str, &str)]) {
+        let folder = self.path(folder);
+        fs::create_dir_all(&folder).unwrap();
+        let old = fs::read_link(folder.join("..data")).ok();
+        let name = format!("..2026_{}", fs::read_dir(&folder).unwrap().count());
+        fs::create_dir(folder.join(&name)).unwrap();
+        for (file, text) in files {
+            fs::write(folder.join(&name).join(file), text).unwrap();
+            if !folder.join(file).is_symlink() {
+                symlink(format!("..data/{file}"), folder.join(file)).unwrap();
+            }
+        }
+        symlink(&name, folder.join("..data_tmp")).unwrap();
+        fs::rename(folder.join("..data_tmp"), folder.join("..data")).unwrap();
+        if let Some(old) = old {
+            fs::remove_dir_all(folder.join(old)).unwrap();
+        }
+    }
+
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_nodeprep"));
+        command.env_clear().arg("agent").arg("--spec").arg(self.path("spec")).arg("--root").arg(self.path("node")).args(arguments);
+        command
+    }
+
+    /// Starts the agent; it is heard on a notify socket.
+    pub fn start(&mut self, arguments: &[&str]) {
+        let command = self.command(arguments);
+        self.run(command);
+    }
+
+    pub fn run(&mut self, mut command: Command) {
+        let at = self.path("notify");
+        let _ = fs::remove_file(&at);
+        let socket = UnixDatagram::bind(&at).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        let log = fs::File::create(self.path("log")).unwrap();
+        self.agent =
+            Some(command.env("NOTIFY_SOCKET", at).stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap());
+        self.socket = Some(socket);
+    }
+
+    /// What systemd is told next.
+    pub fn hear(&self) -> String {
+        let mut bytes = [0; 4096];
+        let length = self.socket.as_ref().unwrap().recv(&mut bytes).unwrap_or_else(|error| panic!("{error}\n{}", self.read("log")));
+        String::from_utf8(bytes[..length].to_vec()).unwrap()
+    }
+
+    /// Everything that systemd is told up to this.
+    pub fn hear_until(&self, what: &str) -> Vec<String> {
+        let mut heard = Vec::new();
+        while heard.last().is_none_or(|last: &String| !last.contains(what)) {
+            heard.push(self.hear());
+        }
+        heard
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(i32::try_from(self.agent.as_ref().unwrap().id()).unwrap()), signal).unwrap();
+    }
+
+    pub fn ended(&mut self) -> ExitStatus {
+        self.agent.take().unwrap().wait().unwrap()
+    }
+
+    pub fn state(&self) -> AgentState {
+        serde_json::from_str(&self.read("node/run/nodeprep/agent.json")).unwrap_or_default()
+    }
+
+    /// Waits until the agent sees itself so.
+    pub fn until(&self, what: &str, is: impl Fn(&AgentState) -> bool) -> AgentState {
+        let mut state = self.state();
+        wait(|| {
+            state = self.state();
+            is(&state)
+        })
+        .unwrap_or_else(|()| panic!("never {what}: {state:#?}\n{}", self.read("log")));
+        state
+    }
+
+    /// Waits until docker.io is looked for there.
+    pub fn until_port(&self, port: u32) {
+        let wanted = format!("registry.example.com:{port}/");
+        wait(|| self.hosts().contains(&wanted)).unwrap_or_else(|()| panic!("never {port}: {:#?}\n{}", self.state(), self.read("log")));
+    }
+
+    /// Processes other than this one that were started for this node.
+    pub fn processes(&self, word: &str) -> Vec<i32> {
+        let scratch = self.scratch.path().to_str().unwrap();
+        let all = fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+        all.filter(|pid| {
+            let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            let words: Vec<String> = line.split(|byte| *byte == 0).map(|word| String::from_utf8_lossy(word).into_owned()).collect();
+            words.iter().any(|part| part.starts_with(scratch)) && words.get(1).is_some_and(|first| first == word)
+        })
+        .collect()
+    }
+}
+
+pub fn wait(mut is: impl FnMut() -> bool) -> Result<(), ()> {
+    let begun = Instant::now();
+    while !is() {
+        if begun.elapsed() > PATIENCE {
+            return Err(());
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    Ok(())
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        if let Some(mut agent) = self.agent.take() {
+            let _ = agent.kill();
+            let _ = agent.wait();
+        }
+        // a pass goes on without its agent
+        let _ = wait(|| self.processes("apply").is_empty() && self.processes("plan").is_empty());
+    }
+}
+
+/// A folder's names.
+pub fn names(folder: &Path) -> Vec<String> {
+    let mut names: Vec<String> =
+        fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+    names.sort();
+    names
+}
