@@ -19,6 +19,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 use node::{BINARY, Node};
 use nodeprep::agent::state::{AgentState, Drift, Due, Failing, PassView, Phase, Restart};
@@ -283,5 +284,31 @@ fn the_server_answers() {
     // two agents are one too many
     assert!(start(Settings { address: None, ..settings }).is_err());
     drop(server);
+    assert!(!socket.exists());
+}
+
+/// The agent serves beside its loop, and takes its socket away when it is told to end.
+#[test]
+fn the_agent_serves() {
+    let node = Node::new();
+    let socket = node.at("/run/nodeprep/health.sock");
+    let mut agent = Command::new(BINARY);
+    agent.args(["agent", "--root"]).arg(&node.root).arg("--spec").arg(&node.spec).env_clear().stderr(Stdio::null());
+    let mut agent = agent.spawn().unwrap();
+    let request = |path: &str| {
+        let mut stream = UnixStream::connect(&socket).ok()?;
+        Some(ask(&mut stream, &format!("GET {path} HTTP/1.1\r\n\r\n")))
+    };
+    let text = loop {
+        assert!(agent.try_wait().unwrap().is_none(), "the agent has ended");
+        match request("/metrics") {
+            Some((200, text)) if text.contains("nodeprep_agent_passes_total{") => break text,
+            _ => std::thread::yield_now(),
+        }
+    };
+    assert!(samples(&text).contains_key("nodeprep_converged"));
+    assert_eq!(request("/healthz").unwrap().0, 200);
+    let ended = Command::new("kill").arg(agent.id().to_string()).status().unwrap();
+    assert!(ended.success() && agent.wait().unwrap().success());
     assert!(!socket.exists());
 }

@@ -44,7 +44,7 @@ const MOST_METRICS: usize = 4 << 20;
 const STACK: usize = 256 << 10;
 
 /// Where it listens and what it asks.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
 pub struct Settings {
     /// The node's root, as it was given.
     pub root: PathBuf,
