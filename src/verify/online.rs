@@ -199,6 +199,17 @@ pub fn each<'a>(endpoints: &'a [Endpoint], seen: &'a [Seen]) -> impl Iterator<It
     })
 }
 
+/// Whether an endpoint answers in one of its ways, with the scheme, the host, and how long that took in milliseconds; manifests are none of
+/// it. `None` where it was not tried.
+#[must_use]
+pub fn reached(endpoint: &Endpoint, seen: &[Seen]) -> Option<(String, String, bool, u64)> {
+    let tried = || endpoint.ways.iter().zip(seen);
+    let works = |seen: &Seen| seen.troubles.iter().all(|(stage, _)| *stage == Stage::Manifest);
+    let (way, seen) = tried().find(|(_, seen)| works(seen)).or_else(|| tried().next())?;
+    let took = seen.steps.iter().filter(|step| step.stage != Stage::Manifest).map(|step| step.took_ms).sum();
+    Some((way.scheme.to_string(), way.host.to_string(), works(seen), took))
+}
+
 impl Endpoint {
     /// The host.
     #[must_use]
