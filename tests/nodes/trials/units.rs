@@ -22,7 +22,7 @@ pub fn limit(world: &mut World) -> Result<()> {
     ensure!(world.node.property(UNIT, "ActiveState")? == "active", "it does not run");
     world.node.write(DROP_IN, 0o644, once)?;
     world.node.run(&["systemctl", "daemon-reload"])?;
-    let run = world.done(&AUTO)?;
+    let run = world.done(&[&AUTO[..], &["--retry"]].concat())?;
     was(&run, UNIT, "restart", "done")?;
     world.pulls()?;
     // the limit is one
@@ -47,7 +47,7 @@ pub fn along(world: &mut World) -> Result<()> {
     }
     // what somebody has stopped is not started for it
     world.node.run(&["systemctl", "stop", "kubelet.service"])?;
-    let run = world.nodeprep(&AUTO)?;
+    let run = world.nodeprep(&[&AUTO[..], &["--retry"]].concat())?;
     ensure!(run.code == 6, "{:#}", run.report);
     ensure!(world.node.property("kubelet.service", "ActiveState")? == "inactive", "kubelet was started");
     Ok(())
