@@ -1,8 +1,8 @@
 //! The trials, and what they have in common.
 
 mod activation;
-mod api;
 mod agent;
+mod api;
 mod boots;
 mod bootstrap;
 mod crio;
