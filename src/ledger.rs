@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::desired::{Foreign, Target};
 use crate::format::{KeyEdit, KeyFormat};
 use crate::model::digest::Digest;
+use crate::model::order::Gather as _;
 use crate::model::path::NodePath;
 use crate::model::time::Time;
 use crate::model::tree::Meta;
@@ -311,7 +312,7 @@ impl Ledger {
                 Prior::File { blob, .. } => Some(*blob),
                 Prior::Absent | Prior::Link { .. } => None,
             })
-            .collect()
+            .gathered()
     }
 }
 

@@ -341,6 +341,39 @@ fn shims_that_are_gone_after_a_restart_are_told() {
     assert_eq!(outcome.remarks, [Remark::ShimsGone { unit: UNIT.to_owned(), count: 1 }]);
 }
 
+/// Somebody stops it between the first byte and its turn.
+struct Stopping(StandIn, u32);
+impl Door for Stopping {
+    fn run(&mut self, argv: &[String]) -> Result<Output, CommandError> {
+        self.0.run(argv)
+    }
+    fn look(&mut self, turn: &Turn) -> Look {
+        self.1 += 1;
+        let look = self.0.look(turn);
+        if self.1 > 1 { Look { active: Active::Inactive, process: None, ..look } } else { look }
+    }
+    fn turn(&mut self, turn: &Turn, back: bool) -> Result<(), UnitError> {
+        self.0.turn(turn, back)
+    }
+    fn watch(&mut self, turn: &Turn, enough: impl FnMut(&Look, Duration) -> bool) -> Look {
+        self.0.watch(turn, enough)
+    }
+    fn pull(&mut self, canary: &Canary) -> Result<(), CriError> {
+        self.0.pull(canary)
+    }
+}
+
+#[test]
+fn what_is_stopped_meanwhile_stays_so_and_nothing_is_put_back_for_it() {
+    let (_dir, root) = fresh();
+    let mut door = Stopping(StandIn::new(&root, Fate::Serves, |_, _| Fate::Serves), 0);
+    let outcome = execute(&root, &plan(), &mut door);
+    assert!(matches!(outcome.end, End::Applied), "{:?}", outcome.end);
+    assert_eq!(outcome.remarks, [Remark::Stopped { unit: UNIT.to_owned() }]);
+    assert!(door.0.log.is_empty(), "{:?}", door.0.log);
+    assert_eq!(left(&root), ("new".to_owned(), false, 0));
+}
+
 /// A run without changes that finds a restart due: there is nothing to go back to, and the ledger goes on saying so.
 #[test]
 fn without_changes_of_its_own_a_run_goes_not_back() {

@@ -147,7 +147,7 @@ fn what_cloud_init_writes_is_valid() {
     let block = |after: &str, indent: &str| -> String {
         let lines = text.split(after).nth(1).unwrap_or_else(|| panic!("no {after:?}")).lines().skip(1);
         let lines = lines.take_while(|line| line.is_empty() || line.starts_with(indent));
-        lines.map(|line| format!("{}\n", line.strip_prefix(indent).unwrap_or_default())).collect()
+        lines.flat_map(|line| [line.strip_prefix(indent).unwrap_or_default(), "\n"]).collect()
     };
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("spec.toml"), block("content: |", "    ")).unwrap();

@@ -193,8 +193,8 @@ impl Machine {
         view.spec.applied_at = before.spec.applied_at;
         view.converged_at = before.converged_at;
         settings.drift.word().clone_into(&mut view.drift.policy);
-        let restarts = Restarts::restored(&before.restarts, now);
-        let waiting = before.restart.map(|restart| Waiting::restored(restart, before.spec.applied, now, settings.splay));
+        let restarts = Restarts::restored(&before.restarts, before.booted, now);
+        let waiting = before.restart.map(|restart| Waiting::restored(restart, before.spec.applied, before.booted, now, settings.splay));
         Self {
             random: Random(super::settings::number(settings.machine) ^ settings.seed),
             view,

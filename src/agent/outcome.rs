@@ -109,14 +109,13 @@ impl Machine {
             self.failed(now, failed.unwrap_or(Fault::Crashed), None, (!waits).then_some(Mode::Look));
             return;
         };
-        let at_once = Retry { at: now.mono, mode: Mode::Apply, cause: running.cause, spec: of };
         if waits {
             self.view.converged = false;
             return;
         }
         if told.spec != self.view.spec.applied {
             // a spec that was taken back waits for its retry, and there is none any more only after a reload
-            self.retry = Some(Retry { cause: Cause::Spec, ..at_once });
+            self.retry = Some(Retry { at: now.mono, mode: Mode::Apply, cause: Cause::Spec, spec: of });
             return;
         }
         if told.changes == 0 {
@@ -135,9 +134,8 @@ impl Machine {
             return;
         }
         self.view.converged = false;
-        if !self.clean {
-            self.retry = Some(at_once);
-        } else if told.runtimes != self.runtimes {
+        if !self.clean || told.runtimes != self.runtimes {
+            // unfinished work, or a runtime that has come or changed
             self.repair = Some(Repair { at: now.mono, cause: running.cause, tries: 0 });
         } else {
             self.drifted(now, running.cause, told, out);

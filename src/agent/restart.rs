@@ -30,12 +30,12 @@ pub(super) struct Waiting {
 
 impl Waiting {
     /// What an earlier agent was waiting for: its place in the splay is kept.
-    pub(super) fn restored(before: Restart, spec: Option<Digest>, now: Now, splay: i64) -> Self {
+    pub(super) fn restored(before: Restart, spec: Option<Digest>, booted: Time, now: Now, splay: i64) -> Self {
         Self {
             units: before.units,
             spec,
-            since: now.mono - (now.wall.0 - before.since.0).clamp(0, HOUR),
-            not_before: now.mono + (before.not_before.0 - now.wall.0).clamp(0, splay.max(0)),
+            since: (before.since.0 - booted.0).min(now.mono),
+            not_before: (before.not_before.0 - booted.0).min(now.mono + splay.max(0)),
             of_drift: before.waits_for == WaitsFor::Drift,
             tries: 0,
             again: i64::MIN,
@@ -50,10 +50,9 @@ impl Waiting {
 pub(super) struct Restarts(Vec<i64>);
 
 impl Restarts {
-    /// Those that an earlier agent has recorded by the clock on the wall, which may have stepped since: none is in the future, and what
-    /// cannot be placed counts as just now.
-    pub(super) fn restored(before: &[Time], now: Now) -> Self {
-        let mut all: Vec<i64> = before.iter().map(|at| now.mono - (now.wall.0 - at.0).max(0)).collect();
+    /// Those that an earlier agent has recorded on this boot by the clock on the wall, which may have stepped since.
+    pub(super) fn restored(before: &[Time], booted: Time, now: Now) -> Self {
+        let mut all: Vec<i64> = before.iter().map(|at| (at.0 - booted.0).min(now.mono)).collect();
         all.sort_unstable();
         Self(all)
     }

@@ -11,7 +11,7 @@ use crate::model::time::Time;
 /// read and for windows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Now {
-    /// Milliseconds since some moment, never less than before.
+    /// Milliseconds since the boot, never less than before.
     pub mono: i64,
     /// What the clock shows; it may step.
     pub wall: Time,

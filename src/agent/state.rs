@@ -22,6 +22,8 @@ pub struct AgentState {
     pub pid: u32,
     /// When it started.
     pub started: Time,
+    /// When the node was booted, by the clock as it was then, to the second: by it the times here are known after the clock has stepped.
+    pub booted: Time,
     /// Its version of nodeprep.
     pub program: String,
     /// What it is doing.

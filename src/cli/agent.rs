@@ -18,6 +18,7 @@ use crate::agent::state::Mode;
 use crate::model::image::ImageRef;
 use crate::model::problem::Problem;
 use crate::node::agent::{Door, Setup, arguments, handed, machine, pid, seed, start_anew};
+use crate::node::health;
 use crate::node::terminal::{self, Styles};
 use crate::plan::turn::Mode as Activate;
 use crate::report::exit::Outcome;
@@ -69,6 +70,13 @@ pub(super) struct Agent {
     /// As many passes with restarts as there may be within an hour.
     #[arg(long, env = "NODEPREP_RESTART_BUDGET", default_value = "2", value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..=60))]
     restart_budget: u32,
+    /// Where `/healthz`, `/readyz` and `/metrics` are served: a unix socket, for root and its group; empty: nowhere [default:
+    /// /run/nodeprep/health.sock of the node].
+    #[arg(long, env = "NODEPREP_HEALTH_SOCKET", value_name = "PATH")]
+    health_socket: Option<PathBuf>,
+    /// The same at an address, for whoever can reach it.
+    #[arg(long, env = "NODEPREP_HEALTH_ADDRESS", value_name = "ADDRESS:PORT")]
+    health_address: Option<std::net::SocketAddr>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -102,6 +110,13 @@ impl Agent {
             return Err(Stopped { problems: vec![problem], outcome: Outcome::Usage });
         }
         let root = Session::root(&self.root)?;
+        let socket = self.health_socket.unwrap_or_else(|| self.root.root.join(health::SOCKET.trim_start_matches('/')));
+        let health = health::Settings {
+            root: self.root.root.clone(),
+            socket: (!socket.as_os_str().is_empty()).then_some(socket),
+            address: self.health_address,
+            program: crate::node::shadow::OWN_PROGRAM.into(),
+        };
         let activates = self.activate.mode(root.is_live() || root.is_unseen());
         let settings = Settings {
             source: if is_url { without_login(&source) } else { source },
@@ -128,7 +143,7 @@ impl Agent {
             gate: self.restart_gate,
             arguments: passes(activates),
         };
-        Ok(Keeps { root: self.root.root, settings, setup, verbose, colour })
+        Ok(Keeps { root: self.root.root, settings, setup, health, verbose, colour })
     }
 }
 
@@ -153,6 +168,7 @@ struct Keeps {
     root: PathBuf,
     settings: Settings,
     setup: Setup,
+    health: health::Settings,
     verbose: u8,
     colour: bool,
 }
@@ -160,8 +176,10 @@ struct Keeps {
 impl Keeps {
     /// The loop.
     fn keep(self) -> Result<(), Stopped> {
-        let Self { root, settings, setup, .. } = self;
+        let Self { root, settings, setup, health, .. } = self;
         let mut door = Door::open(Session::root(&RootArgs { root })?, setup)?;
+        // a node is kept true to its spec also where nobody can ask about it; signals are the door's by now
+        let _server = health::start(health).inspect_err(|error| tracing::warn!(%error, "health and metrics are not served")).ok();
         let mut machine = Machine::new(settings, door.now(), pid(), door.before());
         let mut events = VecDeque::from([Event::Started]);
         let mut wake = None;

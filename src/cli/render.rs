@@ -11,6 +11,7 @@ use super::{Ended, Output, OutputArgs, SpecArgs, runtime};
 use crate::desired::{Refusal, Target, Want};
 use crate::flow;
 use crate::ledger::Ledger;
+use crate::model::order::Gather as _;
 use crate::model::pause::Stays;
 use crate::model::problem::Problem;
 use crate::model::tree::Entry;
@@ -96,7 +97,7 @@ impl Render {
                 Entry::File { bytes, meta } => Some((path.clone(), (bytes.clone(), meta.mode))),
                 _ => None,
             })
-            .collect();
+            .gathered();
         let refused = refused(&planned, &mut problems);
         problems.extend(not_rendered(&spec, &planned));
         render(&self.to, &files).map_err(|error| self.stopped(error))?;

@@ -12,6 +12,7 @@ use crate::flow::{self, Findings, STATE, wishes};
 use crate::kept::Fetched;
 use crate::ledger::Ledger;
 use crate::model::digest::Digest;
+use crate::model::order::{self};
 use crate::model::path::NodePath;
 use crate::model::pause::{Stays, Who};
 use crate::model::problem::{Problem, Severity};
@@ -404,7 +405,7 @@ pub(super) fn secrets(spec: &Spec) -> Vec<Secret> {
         secrets.extend(access.client.iter().map(|client| client.key.clone()));
         secrets.extend(access.login.iter().flat_map(|login| crate::format::auth_json::forms(&login.basic)));
     }
-    secrets.sort();
+    order::sort(&mut secrets);
     secrets.dedup();
     secrets
 }

@@ -1,5 +1,7 @@
 //! `nodeprep status`: how the node stands, without a spec and without changing anything.
 
+use std::path::{Path, PathBuf};
+
 use clap::Args;
 
 use super::session::{Session, Stopped, problem};
@@ -9,10 +11,12 @@ use crate::agent::state::{AgentState, STATE_FILE};
 use crate::model::path::NodePath;
 use crate::model::problem::{Problem, Severity};
 use crate::node::root::Root;
-use crate::node::{probe, read, state, trail};
+use crate::node::{probe, read, state, textfile, trail};
 use crate::plan::activation::due;
 use crate::plan::drift::{Drift, Kind, drift};
+use crate::report::exit::Outcome;
 use crate::report::expiry::expiry;
+use crate::report::metrics::{endpoints_of, metrics};
 use crate::report::status::{Agent, Seen, Status, text};
 use crate::report::style::Style;
 use crate::report::trail::read as lines;
@@ -29,12 +33,27 @@ pub(super) struct StatusArgs {
     /// not as they were left, 8 a certificate has run out, 9 something is due.
     #[arg(long)]
     exit_code: bool,
+    /// Print metrics in the text format of Prometheus, with those of endpoints that `nodeprep verify` has left in /run/nodeprep.
+    #[arg(long, conflicts_with = "output")]
+    metrics: bool,
+    /// Write these metrics to nodeprep.prom in this folder, for node_exporter's textfile collector; as a whole, or not at all.
+    #[arg(long, env = "NODEPREP_TEXTFILE_DIR", value_name = "DIR")]
+    textfile_dir: Option<PathBuf>,
 }
 
 impl StatusArgs {
     pub(super) fn run(self, style: Style) -> Ended {
         match self.status() {
-            Ok(status) => {
+            Ok((status, endpoints)) => {
+                let text_of = || format!("{}{endpoints}", metrics(&status));
+                if let Some(folder) = &self.textfile_dir
+                    && let Err(error) = textfile::write(folder, "nodeprep.prom", &text_of())
+                {
+                    return unwritten(folder, &error).ended(self.output.output, style);
+                }
+                if self.metrics {
+                    return Ended { shown: text_of(), outcome: status.outcome };
+                }
                 let shown = match self.output.output {
                     Output::Json => status.to_json(),
                     Output::Text => text(&status, style),
@@ -45,7 +64,7 @@ impl StatusArgs {
         }
     }
 
-    fn status(&self) -> Result<Status, Stopped> {
+    fn status(&self) -> Result<(Status, String), Stopped> {
         let root = Session::root(&self.root)?;
         let (session, unread) = Session::look(root, &[])?;
         let mut problems: Vec<Problem> = unread.iter().cloned().collect();
@@ -69,6 +88,7 @@ impl StatusArgs {
             }
         };
         let agent = agent(&session.root, &mut problems);
+        let endpoints = endpoints(&session.root);
         let drift = drift(session.now());
         problems.extend(unseen(&drift));
         let tree = &session.snapshot.tree;
@@ -85,9 +105,26 @@ impl StatusArgs {
             problems,
             found: session.found,
         };
-        Ok(Status::new(seen, now, self.exit_code))
+        Ok((Status::new(seen, now, self.exit_code), endpoints))
     }
 }
+
+/// That metrics could not be written into a folder.
+pub(super) fn unwritten(folder: &Path, error: &std::io::Error) -> Stopped {
+    let what = format!("metrics cannot be written into {}: {error}", folder.display());
+    let problem = Problem::error("textfile", what, "give the folder that node_exporter reads, and let it be writable");
+    Stopped { problems: vec![problem], outcome: Outcome::Cannot }
+}
+
+/// What was found of endpoints when they were tried last.
+fn endpoints(root: &Root) -> String {
+    let path = NodePath::fixed(ENDPOINTS);
+    let tree = read::read(root, |_| vec![Wish::path(path.clone())]);
+    tree.text(&path).map(|text| endpoints_of(&text).to_owned()).unwrap_or_default()
+}
+
+/// Where the metrics of endpoints are looked for.
+const ENDPOINTS: &str = "/run/nodeprep/nodeprep-endpoints.prom";
 
 /// Files of ours that this user may not read are told once.
 fn unseen(drift: &[Drift]) -> Option<Problem> {

@@ -1,6 +1,7 @@
 //! `nodeprep verify`: what is on the node, ours and others', as each runtime and version reads it, and whether its endpoints
 //! answer as each daemon asks them; whether the runtimes are healthy.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
@@ -8,12 +9,13 @@ use clap::Args;
 use super::session::{Session, Stopped, spec, tried};
 use super::{Ended, OutputArgs, PlanChoices, RootArgs, SpecArgs, runtimes};
 use crate::model::image::ImageRef;
-use crate::node::side_by_side;
+use crate::model::order;
+use crate::node::{probe, side_by_side, textfile};
 use crate::plan::activation::cut_off;
 use crate::report::exit::Outcome;
 use crate::report::style::Style;
 use crate::report::verify::text;
-use crate::report::{Report, problems};
+use crate::report::{Report, metrics, problems};
 use crate::runtime::containerd::tokens::Answers;
 use crate::spec::Spec;
 use crate::verify::anchors::anchors;
@@ -43,6 +45,10 @@ pub(super) struct VerifyArgs {
     /// How long each endpoint and each runtime has to answer, in seconds; a pull has five minutes.
     #[arg(long, default_value_t = 10, env = "NODEPREP_TIMEOUT", value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=600))]
     timeout: u64,
+    /// Write what was found of endpoints to nodeprep-endpoints.prom in this folder, as metrics; in /run/nodeprep, `nodeprep status --metrics`
+    /// finds it.
+    #[arg(long, env = "NODEPREP_TEXTFILE_DIR", value_name = "DIR")]
+    textfile_dir: Option<PathBuf>,
     #[command(flatten)]
     output: OutputArgs,
 }
@@ -69,9 +75,14 @@ impl VerifyArgs {
         let due = !session.snapshot.probes.live && (cut_off(&session.ledger) || warning.is_some());
         checks.extend(spec.into_iter().flat_map(|spec| anchors(spec, &session.snapshot.tree, due)));
         if !self.offline {
-            checks.extend(self.online(&session, spec, due));
+            let (found, tried) = self.online(&session, spec, due);
+            checks.extend(found);
+            if let Some(folder) = &self.textfile_dir {
+                let text = metrics::endpoints(&tried, probe::now());
+                textfile::write(folder, "nodeprep-endpoints.prom", &text).map_err(|error| super::status::unwritten(folder, &error))?;
+            }
         }
-        checks.sort();
+        order::sort(&mut checks);
         let failed = checks.iter().any(|check| check.result == crate::verify::Outcome::Failed);
         let outcome = if failed { Outcome::VerifyFailed } else { Outcome::Converged };
         let problems = warning.into_iter().chain(session.nothing_found()).chain(session.unseen()).collect();
@@ -79,7 +90,7 @@ impl VerifyArgs {
     }
 
     /// What only asking tells.
-    fn online(&self, session: &Session, spec: Option<&Spec>, due: bool) -> Vec<Check> {
+    fn online(&self, session: &Session, spec: Option<&Spec>, due: bool) -> (Vec<Check>, Vec<metrics::Endpoint>) {
         let mut checks = Vec::new();
         if let Some(spec) = spec {
             checks.extend(online::as_planned(&session.plan(spec, &self.choices, &Answers::default()), due));
@@ -91,12 +102,23 @@ impl VerifyArgs {
                 let endpoints = endpoints(session, spec, &self.manifest);
                 let ways: Vec<_> = endpoints.iter().flat_map(|endpoint| endpoint.ways.iter().cloned()).collect();
                 tracing::info!(endpoints = ways.len(), "probe");
-                online::of_endpoints(&endpoints, &tried(&session.root, &ways, patience))
+                let seen = tried(&session.root, &ways, patience);
+                let found = online::each(&endpoints, &seen).filter_map(|(endpoint, seen)| online::reached(endpoint, seen)).collect();
+                (online::of_endpoints(&endpoints, &seen), found)
             }
-            Whom::Runtimes => runtimes::checks(session, spec, &self.pull, patience),
+            Whom::Runtimes => (runtimes::checks(session, spec, &self.pull, patience), Vec::new()),
         };
-        checks.extend(side_by_side::each(&[Whom::Endpoints, Whom::Runtimes], of).concat());
-        checks
+        let mut reached = Vec::new();
+        for (found, tried) in side_by_side::each(&[Whom::Endpoints, Whom::Runtimes], of) {
+            checks.extend(found);
+            reached.extend(tried.into_iter().map(|(scheme, host, reachable, took_ms)| metrics::Endpoint {
+                scheme,
+                host,
+                reachable,
+                took_ms,
+            }));
+        }
+        (checks, reached)
     }
 }
 

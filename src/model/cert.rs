@@ -15,6 +15,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 use super::digest::{Digest, Fingerprint};
 use super::secret::Secret;
 use super::time::Time;
+use crate::model::order::Gather as _;
 
 /// One X.509 certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -257,7 +258,7 @@ pub fn fingerprints(bytes: &[u8]) -> BTreeSet<Fingerprint> {
         .filter_map(Result::ok)
         .filter(|der| X509Certificate::from_der(der).is_ok())
         .map(|der| Digest::of(&der))
-        .collect()
+        .gathered()
 }
 
 /// Whether a private key belongs to a certificate.

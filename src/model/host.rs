@@ -140,7 +140,7 @@ impl Host {
     /// (distribution/reference, `splitDockerDomain`).
     #[must_use]
     pub fn is_recognised_in_references(&self) -> bool {
-        self.text.contains(['.', ':']) || self.name() == "localhost"
+        self.text.bytes().any(|byte| matches!(byte, b'.' | b':')) || self.name() == "localhost"
     }
 
     /// Where requests for an image of this registry really go: `registry-1.docker.io` for Docker Hub, itself otherwise.

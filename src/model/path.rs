@@ -82,7 +82,11 @@ impl NodePath {
         if is_plain(name) {
             // by far the most frequent: a name in a folder
             let folder = if &*self.0 == "/" { "" } else { &*self.0 };
-            return Self([folder, "/", name].concat().into());
+            let mut text = String::with_capacity(folder.len() + 1 + name.len());
+            text.push_str(folder);
+            text.push('/');
+            text.push_str(name);
+            return Self(text.into());
         }
         let text = if name.starts_with('/') { name.to_owned() } else { format!("{}/{name}", self.0) };
         Self::new(&text.replace('\0', "")).unwrap_or_else(|_| Self::root())
@@ -91,8 +95,8 @@ impl NodePath {
     /// The folder that holds it; `None` for the root.
     #[must_use]
     pub fn parent(&self) -> Option<Self> {
-        let (head, _) = self.0.rsplit_once('/').filter(|_| &*self.0 != "/")?;
-        Some(if head.is_empty() { Self::root() } else { Self(head.into()) })
+        let end = self.0.bytes().rposition(|byte| byte == b'/').filter(|_| &*self.0 != "/")?;
+        Some(if end == 0 { Self::root() } else { Self(self.0[..end].into()) })
     }
 
     /// The folders above it and then itself, from the top on, as text; the root itself is left out.
@@ -104,7 +108,7 @@ impl NodePath {
     /// The last component; empty for the root.
     #[must_use]
     pub fn name(&self) -> &str {
-        self.0.rsplit_once('/').map_or("", |(_, name)| name)
+        self.0.bytes().rposition(|byte| byte == b'/').map_or("", |end| &self.0[end + 1..])
     }
 
     /// The components from the root on.

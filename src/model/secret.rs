@@ -1,5 +1,6 @@
 //! Values that must never be seen.
 
+use crate::model::order;
 use std::fmt;
 use std::sync::Arc;
 
@@ -45,7 +46,7 @@ pub fn mask(text: &str, secrets: &[Secret]) -> String {
         .filter(|needle| needle.len() >= SHORTEST && !needle.starts_with("-----"))
         .collect();
     // longest first: a password that is part of a longer secret must not leave that one's rest readable
-    needles.sort_by_key(|needle| std::cmp::Reverse(needle.len()));
+    order::sort_by_key(&mut needles, |needle| std::cmp::Reverse(needle.len()));
     needles.dedup();
     needles.iter().fold(text.to_owned(), |text, needle| if text.contains(needle) { text.replace(needle, MASK) } else { text })
 }

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::path::NodePath;
 use super::time::Time;
+use crate::model::order;
 
 /// Owner, mode and labels of a file, folder or link.
 #[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -231,7 +232,7 @@ impl Tree {
         let inside = self.below(&real).filter(|(_, entry)| !matches!(entry, Entry::Absent));
         let names = inside.filter_map(|(path, _)| path.as_str().get(start..).filter(|name| !name.contains('/')));
         let mut names: Vec<String> = names.map(ToOwned::to_owned).collect();
-        names.sort();
+        order::sort(&mut names);
         names
     }
 

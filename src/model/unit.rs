@@ -82,6 +82,8 @@ impl Active {
 pub struct UnitFacts {
     /// It has one of that name that can be started.
     pub loaded: bool,
+    /// Nobody may start it (`systemctl mask`), though it may still run.
+    pub masked: bool,
     /// What it is doing.
     pub active: Active,
     /// Its main process; `None` while it has none, and where the manager does not know.

@@ -8,6 +8,7 @@ use super::error::NodeError;
 use super::files::{self, Seen};
 use super::root::{Folder, Root, make_folder_as};
 use crate::model::digest::Digest;
+use crate::model::order::Gather as _;
 use crate::model::path::NodePath;
 use crate::model::tree::Meta;
 
@@ -56,7 +57,7 @@ pub(super) fn prune(state: &Folder, needed: &BTreeSet<Digest>) -> Result<(), Nod
         return Ok(());
     }
     let blobs = files::open_child(state, FOLDER)?;
-    let needed: BTreeSet<String> = needed.iter().map(Digest::to_string).collect();
+    let needed: BTreeSet<String> = needed.iter().map(Digest::to_string).gathered();
     for name in files::names(&blobs)?.iter().filter(|name| !needed.contains(*name)) {
         files::unlink(&blobs, name)?;
     }

@@ -17,6 +17,7 @@ use super::meta;
 use super::root::Folder;
 use crate::ledger::Prior;
 use crate::model::digest::Digest;
+use crate::model::order;
 use crate::model::path::NodePath;
 use crate::model::tree::Meta;
 
@@ -190,7 +191,7 @@ pub(super) fn names(folder: &Folder) -> Result<Vec<String>, NodeError> {
             Ok(name) => names.push(name.to_owned()),
         }
     }
-    names.sort();
+    order::sort(&mut names);
     Ok(names)
 }
 

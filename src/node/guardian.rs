@@ -53,10 +53,7 @@ impl<'a> Guardian<'a> {
         // from here on what has been begun is taken back with it
         let guardian = Self { root, state };
         let copy = argv(folder.path.join(PROGRAM).as_str(), health, longest);
-        let mut why = match begin(root, &copy)? {
-            None => return Ok(guardian),
-            Some(why) => why,
-        };
+        let Some(mut why) = begin(root, &copy)? else { return Ok(guardian) };
         tracing::debug!(why, "the guardian did not start; once more without the one of an earlier run");
         stop(root);
         // where nothing may be executed from below /var, what is installed on the node itself will do

@@ -5,6 +5,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use super::root::{Last, Root};
+use crate::model::order;
 use crate::model::path::NodePath;
 use crate::model::tree::{Found, Tree};
 use crate::runtime::Wish;
@@ -111,7 +112,7 @@ fn in_folder(folder: &Path, name: String) -> Result<Documents, Vec<MaterialError
     let names = std::fs::read_dir(folder).map_err(|why| vec![unreadable(&name, why.to_string())])?;
     let mut names: Vec<String> = names.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
     names.retain(|name| !name.starts_with('.') && Notation::of_name(name).is_some());
-    names.sort();
+    order::sort(&mut names);
     if names.is_empty() {
         return Err(vec![MaterialError::Empty { name }]);
     }

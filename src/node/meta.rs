@@ -6,6 +6,7 @@ use nix::sys::stat::FileStat;
 use xattr::FileExt;
 
 use super::root::Folder;
+use crate::model::order;
 use crate::model::time::Time;
 use crate::model::tree::Meta;
 
@@ -40,7 +41,7 @@ pub(super) fn xattrs(file: &File) -> Vec<(String, Vec<u8>)> {
     let Ok(names) = file.list_xattr() else { return Vec::new() };
     let names = names.filter_map(|name| name.into_string().ok());
     let mut found: Vec<_> = names.filter_map(|name| file.get_xattr(&name).ok().flatten().map(|value| (name, value))).collect();
-    found.sort();
+    order::sort(&mut found);
     found
 }
 

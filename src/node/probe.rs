@@ -11,6 +11,7 @@ use super::command;
 use super::error::NodeError;
 use super::root::Root;
 use super::{Probes, Process};
+use crate::model::order::{self, Gather as _};
 use crate::model::path::NodePath;
 use crate::model::time::Time;
 
@@ -37,7 +38,7 @@ pub fn versions(root: &Root, binaries: impl IntoIterator<Item = NodePath>, proce
     if !root.is_live() {
         return BTreeMap::new();
     }
-    let mut binaries: BTreeSet<NodePath> = binaries.into_iter().collect();
+    let mut binaries: BTreeSet<NodePath> = binaries.into_iter().gathered();
     let elsewhere = processes.iter().filter(|process| process.replaced || !binaries.contains(&process.exe));
     let images: Vec<NodePath> = elsewhere.filter(|process| is_roots(process.pid)).map(Process::image).collect();
     binaries.extend(images);
@@ -46,7 +47,7 @@ pub fn versions(root: &Root, binaries: impl IntoIterator<Item = NodePath>, proce
         let line = output.stdout.lines().next().filter(|_| output.status == 0)?.trim().to_owned();
         Some((binary, line))
     };
-    binaries.into_iter().filter_map(ask).collect()
+    binaries.into_iter().filter_map(ask).gathered()
 }
 
 /// Whether a process and the file that it was started from are root's alone: anybody may call a program `containerd`.
@@ -61,9 +62,12 @@ fn runs_as_root(pid: u32) -> bool {
     ids.is_some_and(|ids| ids.split_whitespace().all(|id| id == "0"))
 }
 
-/// The clock.
+/// The clock. Tests of wrong ones set `NODEPREP_CLOCK` to seconds since 1970; debug builds only.
 #[must_use]
 pub fn now() -> Time {
+    if let Some(secs) = cfg!(debug_assertions).then(|| std::env::var("NODEPREP_CLOCK").ok()?.parse().ok()).flatten() {
+        return Time::from_secs(secs);
+    }
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Time(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
 }
@@ -80,6 +84,12 @@ pub fn uid() -> Option<u32> {
 #[must_use]
 pub fn is_there(root: &Root, pid: u32) -> Option<bool> {
     root.is_live().then(|| pid != 0 && fs::metadata(Path::new("/proc").join(pid.to_string())).is_ok())
+}
+
+/// Milliseconds since the boot; 0 where the kernel does not tell.
+#[must_use]
+pub fn up() -> i64 {
+    fs::read_to_string("/proc/uptime").ok().and_then(|text| uptime(&text)).unwrap_or(0)
 }
 
 /// 32 random bytes.
@@ -112,7 +122,7 @@ fn processes(root: &Root) -> Vec<Process> {
     let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
     let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
     let mut found: Vec<Process> = pids.filter_map(|pid| runtime_process(root, pid, booted)).collect();
-    found.sort_by_key(|process| process.pid);
+    order::sort_by_key(&mut found, |process| process.pid);
     found
 }
 

@@ -18,6 +18,7 @@ use rustix::fs::{FileType, RawDir};
 use super::files::kind;
 use super::meta;
 use super::root::{Folder, Last, Root, Stop};
+use crate::model::order;
 use crate::model::path::NodePath;
 use crate::model::tree::{Entry, Tree};
 use crate::runtime::Wish;
@@ -316,7 +317,7 @@ impl Reader<'_> {
             let name = name.to_str().map(ToOwned::to_owned).map_err(|_| name.to_string_lossy().into_owned());
             names.push((name, entry.file_type()));
         }
-        names.sort_by(|(one, _), (other, _)| one.cmp(other));
+        order::sort_by(&mut names, |(one, _), (other, _)| one.cmp(other));
         Ok(Some(names))
     }
 

@@ -9,6 +9,7 @@ use super::error::NodeError;
 use super::files;
 use super::root::{Last, Root};
 use crate::model::digest::Digest;
+use crate::model::order::Gather as _;
 use crate::model::path::NodePath;
 use crate::model::tree::Meta;
 
@@ -73,7 +74,7 @@ pub fn render(dir: &Path, files: &Files) -> Result<(), RenderError> {
 fn ours(dir: &Path) -> Result<BTreeSet<NodePath>, RenderError> {
     let failed = |why| RenderError::Folder { dir: dir.to_owned(), why };
     let list = std::fs::read_to_string(dir.join(MARKER)).unwrap_or_default();
-    let known: BTreeMap<&str, &str> = list.lines().filter_map(|line| line.split_once(' ')).map(|(digest, path)| (path, digest)).collect();
+    let known: BTreeMap<&str, &str> = list.lines().filter_map(|line| line.split_once(' ')).map(|(digest, path)| (path, digest)).gathered();
     let mut found = BTreeSet::new();
     let mut folders = vec![dir.to_owned()];
     while let Some(folder) = folders.pop() {

@@ -14,6 +14,7 @@ use super::blobs;
 use super::error::NodeError;
 use super::files::{self, Seen};
 use super::root::{Folder, Root, make_folder_as};
+use crate::model::order::Gather as _;
 use crate::model::path::NodePath;
 
 /// Name of a folder of temporary files.
@@ -47,11 +48,11 @@ pub(super) struct Staging {
 impl Staging {
     /// Makes an empty folder for temporary files in each of these.
     pub(super) fn open<'a>(state: &Folder, parents: impl Iterator<Item = &'a Arc<Folder>>) -> Result<Self, NodeError> {
-        let parents: BTreeMap<NodePath, &Arc<Folder>> = parents.map(|parent| (parent.path.clone(), parent)).collect();
+        let parents: BTreeMap<NodePath, &Arc<Folder>> = parents.map(|parent| (parent.path.clone(), parent)).gathered();
         let mut staging = Self::default();
         let known = listed(state)?;
         if parents.keys().any(|path| !known.contains(path)) {
-            let all: BTreeSet<&NodePath> = known.iter().chain(parents.keys()).collect();
+            let all: BTreeSet<&NodePath> = known.iter().chain(parents.keys()).gathered();
             let text: String = all.into_iter().flat_map(|path| [path.as_str(), "\n"]).collect();
             files::remove_all(state, NEW_LIST)?;
             let file = files::create(state, NEW_LIST, text.as_bytes(), &blobs::private())?;
@@ -78,7 +79,7 @@ impl Staging {
 /// The folders that had one.
 fn listed(state: &Folder) -> Result<BTreeSet<NodePath>, NodeError> {
     let Seen::File(list, _) = files::look(state, LIST)? else { return Ok(BTreeSet::new()) };
-    Ok(String::from_utf8_lossy(&list).lines().filter_map(|line| NodePath::new(line).ok()).collect())
+    Ok(String::from_utf8_lossy(&list).lines().filter_map(|line| NodePath::new(line).ok()).gathered())
 }
 
 /// Removes the folders of temporary files; whether there were any.

@@ -8,6 +8,7 @@ use tracing::level_filters::LevelFilter;
 use tracing::{Level, Metadata};
 use tracing_subscriber::fmt::MakeWriter;
 
+use crate::model::order::{self, Gather as _};
 use crate::report::style::Style;
 
 /// Styles of the two streams.
@@ -177,7 +178,7 @@ const COLUMNS: usize = 79;
 
 impl<W: Write> Line<W> {
     fn text(&self) -> String {
-        let waiting: BTreeSet<&str> = self.waiting.iter().filter_map(|place| self.names.get(*place)).map(String::as_str).collect();
+        let waiting: BTreeSet<&str> = self.waiting.iter().filter_map(|place| self.names.get(*place)).map(String::as_str).gathered();
         let waiting: Vec<&str> = waiting.into_iter().collect();
         let mut text = format!("trying endpoints: {} of {} done", self.ended, self.names.len());
         if !waiting.is_empty() {
@@ -200,7 +201,7 @@ impl<W: Write> Line<W> {
 pub fn hint_at_variables() {
     let mut names: Vec<String> = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()).collect();
     names.retain(|name| name.starts_with("NODEPREP_"));
-    names.sort();
+    order::sort(&mut names);
     if !names.is_empty() {
         let _ = writeln!(std::io::stderr(), "\nFlags are taken from these variables too: {}", names.join(", "));
     }

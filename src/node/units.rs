@@ -21,7 +21,7 @@ use crate::apply::health::{Answer, Daemon, Look};
 use crate::apply::{Door, GuardError, UnitError};
 use crate::model::cri::{CriError, RUNTIME_READY};
 use crate::model::path::NodePath;
-use crate::model::unit::{Commands, Init, UnitFacts, Units};
+use crate::model::unit::{Active, Commands, Init, UnitFacts, Units};
 use crate::plan::canary::Canary;
 use crate::plan::turn::{Turn, Turning};
 use crate::plan::{Expect, Plan};
@@ -155,7 +155,11 @@ impl Door for NodeDoor<'_> {
         let begun = Instant::now();
         let mut pause = Duration::from_millis(20);
         loop {
-            let look = self.look(turn);
+            let mut look = self.look(turn);
+            // that it was started does not mean that its process is there already, and no manager says that it will not come
+            if look.active == Active::Inactive && init(self.root) == Init::None {
+                look.active = Active::Activating;
+            }
             let passed = begun.elapsed();
             tracing::debug!(unit = turn.unit, ?look, "look");
             if enough(&look, passed) || passed >= self.health {

@@ -4,12 +4,13 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::activation::{activations, cut_off, go_before, refresh_back, take_over};
-use super::build::{Now, give_back};
+use super::build::{Now, give_back, overlay_plan};
 use super::turn::{Turn, Turning};
 use super::whole::{Planned, PlannedPart, keep, readers};
-use super::{Act, Activation, How, Plan};
+use super::{Act, Activation, How, Plan, store};
 use crate::desired::{Part, Refusal, Target};
 use crate::ledger::{Ledger, Owned, Owns, Prior, Was};
+use crate::model::order::Gather as _;
 use crate::model::problem::{Problem, Severity};
 use crate::runtime::FoundRuntime;
 
@@ -25,7 +26,7 @@ pub fn plan(
     preflight: &[(Target, Problem)],
 ) -> Planned {
     let mut whole = Plan { dirs: now.ledger.dirs.clone(), ..Plan::default() };
-    let targets: BTreeSet<&Target> = now.ledger.owned.values().map(|owned| &owned.target).collect();
+    let targets: BTreeSet<&Target> = now.ledger.owned.values().map(|owned| &owned.target).gathered();
     let mut parts = Vec::new();
     for target in targets {
         let mut steps = Plan { dirs: now.ledger.dirs.clone(), ..Plan::default() };
@@ -56,6 +57,16 @@ pub fn plan(
         whole.retire.append(&mut steps.retire);
         whole.owned.append(&mut steps.owned);
         parts.push(PlannedPart { part, refused: None, activations: needed });
+    }
+    // who goes on believing a CA that goes has to be told
+    if let Ok(family) = crate::trust::family(now.tree)
+        && let Some(part) = parts.iter_mut().find(|part| part.part.target == Target::Trust && part.refused.is_none() && now.live)
+        && part.activations.iter().any(|activation| matches!(activation.how, How::Refresh(_)))
+    {
+        let after = overlay_plan(now.tree, &whole);
+        let needs = store::activations(None, &after, found, &NodePath::fixed(family.bundle));
+        whole.activate.extend(needs.iter().filter(|need| need.how != How::Nothing).cloned());
+        part.activations.extend(needs);
     }
     take_over(&mut whole, &mut parts, now, found, Vec::new());
     whole.spec = now.ledger.spec.clone().filter(|_| !whole.owned.is_empty());

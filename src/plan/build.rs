@@ -11,6 +11,7 @@ use crate::format::{KeyEdit, KeyFormat};
 use crate::ledger::{Ledger, Owned, Prior, Stamp};
 use crate::model::content::Content;
 use crate::model::digest::Digest;
+use crate::model::order::{self, Gather as _};
 use crate::model::path::NodePath;
 use crate::model::problem::Problem;
 use crate::model::tree::{Entry, Found, Meta, Tree};
@@ -139,7 +140,7 @@ pub fn add_part(plan: &mut Plan, part: &Part, now: Now<'_>, same_meaning: impl F
         return Err(Refusal::Cannot(cannot));
     }
     steps.extend(units.into_iter().map(|(unit, files)| (0, folder_step(&part.target, unit, files))));
-    steps.sort_by(|(a, one), (b, two)| (a, &one.path).cmp(&(b, &two.path)));
+    order::sort_by(&mut steps, |(a, one), (b, two)| (a, &one.path).cmp(&(b, &two.path)));
     plan.stage.append(&mut early);
     plan.switch.extend(steps.into_iter().map(|(_, step)| step));
     plan.retire.append(&mut late);
@@ -478,8 +479,7 @@ pub fn overlay_plan(tree: &Tree, plan: &Plan) -> Tree {
         }
     }
     // a registry's folder that holds nothing any more goes with its last file
-    let emptied: BTreeSet<NodePath> = plan.retire.iter().filter_map(|step| step.path.parent()).collect();
-    for folder in emptied {
+    for folder in plan.retire.iter().filter_map(|step| step.path.parent()).gathered::<BTreeSet<_>>() {
         if after.names(&folder).is_empty() && plan.dirs.contains(&folder) {
             after.remove(&folder);
         }

@@ -44,11 +44,11 @@ pub fn record_on(spec: &Spec, ledger: &Ledger) -> LastSpec {
 fn sources(spec: &Spec) -> BTreeMap<String, bool> {
     let written = |source: &Source| source.whole().map_or_else(|| source.to_string(), |host| host.as_str().to_owned());
     let closed = |mirror: &Mirror| mirror.fallback == Fallback::Never;
-    let mut sources: Vec<(String, bool)> = spec.mirrors.iter().map(|mirror| (written(&mirror.source), closed(mirror))).collect();
-    sources.sort();
-    // false comes first
-    sources.dedup_by(|next, kept| next.0 == kept.0);
-    sources.into_iter().collect()
+    let mut sources = BTreeMap::new();
+    for mirror in &spec.mirrors {
+        *sources.entry(written(&mirror.source)).or_insert(true) &= closed(mirror);
+    }
+    sources
 }
 
 /// Whether a source is for everything that another one is for, as both are written.

@@ -13,6 +13,7 @@ use crate::model::endpoint::{Endpoint, Pull, Scheme, TIMEOUTS};
 use crate::model::host::Host;
 use crate::model::image::ImageRef;
 use crate::model::keyring::Keyring;
+use crate::model::order::Gather as _;
 use crate::model::problem::Problem;
 use crate::model::repo::RepoPath;
 use crate::model::resolution::{Attempt, Auth, End, Resolution, Trust};
@@ -152,7 +153,7 @@ impl Past<'_> {
     fn hosts(&self, silent: &Silent, counts: &mut Spec, told: &mut Vec<Problem>) -> BTreeSet<Host> {
         let mut settled = BTreeSet::new();
         let anyway = without_endpoint(self.spec, silent).filter(|mirror| mirror.on_unready == OnUnready::Apply);
-        let anyway: BTreeSet<&Host> = anyway.flat_map(|mirror| &mirror.endpoints).map(|endpoint| &endpoint.host).collect();
+        let anyway: BTreeSet<&Host> = anyway.flat_map(|mirror| &mirror.endpoints).map(|endpoint| &endpoint.host).gathered();
         for (host, access) in self.spec.own_hosts().filter(|(host, _)| !anyway.contains(host)) {
             let (Some((why, help)), Some(image)) = (silent.get(&host.api()), probes(host.as_str()).into_iter().next()) else { continue };
             let now = self.view.resolve(&image);
@@ -332,7 +333,7 @@ impl Past<'_> {
         // in the order of the spec where these are its own: the same file
         let known = [new.unwrap_or(&self.spec.default_access), &self.spec.default_access]
             .into_iter()
-            .find(|access| access.ca.iter().map(|cert| cert.fingerprint).collect::<BTreeSet<_>>() == ca);
+            .find(|access| access.ca.iter().map(|cert| cert.fingerprint).gathered::<BTreeSet<_>>() == ca);
         let ca = match known {
             Some(known) => known.ca.clone(),
             None => ca.iter().map(|one| Cert::from_der(self.keyring.cert(one)?).ok()).collect::<Option<Vec<Cert>>>()?.into(),
@@ -361,10 +362,10 @@ impl Past<'_> {
     /// that does not answer and had no settings before, nothing is written of it either, unless it would be denied then.
     fn forget(&self, counts: &mut Spec, held: &[Mirror], silent: &Silent, settled: &BTreeSet<Host>) {
         let hosts = |mirrors: &[Mirror]| -> BTreeSet<Host> {
-            mirrors.iter().flat_map(|mirror| &mirror.endpoints).map(|endpoint| endpoint.host.clone()).collect()
+            mirrors.iter().flat_map(|mirror| &mirror.endpoints).map(|endpoint| endpoint.host.clone()).gathered()
         };
         let (used, waits) = (hosts(&counts.mirrors), hosts(held));
-        let sources: BTreeSet<&Host> = self.spec.mirrors.iter().filter_map(|mirror| mirror.source.host()).collect();
+        let sources: BTreeSet<&Host> = self.spec.mirrors.iter().filter_map(|mirror| mirror.source.host()).gathered();
         let pause = self.spec.pause.as_ref().map(|pause| &pause.image.host);
         let may_wait = |host: &Host| {
             waits.contains(host)
@@ -381,7 +382,7 @@ impl Past<'_> {
 }
 
 fn same_access(one: &Access, other: &Access) -> bool {
-    let prints = |access: &Access| access.ca.iter().map(|cert| cert.fingerprint).collect::<BTreeSet<_>>();
+    let prints = |access: &Access| access.ca.iter().map(|cert| cert.fingerprint).gathered::<BTreeSet<_>>();
     let client = |access: &Access| access.client.as_ref().and_then(Client::fingerprint);
     let login = |access: &Access| access.login.as_ref().map(|login| login.basic.clone());
     (one.scheme, one.insecure, prints(one), client(one), login(one))

@@ -17,13 +17,13 @@ use crate::spec::Spec;
 
 /// What a change of the store needs for each daemon that runs, with the reason. A Go program reads the store once, at the first
 /// certificate that it verifies (crypto/x509 `root.go`; `runtime-semantics.md`, fact 10); whether it has done so yet cannot be
-/// seen. `after`: the tree as it will be; `bundle`: the store's bundle file.
+/// seen. `spec`: `None` after a revert; `after`: the tree as it will be; `bundle`: the store's bundle file.
 #[must_use]
-pub fn activations(spec: &Spec, after: &Tree, found: &[FoundRuntime], bundle: &NodePath) -> Vec<Activation> {
+pub fn activations(spec: Option<&Spec>, after: &Tree, found: &[FoundRuntime], bundle: &NodePath) -> Vec<Activation> {
     found.iter().filter_map(|reader| activation(spec, after, reader, bundle)).collect()
 }
 
-fn activation(spec: &Spec, after: &Tree, reader: &FoundRuntime, bundle: &NodePath) -> Option<Activation> {
+fn activation(spec: Option<&Spec>, after: &Tree, reader: &FoundRuntime, bundle: &NodePath) -> Option<Activation> {
     reader.running.as_ref()?;
     let (unit, who) = (reader.unit_name()?, target(reader));
     let name = reader.runtime;
@@ -48,23 +48,25 @@ pub fn late(spec: &Spec, after: &Tree, now: Now<'_>, found: &[FoundRuntime], bun
     let written = |path: &NodePath| if let Found::File(_, meta) = now.tree.find(path) { Some(meta.mtime) } else { None };
     let Some(since) = anchors.filter_map(|(path, _)| written(path)).max() else { return Vec::new() };
     let older = found.iter().filter(|reader| reader.running.as_ref().is_some_and(|process| process.started <= since));
-    let needed = older.filter_map(|reader| activation(spec, after, reader, bundle));
+    let needed = older.filter_map(|reader| activation(Some(spec), after, reader, bundle));
     needed.filter(|one| one.how != How::Nothing).map(|what| Due { what, since }).collect()
 }
 
 /// The registries that a daemon verifies by the OS trust store alone, among those that the spec names and those that the node's
 /// own files name.
-fn relying(spec: &Spec, after: &Tree, reader: &FoundRuntime) -> Vec<Host> {
+fn relying(spec: Option<&Spec>, after: &Tree, reader: &FoundRuntime) -> Vec<Host> {
     let Some(dialect) = reader.dialects(after).first().copied().filter(|_| reader.is_pulled_through(after)) else { return Vec::new() };
     let view = reader.view(after, dialect);
     let names = view.names();
     let of_node = names.iter().filter_map(|name| ImageRef::parse(&format!("{name}/nodeprep/probe:1")).ok());
-    let own = spec.for_runtime(reader.runtime);
-    // not names that only stand for all that nobody names
-    let own_images =
-        probe_images(&own, &[]).into_iter().filter(|image| own.access.contains_key(&image.host) || own.mirror_of(image).is_some());
+    let own_images = spec.map(|spec| {
+        let own = spec.for_runtime(reader.runtime);
+        // not names that only stand for all that nobody names
+        let is_named = |image: &ImageRef| own.access.contains_key(&image.host) || own.mirror_of(image).is_some();
+        probe_images(&own, &[]).into_iter().filter(is_named).collect::<Vec<_>>()
+    });
     let mut hosts = BTreeSet::new();
-    for image in of_node.chain(own_images) {
+    for image in of_node.chain(own_images.into_iter().flatten()) {
         for attempt in view.resolve(&image).attempts {
             let alone = matches!(&attempt.trust, Trust::Verified { extra } if extra.is_empty());
             // such a name closes a registry
@@ -137,7 +139,7 @@ mod tests {
     }
 
     fn need(hosts: &[(&str, bool)], env: &[(&str, &str)]) -> How {
-        let needs = activations(&spec(), &tree(hosts), &[reader(env)], &NodePath::fixed(BUNDLE));
+        let needs = activations(Some(&spec()), &tree(hosts), &[reader(env)], &NodePath::fixed(BUNDLE));
         assert_eq!(needs.len(), 1);
         needs[0].how.clone()
     }
@@ -154,7 +156,7 @@ mod tests {
         assert_eq!(need(&[("other.example", false)], &elsewhere[..1]), restart);
         // what does not run needs nothing
         let stopped = FoundRuntime { running: None, ..reader(&[]) };
-        assert!(activations(&spec(), &tree(&[("other.example", false)]), &[stopped], &NodePath::fixed(BUNDLE)).is_empty());
+        assert!(activations(Some(&spec()), &tree(&[("other.example", false)]), &[stopped], &NodePath::fixed(BUNDLE)).is_empty());
     }
 
     #[test]

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::{Activation, Expect, How};
 use crate::desired::Target;
+use crate::model::order::Gather as _;
 use crate::model::path::NodePath;
 use crate::model::tree::Tree;
 use crate::model::unit::{Active, Commands, Init, UnitFacts, Units, plain};
@@ -147,7 +148,7 @@ pub struct Turns {
 /// The units that `activations` concern.
 #[must_use]
 pub fn concerned(activations: &[Activation]) -> BTreeSet<String> {
-    activations.iter().filter_map(|one| unit(&one.how)).map(|(unit, _)| unit.to_owned()).collect()
+    activations.iter().filter_map(|one| unit(&one.how)).map(|(unit, _)| unit.to_owned()).gathered()
 }
 
 fn unit(how: &How) -> Option<(&str, Turning)> {
@@ -228,7 +229,7 @@ fn judge(
     // one that failed after an earlier run has turned it ran before
     let failed = turning == Turning::Prove && facts.active == Active::Failed;
     let is_down = match units.init {
-        Init::Systemd | Init::OpenRc => facts.loaded && !facts.active.is_up(),
+        Init::Systemd | Init::OpenRc => facts.active != Active::Unknown && !facts.active.is_up(),
         Init::None => true,
         Init::Elsewhere | Init::Unseen => false,
     };
@@ -250,6 +251,9 @@ fn judge(
     }
     if let Some(why) = &units.silent {
         return Err(format!("its service manager does not answer: {why}"));
+    }
+    if facts.masked {
+        return Err(format!("{unit} is masked, and would not start again; allow it with `systemctl unmask {unit}`"));
     }
     if !facts.loaded {
         return Err(format!("there is no unit {unit}"));
@@ -436,6 +440,11 @@ mod tests {
         assert!(left(How::Reload, Some(7), facts(), &only(Mode::Never)).contains("never"));
         assert!(left(How::Restart, Some(8), facts(), &auto(&[])).contains("process 8 was not started by"));
         assert!(left(How::Restart, Some(7), UnitFacts::default(), &auto(&[])).contains("there is no unit"));
+        // who runs under a unit that is masked goes on; where nothing runs nothing is due
+        let masked = UnitFacts { loaded: false, masked: true, ..facts() };
+        assert!(left(How::Restart, Some(7), masked.clone(), &auto(&[])).contains("systemctl unmask containerd.service"));
+        let decided = decide(&[need(How::Restart)], None, UnitFacts { active: Active::Inactive, main_pid: None, ..masked }, &auto(&[]));
+        assert!(decided.turns.is_empty() && decided.left.is_empty() && decided.settled.len() == 1, "{decided:?}");
         assert!(left(How::Reload, Some(7), UnitFacts { reloads: false, ..facts() }, &auto(&[])).contains("cannot be told to reload"));
         let inactive = UnitFacts { active: Active::Inactive, main_pid: None, ..facts() };
         assert!(left(How::Restart, Some(7), inactive, &auto(&[])).contains("was not started by"));

@@ -11,6 +11,7 @@ use super::{Activation, How, Plan, store};
 use crate::desired::{Desired, PAUSED, Part, Refusal, Target};
 use crate::ledger::Due;
 use crate::model::digest::Digest;
+use crate::model::order::{self};
 use crate::model::path::NodePath;
 use crate::model::problem::{Problem, Severity};
 use crate::model::tree::Tree;
@@ -106,7 +107,7 @@ pub fn plan(spec: &Spec, desired: Desired, found: &[FoundRuntime], now: Now<'_>)
     super::activation::take_over(&mut whole, &mut parts, now, found, late);
     let digest = Digest::keyed(&now.ledger.key, spec.digest.to_string().as_bytes());
     let record = super::guard::record_on(spec, now.ledger);
-    whole.spec = (!whole.owned.is_empty() || record.serial.is_some()).then(|| crate::ledger::LastSpec { digest: Some(digest), ..record });
+    whole.spec = (!whole.owned.is_empty() || record.serial.is_some()).then_some(crate::ledger::LastSpec { digest: Some(digest), ..record });
     Planned { plan: whole, parts }
 }
 
@@ -118,7 +119,7 @@ fn store_needs(spec: &Spec, whole: &mut Plan, parts: &mut [PlannedPart], after: 
         return Vec::new();
     };
     if part.activations.iter().any(|activation| matches!(activation.how, How::Refresh(_))) {
-        let needs = store::activations(spec, after, found, &bundle);
+        let needs = store::activations(Some(spec), after, found, &bundle);
         whole.activate.extend(needs.iter().filter(|need| need.how != How::Nothing).cloned());
         part.activations.extend(needs);
     }
@@ -258,6 +259,6 @@ impl Planned {
 pub fn problems(refusal: &Refusal) -> Vec<Problem> {
     let (Refusal::Cannot(problems) | Refusal::Conflict(problems)) = refusal;
     let mut problems = problems.clone();
-    problems.sort_by_key(|problem| std::cmp::Reverse(problem.severity.max(Severity::Note)));
+    order::sort_by_key(&mut problems, |problem| std::cmp::Reverse(problem.severity.max(Severity::Note)));
     problems
 }

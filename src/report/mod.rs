@@ -4,6 +4,8 @@ pub mod adopted;
 pub mod exit;
 pub mod expiry;
 pub mod explain;
+pub mod health;
+pub mod metrics;
 pub mod plan;
 pub mod problems;
 pub mod status;

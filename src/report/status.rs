@@ -44,6 +44,8 @@ pub struct Status {
     pub nodeprep: &'static str,
     /// When it was looked, in milliseconds since 1970.
     pub now: Time,
+    /// Whether the ledger could be read.
+    pub readable: bool,
     /// The spec that was applied last; `null` where nothing is owned.
     pub spec: Option<SpecStatus>,
     /// One per target that nodeprep owns something of.
@@ -81,6 +83,8 @@ pub struct SpecStatus {
     pub serial: Option<u64>,
     /// The keyed digest of it and of what it references: the same on this node as long as nothing of it changes.
     pub digest: Option<Digest>,
+    /// Since when this very spec is applied, as far as the trail goes back.
+    pub applied: Option<Time>,
     /// Whether the document closes what it does not say otherwise.
     pub never: bool,
     /// Whether it denies what it does not name.
@@ -160,10 +164,12 @@ impl Status {
             exit_code: outcome.code(),
             nodeprep: env!("CARGO_PKG_VERSION"),
             now,
+            readable: ledger.is_some(),
             spec: spec.map(|spec| SpecStatus {
                 name: spec.name.clone(),
-                serial: None,
+                serial: spec.serial.as_ref().map(|serial| serial.number),
                 digest: spec.digest,
+                applied: applied(&trail, spec),
                 never: spec.never,
                 deny: spec.deny,
                 sources: spec.sources.len(),
@@ -190,6 +196,13 @@ impl Status {
         text.push('\n');
         text
     }
+}
+
+/// The first of the last lines in a row that speak of this very spec.
+fn applied(trail: &[Line], spec: &LastSpec) -> Option<Time> {
+    let of_spec = trail.iter().rev().filter(|line| line.spec_digest.is_some());
+    let same = of_spec.take_while(|line| line.spec_digest == spec.digest && line.spec.as_deref() == Some(&spec.name));
+    same.last().and_then(|line| Time::parse(&line.time))
 }
 
 fn runs_out(expiry: &Expiry) -> Option<Problem> {

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use super::explain::plural;
 use super::problems::escape;
 use super::style::Style;
+use crate::model::order;
 use crate::verify::probe::Stage;
 use crate::verify::{Check, Outcome};
 
@@ -18,7 +19,7 @@ pub fn text(checks: &[Check], style: Style) -> String {
     let mut out = String::new();
     let mut amiss: Vec<&Check> = checks.iter().filter(|check| check.result != Outcome::Ok).collect();
     // what is written comes before what is tried with it
-    amiss.sort_by_key(|check| (check.result, matches!(check.id, "endpoint" | "manifest"), check.id));
+    order::sort_by_key(&mut amiss, |check| (check.result, matches!(check.id, "endpoint" | "manifest"), check.id));
     let mut told: Vec<&Check> = Vec::new();
     for check in &amiss {
         if told.contains(check) {

@@ -7,6 +7,7 @@ use super::Wish;
 use crate::model::cert;
 use crate::model::endpoint::Scheme;
 use crate::model::host::Host;
+use crate::model::order::Gather as _;
 use crate::model::path::NodePath;
 use crate::model::secret::Secret;
 use crate::model::tree::{Found, Tree};
@@ -68,7 +69,7 @@ pub fn roots(tree: &Tree, env: &Env) -> Vec<Vec<u8>> {
         Found::File(bytes, _) => Some(bytes),
         _ => None,
     };
-    let mut found: BTreeSet<Vec<u8>> = files(env).iter().find_map(bytes).map(|bytes| cert::ders(bytes)).into_iter().flatten().collect();
+    let mut found: BTreeSet<Vec<u8>> = files(env).iter().find_map(bytes).map(|bytes| cert::ders(bytes)).into_iter().flatten().gathered();
     for folder in folders(env) {
         // links to neighbours, which Go passes over, say nothing new
         found.extend(tree.names(&folder).iter().filter_map(|name| bytes(&folder.join(name))).flat_map(|bytes| cert::ders(bytes)));

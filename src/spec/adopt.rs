@@ -15,6 +15,7 @@ use super::{Access, Client, Fallback, Login, LoginBy, Mirror, Names, OnUnready, 
 use crate::model::cert::{self, Cert, base64, base64_decode};
 use crate::model::endpoint::{Endpoint, Pull, Scheme};
 use crate::model::host::Host;
+use crate::model::order::Gather as _;
 use crate::model::place::Place;
 use crate::model::repo::RepoPath;
 use crate::model::resolution::{Attempt, AttemptKey, End, Resolution};
@@ -226,7 +227,7 @@ pub fn adopt<'a>(spec: &'a Spec, adopted: &Adopted) -> Cow<'a, Spec> {
         return Cow::Borrowed(spec);
     }
     let mut whole = Spec { names: Names::default(), ..spec.clone() };
-    let named: BTreeSet<Host> = spec.access.keys().cloned().collect();
+    let named: BTreeSet<Host> = spec.access.keys().cloned().gathered();
     // a registry that the spec denies is asked through its mirrors only
     let denies = spec.unlisted == Unlisted::Deny;
     let general = if denies { Fallback::Never } else { spec.fallback };
@@ -325,15 +326,15 @@ fn reached(whole: &mut Spec, adopted: &Adopted) {
     for endpoint in adopted.mirrors.values().flat_map(|mirror| &mirror.endpoints).filter_map(AdoptedEndpoint::endpoint) {
         schemes.insert(endpoint.host, endpoint.scheme);
     }
-    let mirroring: BTreeSet<Host> = schemes.keys().cloned().collect();
+    let mirroring: BTreeSet<Host> = schemes.keys().cloned().gathered();
     for (source, _) in adopted.mirrors.iter().filter(|(_, mirror)| mirror.http) {
         schemes.extend(Host::new(source).ok().map(|host| (host, Scheme::Http)));
     }
     let api = |host: &Host| host.api();
     let sources: Vec<Host> = adopted.mirrors.keys().filter_map(|source| Host::new(source).ok()).collect();
     let configured: BTreeMap<Host, &AdoptedHost> =
-        adopted.hosts.iter().filter_map(|(host, how)| Some((Host::new(host).ok()?, how))).collect();
-    let mut hosts: BTreeSet<Host> = sources.into_iter().chain(schemes.keys().cloned()).chain(configured.keys().cloned()).collect();
+        adopted.hosts.iter().filter_map(|(host, how)| Some((Host::new(host).ok()?, how))).gathered();
+    let mut hosts: BTreeSet<Host> = sources.into_iter().chain(schemes.keys().cloned()).chain(configured.keys().cloned()).gathered();
     // the settings of an API's host are those of the registry that is asked there
     let hub = Host::fixed(crate::model::host::HUB);
     if configured.contains_key(&hub.api()) {
@@ -383,7 +384,7 @@ fn rest(whole: &mut Spec, adopted: &Adopted, all: &AdoptedMirror, fallback: Fall
     if everywhere.is_empty() {
         return;
     }
-    let sources: BTreeSet<Host> = adopted.mirrors.keys().filter_map(|source| Host::new(source).ok()).collect();
+    let sources: BTreeSet<Host> = adopted.mirrors.keys().filter_map(|source| Host::new(source).ok()).gathered();
     let own: Vec<Host> = whole.access.keys().filter(|host| !named.contains(*host) && !sources.contains(*host)).cloned().collect();
     whole.names = Names::default();
     for host in own.into_iter().filter(|host| whole.mirrors_named(host).next().is_none()).collect::<Vec<_>>() {

@@ -5,6 +5,7 @@
 
 use std::ops::Range;
 
+use crate::model::order;
 use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue};
 
@@ -161,7 +162,7 @@ fn table(table: DeTable<'_>) -> Result<Tree, SyntaxError> {
         Ok(Entry { node: node(value, &key_span)?, key: key.into_inner().into_owned(), key_span })
     };
     let mut entries = table.into_iter().map(entry).collect::<Result<Vec<_>, _>>()?;
-    entries.sort_unstable_by_key(|entry| entry.key_span.start);
+    order::sort_by_key(&mut entries, |entry| entry.key_span.start);
     Ok(Tree::Table(entries))
 }
 

@@ -3,6 +3,7 @@
 
 use crate::model::host::Host;
 use crate::model::image::ImageRef;
+use crate::model::order::{self, Gather as _};
 use crate::model::repo::RepoPath;
 use crate::model::resolution::{Attempt, Auth, End, Ops, Resolution, Trust};
 
@@ -29,7 +30,7 @@ pub fn intent(spec: &Spec, image: &ImageRef) -> Resolution {
         };
         let mut header: Vec<(String, Secret)> =
             endpoint.header.iter().map(|(name, value)| (name.clone(), Secret::new(value.as_str()))).collect();
-        header.sort();
+        order::sort(&mut header);
         attempts.push(Attempt { api_root, ops, header, timeout: endpoint.timeout, ..at_mirror });
     }
     if mirror.is_none() && spec.unlisted == Unlisted::Deny && !spec.access.contains_key(&image.host) {
@@ -75,6 +76,6 @@ fn trust(access: &Access) -> Trust {
     match (access.scheme, access.insecure) {
         (Scheme::Http, _) => Trust::Plain,
         (Scheme::Https, true) => Trust::Unverified,
-        (Scheme::Https, false) => Trust::Verified { extra: access.ca.iter().map(|cert| cert.fingerprint).collect() },
+        (Scheme::Https, false) => Trust::Verified { extra: access.ca.iter().map(|cert| cert.fingerprint).gathered() },
     }
 }

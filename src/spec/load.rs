@@ -126,7 +126,7 @@ impl Draft {
     }
 
     /// Closes the document over the content of its references (by [`Reference::written`]; or why it could not be read).
-    /// `now` decides what is expired; without it validity is not judged.
+    /// `now` decides what is expired; without it, or where it cannot be right, validity is not judged.
     ///
     /// A `node:` reference that is missing from `materials` was not looked at: that is a note, and what it holds is not in
     /// the spec ([`Closed::unread`]).
@@ -134,9 +134,10 @@ impl Draft {
     pub fn close(self, materials: &BTreeMap<String, Result<Vec<u8>, String>>, now: Option<Time>) -> Closed {
         let mut problems = Problems::new(&self.text);
         let mut given = validate::Materials::new(materials, &self.references);
-        let whole = validate::validate(&self.raw, &mut given, now, &mut problems);
+        let whole = validate::validate(&self.raw, &mut given, now.filter(|now| now.is_plausible()), &mut problems);
         let unread = given.unread();
         let mut found = self.problems;
+        found.extend(now.filter(|now| !now.is_plausible()).map(wrong_clock));
         found.extend(problems.into_vec());
         sort(&mut found);
         let sound = !found.iter().any(|problem| problem.severity == Severity::Error);
@@ -148,6 +149,13 @@ impl Draft {
         });
         Closed { spec, problems: found, unread, text: self.text }
     }
+}
+
+/// That nothing is known of what is valid now.
+fn wrong_clock(now: Time) -> Problem {
+    let what =
+        format!("the clock says {now}, which is before this nodeprep was made: whether certificates are valid now could not be checked");
+    Problem::warning("clock", what, "set the clock, or wait until it is synchronised, and run again")
 }
 
 /// Over the bytes of the documents; with their names, where there are several.

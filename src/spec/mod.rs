@@ -42,6 +42,7 @@ use crate::model::digest::{Digest, Fingerprint};
 use crate::model::endpoint::{Endpoint, Scheme};
 use crate::model::host::Host;
 use crate::model::image::ImageRef;
+use crate::model::order::{self, Gather as _};
 use crate::model::place::Place;
 use crate::model::repo::RepoPath;
 use crate::model::secret::Secret;
@@ -373,7 +374,7 @@ impl Spec {
                     }
                 }
             }
-            lookup.domains.sort_by_key(|at| std::cmp::Reverse(self.mirrors[*at].source.to_string().len()));
+            order::sort_by_key(&mut lookup.domains, |at| std::cmp::Reverse(self.mirrors[*at].source.to_string().len()));
             lookup
         })
     }
@@ -450,7 +451,7 @@ impl Spec {
     /// Every host that has a configuration of its own because images are pulled from it directly: endpoints,
     /// `[[registry]]` and the pause image's, less those that are a whole source of a mirror.
     pub fn own_hosts(&self) -> impl Iterator<Item = (&Host, &Access)> {
-        let sources: BTreeSet<&Host> = self.mirrors.iter().filter_map(|mirror| mirror.source.whole()).collect();
+        let sources: BTreeSet<&Host> = self.mirrors.iter().filter_map(|mirror| mirror.source.whole()).gathered();
         self.access.iter().filter(move |(host, _)| !sources.contains(host))
     }
 }

@@ -4,6 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::text::Text;
+use crate::model::order;
 use crate::model::place::Place;
 use crate::model::problem::{Problem, Severity};
 
@@ -158,7 +159,7 @@ impl<'a> Problems<'a> {
 
 /// Orders problems by place.
 pub fn sort(problems: &mut [Problem]) {
-    problems.sort_by(|a, b| {
+    order::sort_by(problems, |a, b| {
         let key = |problem: &'_ Problem| problem.at.as_ref().map(|place| (Arc::clone(&place.file), place.line, place.column));
         key(a).cmp(&key(b)).then_with(|| b.severity.cmp(&a.severity))
     });

@@ -11,6 +11,7 @@ use super::validate::canonical;
 use super::{Mirror, Names, Source, Spec};
 use crate::model::endpoint::Endpoint;
 use crate::model::host::Host;
+use crate::model::order::Gather as _;
 use crate::model::repo::RepoPath;
 use crate::runtime::Runtime;
 
@@ -38,7 +39,7 @@ impl Spec {
         }
         let mut spec = Self { names: Names::default(), ..self.clone() };
         spec.mirrors.retain(is_for);
-        let used: BTreeSet<&Host> = spec.mirrors.iter().flat_map(|mirror| &mirror.endpoints).map(|endpoint| &endpoint.host).collect();
+        let used: BTreeSet<&Host> = spec.mirrors.iter().flat_map(|mirror| &mirror.endpoints).map(|endpoint| &endpoint.host).gathered();
         spec.access.retain(|host, _| !spec.passing.contains(host) || used.contains(host));
         Cow::Owned(spec)
     }
@@ -108,8 +109,8 @@ fn widened(mirror: &Mirror) -> Result<Vec<Endpoint>, &Endpoint> {
 /// Puts one mirror of the whole registry in the place of those that are to be widened. What cannot be stays as it is.
 fn widen(mirrors: &mut Vec<Mirror>) {
     let stuck: BTreeSet<String> =
-        narrow(mirrors).iter().filter_map(|(mirror, ..)| mirror.source.host()).map(|host| canonical(host).to_owned()).collect();
-    let mut done: BTreeSet<Host> = mirrors.iter().filter_map(|mirror| mirror.source.whole()).cloned().collect();
+        narrow(mirrors).iter().filter_map(|(mirror, ..)| mirror.source.host()).map(|host| canonical(host).to_owned()).gathered();
+    let mut done: BTreeSet<Host> = mirrors.iter().filter_map(|mirror| mirror.source.whole()).cloned().gathered();
     mirrors.retain_mut(|mirror| {
         let host = mirror.source.host().filter(|host| mirror.widen && !stuck.contains(canonical(host))).cloned();
         let (Some(host), Ok(endpoints)) = (host, widened(mirror)) else { return true };

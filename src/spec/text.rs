@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::masks::secrets_in;
 use super::notation::Notation;
+use crate::model::order;
 use crate::model::place::Place;
 use crate::model::problem::{Excerpt, Problem};
 use crate::model::secret::MASK;
@@ -220,7 +221,7 @@ fn cut(shown: &[char], from: usize, to: usize) -> Excerpt {
 
 fn merged(mut ranges: Vec<Range<usize>>) -> Vec<Range<usize>> {
     ranges.retain(|range| range.start < range.end);
-    ranges.sort_by_key(|range| range.start);
+    order::sort_by_key(&mut ranges, |range| range.start);
     let mut merged: Vec<Range<usize>> = Vec::with_capacity(ranges.len());
     for range in ranges {
         match merged.last_mut() {

@@ -8,6 +8,7 @@ use super::family::Source;
 use super::{Family, Reads, family, system};
 use crate::model::cert::fingerprints;
 use crate::model::digest::Fingerprint;
+use crate::model::order::Gather as _;
 use crate::model::path::NodePath;
 use crate::model::place::Place;
 use crate::model::problem::Problem;
@@ -57,7 +58,7 @@ pub fn orphans(spec: Option<&Spec>, tree: &Tree) -> Vec<Problem> {
             Found::Absent | Found::Dir => {}
         }
     }
-    backed(spec.iter().flat_map(|spec| system(spec)).flat_map(|(_, certs)| certs).map(|cert| cert.fingerprint).collect());
+    backed(spec.iter().flat_map(|spec| system(spec)).flat_map(|(_, certs)| certs).map(|cert| cert.fingerprint).gathered());
     orphans.iter().map(|one| problem(&bundle, &dir, family.ending, one)).collect()
 }
 

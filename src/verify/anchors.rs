@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use super::{Check, Outcome, check};
 use crate::model::cert::fingerprints;
 use crate::model::digest::Fingerprint;
+use crate::model::order::Gather as _;
 use crate::model::path::NodePath;
 use crate::model::problem::Problem;
 use crate::model::tree::Tree;
@@ -54,7 +55,7 @@ const ID: &str = "anchor";
 fn placed(family: &Family, tree: &Tree) -> BTreeSet<Fingerprint> {
     let dir = NodePath::fixed(family.anchor_dir);
     let files = tree.names(&dir).into_iter().filter(|name| family.takes(name)).map(|name| dir.join(&name));
-    files.filter_map(|file| Some(fingerprints(tree.bytes(&file)?))).flatten().collect()
+    files.filter_map(|file| Some(fingerprints(tree.bytes(&file)?))).flatten().gathered()
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use super::probe::{Seen, Stage};
 use super::{Check, Outcome};
 use crate::desired::Target;
 use crate::model::host::Host;
+use crate::model::order::Gather as _;
 use crate::model::problem::Problem;
 use crate::model::resolution::Resolution;
 use crate::model::tree::Tree;
@@ -51,7 +52,7 @@ pub fn judge(
     for target in targets(found) {
         let of_target = readers(&target, found);
         let Some(first) = of_target.first() else { continue };
-        let runtimes: BTreeSet<Runtime> = of_target.iter().map(|reader| reader.runtime).collect();
+        let runtimes: BTreeSet<Runtime> = of_target.iter().map(|reader| reader.runtime).gathered();
         let checks: Vec<(&Endpoint, Check)> = each(endpoints, seen)
             .filter_map(|(endpoint, seen)| Some((endpoint, endpoint.found(&(&endpoint.readers & &runtimes), seen)?)))
             .collect();
@@ -61,7 +62,7 @@ pub fn judge(
             }
         }
         let failed = checks.into_iter().filter(|(_, check)| check.result == Outcome::Failed);
-        let silent: Silent = failed.map(|(endpoint, check)| (endpoint.host().clone(), (check.found, check.help))).collect();
+        let silent: Silent = failed.map(|(endpoint, check)| (endpoint.host().clone(), (check.found, check.help))).gathered();
         if silent.is_empty() {
             continue;
         }
@@ -92,7 +93,7 @@ fn targets(found: &[FoundRuntime]) -> BTreeSet<Target> {
         Runtime::Containerd => Target::Containerd(reader.config.clone()),
         Runtime::Crio | Runtime::Podman => Target::Containers,
     };
-    found.iter().map(of).collect()
+    found.iter().map(of).gathered()
 }
 
 /// What is not kept back: sources that are written anyway, and single hosts.

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::model::cri::{Container, StoredImage};
 use crate::model::image::ImageRef;
+use crate::model::order::Gather as _;
 use crate::model::problem::Problem;
 use crate::model::resolution::{End, Resolution};
 use crate::model::tree::Tree;
@@ -52,7 +53,7 @@ pub fn unpullable(reader: &FoundRuntime, used: &InUse, before: &Tree, after: &Tr
 /// The names of each image in use, with who uses it.
 fn wanted(reader: &FoundRuntime, used: &InUse, after: &Tree) -> BTreeMap<Vec<ImageRef>, BTreeSet<String>> {
     let mut wanted: BTreeMap<Vec<ImageRef>, BTreeSet<String>> = BTreeMap::new();
-    let store: BTreeMap<&str, &StoredImage> = used.images.iter().rev().map(|image| (bare(&image.id), image)).collect();
+    let store: BTreeMap<&str, &StoredImage> = used.images.iter().rev().map(|image| (bare(&image.id), image)).gathered();
     for container in &used.containers {
         let called = if is_identity(&container.image) { stored(&store, &container.image) } else { vec![container.image.clone()] };
         let names: Vec<ImageRef> = called.iter().filter_map(|name| ImageRef::parse(name).ok()).collect();

@@ -21,6 +21,7 @@ use serde::Serialize;
 
 use crate::model::host::Host;
 use crate::model::image::ImageRef;
+use crate::model::order::Gather as _;
 use crate::model::path::NodePath;
 use crate::model::resolution::{End, Resolution, Verdict};
 use crate::model::tree::Tree;
@@ -68,7 +69,7 @@ pub enum Outcome {
 pub fn images(spec: Option<&Spec>, view: &View) -> Vec<ImageRef> {
     let names = view.names();
     let own = names.iter().filter_map(|name| ImageRef::parse(&format!("{name}/nodeprep/probe:1")).ok());
-    let mut images: BTreeMap<String, ImageRef> = own.map(|image| (image.to_string(), image)).collect();
+    let mut images: BTreeMap<String, ImageRef> = own.map(|image| (image.to_string(), image)).gathered();
     if let Some(spec) = spec {
         images.extend(probe_images(spec, &names).into_iter().map(|image| (image.to_string(), image)));
     }

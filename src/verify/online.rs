@@ -199,6 +199,17 @@ pub fn each<'a>(endpoints: &'a [Endpoint], seen: &'a [Seen]) -> impl Iterator<It
     })
 }
 
+/// Whether an endpoint answers in one of its ways, with the scheme, the host, and how long that took in milliseconds; manifests are none of
+/// it. `None` where it was not tried.
+#[must_use]
+pub fn reached(endpoint: &Endpoint, seen: &[Seen]) -> Option<(String, String, bool, u64)> {
+    let tried = || endpoint.ways.iter().zip(seen);
+    let works = |seen: &Seen| seen.troubles.iter().all(|(stage, _)| *stage == Stage::Manifest);
+    let (way, seen) = tried().find(|(_, seen)| works(seen)).or_else(|| tried().next())?;
+    let took = seen.steps.iter().filter(|step| step.stage != Stage::Manifest).map(|step| step.took_ms).sum();
+    Some((way.scheme.to_string(), way.host.to_string(), works(seen), took))
+}
+
 impl Endpoint {
     /// The host.
     #[must_use]
@@ -316,7 +327,9 @@ pub fn as_planned(planned: &Planned, due: bool) -> Vec<Check> {
                 ("the trust store is refreshed by the first run on the node".to_owned(), help)
             }
             How::Refresh(argv) => ("the trust store has not been refreshed".to_owned(), format!("run `{}`", argv.join(" "))),
-            How::Reload(unit) => (format!("{unit} has not been reloaded since the last change"), format!("run `systemctl reload {unit}`")),
+            How::Reload(unit) => {
+                (format!("{unit} has not been reloaded since the last change"), "run `nodeprep apply`, which reloads it".to_owned())
+            }
             How::Restart(unit) => {
                 (format!("{unit} has not been restarted since the last change"), format!("run `systemctl restart {unit}`"))
             }

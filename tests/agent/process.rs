@@ -67,12 +67,13 @@ fn a_mounted_config_map_and_a_secret_beside_it() {
 /// A folder that is emptied or goes away, and a spec that is broken: the node stays as it is, which is said.
 #[test]
 fn without_a_spec_the_node_stays_as_it_is() {
+    type Break = fn(&Node);
     let mut node = Node::new();
     node.put("spec/spec.toml", &spec(5000));
     node.start(&QUICK);
     node.until_port(5000);
     let before = node.hosts();
-    let breaks: [(&str, fn(&Node)); 4] = [
+    let breaks: [(&str, Break); 4] = [
         ("no TOML", |node| node.put("spec/spec.toml", "version = [")),
         ("holds no document", |node| fs::remove_file(node.path("spec/spec.toml")).unwrap()),
         ("cannot be read", |node| fs::remove_dir_all(node.path("spec")).unwrap()),

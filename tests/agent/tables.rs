@@ -275,7 +275,8 @@ fn a_spec_that_was_taken_back_waits_longer_each_time() {
 
 #[test]
 fn each_fault_has_its_own_back_off() {
-    let faults: [(Fault, fn(&mut World), usize); 4] = [
+    type Begin = fn(&mut World);
+    let faults: [(Fault, Begin, usize); 4] = [
         (Fault::Spec, |world| world.broken = true, 14),
         (Fault::Unready, |world| world.network = false, 12),
         (Fault::Crashed, |world| world.disk_full = true, 14),

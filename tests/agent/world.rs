@@ -265,7 +265,7 @@ impl World {
         if self.disk_full && mode != Mode::Look && told.changes > 0 {
             return end(1, Told { outcome: "unexpected".into(), problems: problem("disk full"), ..told });
         }
-        let unseen = spec % 2 == 0 && self.seen != Some(spec) || self.drifted.contains("/etc/containerd/config.toml");
+        let unseen = spec.is_multiple_of(2) && self.seen != Some(spec) || self.drifted.contains("/etc/containerd/config.toml");
         let unit =
             |state: &str| Unit { unit: "containerd.service".into(), needs: "restart".into(), state: state.into(), why: String::new() };
         let due = || vec![Due { how: "restart".into(), what: "containerd.service".into(), because: Vec::new() }];

@@ -4,6 +4,7 @@
 //! stood in their files when they started (containerd) or reloaded (CRI-O). The door is scripted.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
 use std::os::unix::fs::MetadataExt;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::{Path, PathBuf};
@@ -62,14 +63,14 @@ impl Say {
         let mut text = format!("version = 1\nfallback = \"never\"\nunlisted = \"{}\"\n", if self.deny { "deny" } else { "allow" });
         for (bit, source) in ["docker.io", "quay.io", "ghcr.io"].into_iter().enumerate() {
             if self.mirrors >> bit & 1 == 1 {
-                text += &format!("[[mirror]]\nsource = \"{source}\"\nendpoints = [\"harbor.corp.example/{source}\"]\n");
+                let _ = write!(text, "[[mirror]]\nsource = \"{source}\"\nendpoints = [\"harbor.corp.example/{source}\"]\n");
             }
         }
         if let Some(pause) = self.pause {
-            text += &format!("[runtime]\npause_image = \"harbor.corp.example/pause:{pause}\"\n");
+            let _ = write!(text, "[runtime]\npause_image = \"harbor.corp.example/pause:{pause}\"\n");
         }
         if let Some(ca) = self.ca {
-            text += &format!("[[ca]]\nname = \"ca-{ca}\"\nfile = \"ca-{ca}.pem\"\n");
+            let _ = write!(text, "[[ca]]\nname = \"ca-{ca}\"\nfile = \"ca-{ca}.pem\"\n");
         }
         let closed =
             Document::open("spec.toml", text.as_bytes()).expect("a document").close(material(), Some(Time::from_secs(1_800_000_000)));
@@ -507,7 +508,7 @@ struct Asked<'a> {
 /// How a run ended.
 enum Ran {
     Killed,
-    Ended { outcome: Outcome, left: Vec<String>, interrupted: bool },
+    Ended { outcome: Box<Outcome>, left: Vec<String>, interrupted: bool },
 }
 
 fn choice(mode: u8) -> Choice {
@@ -539,7 +540,7 @@ fn run(script: &mut Script<'_>, asked: &Asked<'_>) -> Ran {
         let turns: Vec<Turn> =
             planned.plan.turns.iter().filter(|turn| unwell.iter().any(|(unit, _)| *unit == turn.unit)).cloned().collect();
         let Some(plan) = back::interrupted(looked.now(), &turns).filter(|_| !turns.is_empty()) else {
-            return Ran::Ended { outcome, left, interrupted: false };
+            return Ran::Ended { outcome: Box::new(outcome), left, interrupted: false };
         };
         script.turned.clear();
         let mut again = execute(script, &looked, &plan, Arc::clone(&outcome.ledger));
@@ -548,7 +549,7 @@ fn run(script: &mut Script<'_>, asked: &Asked<'_>) -> Ran {
             (End::RollbackFailed { by_hand, unwell, .. }, End::RollbackFailed { why, .. }) => End::RollbackFailed { why, by_hand, unwell },
             (_, end) => end,
         };
-        Ran::Ended { outcome: again, left, interrupted: true }
+        Ran::Ended { outcome: Box::new(again), left, interrupted: true }
     }));
     ended.unwrap_or_else(|panic| if panic.is::<Killed>() { Ran::Killed } else { resume_unwind(panic) })
 }
@@ -681,7 +682,8 @@ fn differences(one: &Listing, other: &Listing) -> String {
     let all: BTreeSet<&PathBuf> = one.keys().chain(other.keys()).collect();
     let text = |of: &Listing, path: &PathBuf| of.get(path).map(|(mode, bytes)| format!("{mode:o} {}", String::from_utf8_lossy(bytes)));
     let differs = all.into_iter().filter(|path| one.get(*path) != other.get(*path));
-    differs.map(|path| format!("\n{}: {:?} instead of {:?}", path.display(), text(other, path), text(one, path))).collect()
+    let line = |path: &PathBuf| format!("\n{}: {:?} instead of {:?}", path.display(), text(other, path), text(one, path));
+    differs.map(line).collect::<Vec<_>>().concat()
 }
 
 /// A daemon that runs with something else than what stands in its files is found by whoever runs next, and one that has read
@@ -810,12 +812,12 @@ fn every_sequence_ends_as_the_spec_as_before_or_says_so() {
     let cases = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(CASES);
     println!("NODEPREP_SEED={seed}");
     let config = Config { cases, failure_persistence: None, rng_seed: RngSeed::Fixed(seed), max_shrink_iters: 400, ..Config::default() };
-    let seen = std::cell::RefCell::new(Seen::default());
-    let outcome = TestRunner::new(config).run(&steps(), |steps| go(&steps, &mut seen.borrow_mut()));
+    let counts = std::cell::RefCell::new(Seen::default());
+    let outcome = TestRunner::new(config).run(&steps(), |steps| go(&steps, &mut counts.borrow_mut()));
     outcome.unwrap_or_else(|failure| panic!("NODEPREP_SEED={seed}: {failure}"));
-    let seen = seen.into_inner();
-    println!("{seen:?}");
-    let Seen { applied, unchanged: _, rolled_back, stuck, stayed, refused: _, killed, interrupted, left, restarts, found_again } = seen;
+    let counts = counts.into_inner();
+    println!("{counts:?}");
+    let Seen { applied, unchanged: _, rolled_back, stuck, stayed, refused: _, killed, interrupted, left, restarts, found_again } = counts;
     let all = [applied, rolled_back, stuck, stayed, killed, interrupted, left, restarts, found_again];
     assert!(cases < CASES || all.iter().all(|count| *count > 0), "not everything was come to");
 }

@@ -5,6 +5,8 @@ use std::os::unix::fs::PermissionsExt;
 use crate::node::{Node, SECRET, SPEC, bytes};
 use crate::server::{Answer, Ca, Server};
 
+const FLAG: &str = "--last-known-good";
+
 /// What somebody has done to what we wrote.
 fn drift(node: &Node) {
     std::fs::remove_dir_all(node.path("root/etc/containerd/certs.d")).unwrap();
@@ -18,7 +20,6 @@ fn a_node_is_held_to_it_when_the_server_is_gone() {
     node.put("ca.pem", &ca.pem);
     let url = server.url("/fleet.toml");
     let apply = |more: &[&str]| node.run(&[&["apply", "--spec", &url, "--spec-ca", "ca.pem"], more].concat());
-    const FLAG: &str = "--last-known-good";
     apply(&[FLAG]).says(69, &["404", "warning[no-last-good]", "there is none"]);
     server.serves("/fleet.toml", SPEC);
     apply(&[FLAG]).says(0, &[]);

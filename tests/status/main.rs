@@ -14,6 +14,7 @@
 mod node;
 
 mod pause;
+mod rotation;
 mod stands;
 mod trail;
 

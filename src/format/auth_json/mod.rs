@@ -13,6 +13,7 @@ use serde_json::Value;
 use super::KeyEdit;
 use crate::model::cert::{base64, base64_decode};
 use crate::model::host::Host;
+use crate::model::order::Gather as _;
 use crate::model::secret::Secret;
 
 /// The table of logins.
@@ -64,9 +65,9 @@ pub fn parse(text: &str) -> Result<Auths, AuthError> {
         None | Some(Value::Null) => Ok(None),
         Some(value) => value.as_object().map(Some).ok_or_else(|| AuthError::NoObject(key.to_owned())),
     };
-    let entries = table(AUTHS)?.into_iter().flatten().map(|(key, entry)| (key.clone(), login(entry))).collect();
+    let entries = table(AUTHS)?.into_iter().flatten().map(|(key, entry)| (key.clone(), login(entry))).gathered();
     let helper = |(key, name): (&String, &Value)| name.as_str().map(|name| (key.clone(), name.to_owned()));
-    let helpers = table("credHelpers")?.into_iter().flatten().filter_map(helper).collect();
+    let helpers = table("credHelpers")?.into_iter().flatten().filter_map(helper).gathered();
     Ok(Auths { entries, helpers })
 }
 

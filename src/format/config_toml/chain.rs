@@ -8,6 +8,7 @@ use super::imports::{Import, imported};
 use super::merged::{Node, Spot};
 use super::{CRI_V2, CRI_V3};
 use crate::format::hosts_toml::toml10::{newer_than_toml_1_0, unread};
+use crate::model::order::Gather as _;
 use crate::model::path::NodePath;
 use crate::model::place::Place;
 use crate::model::secret::Secret;
@@ -130,7 +131,7 @@ impl Chain {
             |node: &Node| node.text().filter(|text| !text.is_empty()).map(|text| Said { value: text.to_owned(), at: place(node.spot()) });
         let hosts = |key: &str| cri.get(&["registry", key]).and_then(Node::entries).into_iter().flatten();
         let mut configs: BTreeMap<String, HostSettings> =
-            hosts("configs").map(|(host, node)| (host.clone(), settings(node, dialect, &place))).collect();
+            hosts("configs").map(|(host, node)| (host.clone(), settings(node, dialect, &place))).gathered();
         let mut no_url = None;
         for (url, node) in hosts("auths") {
             let host = match auths_host(url) {
@@ -156,7 +157,7 @@ impl Chain {
             declared,
             version,
             set_path: cri.get(&["registry", "config_path"]).and_then(said),
-            mirrors: hosts("mirrors").map(mirror).collect(),
+            mirrors: hosts("mirrors").map(mirror).gathered(),
             configs,
             auths: hosts("auths").next().is_some(),
             no_url,

@@ -7,6 +7,7 @@ use std::ops::Range;
 use toml_edit::{Document, Item, Table, TableLike, Value};
 
 use super::super::KeyEdit;
+use crate::model::order::{self, Gather as _};
 
 /// A key and the value that it should have.
 #[derive(Clone, Debug)]
@@ -315,7 +316,7 @@ fn insert_line(text: &str, behind: usize, line: &str) -> String {
 
 /// The text without these bytes.
 pub(in crate::format) fn without(text: &str, mut cuts: Vec<Range<usize>>) -> String {
-    cuts.sort_by_key(|cut| cut.start);
+    order::sort_by_key(&mut cuts, |cut| cut.start);
     let mut kept = String::with_capacity(text.len());
     let mut at = 0;
     for cut in cuts {
@@ -425,7 +426,7 @@ fn meaning(value: &Value) -> String {
         Value::Datetime(time) => format!("@{}", time.value()),
         Value::Array(array) => format!("[{}]", array.iter().map(meaning).collect::<Vec<_>>().join(",")),
         Value::InlineTable(table) => {
-            let entries: BTreeMap<&str, String> = table.iter().map(|(key, value)| (key, meaning(value))).collect();
+            let entries: BTreeMap<&str, String> = table.iter().map(|(key, value)| (key, meaning(value))).gathered();
             format!("{entries:?}")
         }
     }

@@ -2,6 +2,7 @@
 
 use toml_edit::Value;
 
+use crate::model::order;
 use crate::model::path::NodePath;
 use crate::model::tree::{Found, Tree};
 use crate::runtime::Wish;
@@ -52,7 +53,7 @@ impl Import {
             };
         }
         found.retain(|path| !matches!(tree.find(path), Found::Absent | Found::Unread));
-        found.sort();
+        order::sort(&mut found);
         found
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::model::order::Gather as _;
 use toml_edit::{Array, InlineTable, Item, Table, TableLike, Value};
 
 /// Where a value is written: number of the file in its chain, offset in bytes.
@@ -37,7 +38,7 @@ impl Node {
     #[must_use]
     pub fn table(table: &dyn TableLike, file: usize, spot: Spot) -> Self {
         let entries = table.iter().filter_map(|(key, item)| Some((key.to_owned(), Self::read(item, file)?)));
-        Self::Table(spot, entries.collect())
+        Self::Table(spot, entries.gathered())
     }
 
     /// Lays `over` on top: tables key by key, everything else is replaced (containerd 2.x, T60).

@@ -7,6 +7,7 @@ use toml_edit::{Document, Item, Table, TableLike, Value};
 
 use super::toml10::{newer_than_toml_1_0, unread};
 use super::{Capabilities, HostConfig, HostsFile, Rejected, Url, plain};
+use crate::model::order;
 use crate::model::path::NodePath;
 use crate::model::place::Place;
 use crate::runtime::containerd::Dialect;
@@ -98,7 +99,7 @@ impl Reader<'_> {
         } else {
             // sorted by line, and an inline table has none there (go-toml 1.9, `parseInlineTable`; seen on 1.6.20 and 1.7.24)
             let inline = |key: &str| declared.and_then(|table| table.get(key)).is_some_and(Item::is_inline_table);
-            all.sort_by_key(|(key, _)| !inline(key));
+            order::sort_by_key(&mut all, |(key, _)| !inline(key));
             all.into_iter().map(|(_, config)| config).collect()
         };
         let start = top.get("server").and_then(Item::span).map(|span| span.start);
@@ -232,7 +233,7 @@ fn standard_order(hosts: &dyn TableLike) -> Vec<(usize, &str)> {
     for (key, item) in hosts.iter() {
         headers(item, key, &mut found);
     }
-    found.sort_unstable();
+    order::sort(&mut found);
     found.dedup_by(|later, earlier| later.1 == earlier.1);
     found
 }

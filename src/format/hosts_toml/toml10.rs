@@ -3,6 +3,7 @@
 
 use toml_edit::{Document, Item, TableLike, Value};
 
+use crate::model::order;
 use crate::runtime::containerd::Dialect;
 
 /// The first thing in a document that only TOML 1.1 allows, with its place in bytes: an inline table over several lines or
@@ -52,7 +53,7 @@ fn value(value: &Value, text: &str, lenient: bool) -> Option<(&'static str, usiz
             if !found.is_dotted() {
                 let mut covered = Vec::new();
                 entries(found, &mut covered);
-                covered.sort_unstable();
+                order::sort(&mut covered);
                 let mut at = span.start + 1;
                 for (start, end) in covered {
                     if text.get(at..start).is_some_and(line_break) {

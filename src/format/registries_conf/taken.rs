@@ -9,6 +9,7 @@ use super::parse;
 use super::version_1::{REGISTRY, SEARCH, alike, line_end, lines, without_mark};
 use crate::format::KeyEdit;
 use crate::format::config_toml::{Refused, Setting, flat, remove, set, without};
+use crate::model::order;
 use crate::model::path::NodePath;
 
 /// Takes the entries whose prefix `goes`, and with `search` the search list, out of `text`, the content of the drop-in `file`. Gives
@@ -35,7 +36,7 @@ pub fn take_out(
             if prefix_of(table) == Some(prefix) {
                 let first = cuts.len();
                 blocks(body, table, &mut cuts);
-                cuts[first..].sort_by_key(|cut: &Range<usize>| cut.start);
+                order::sort_by_key(&mut cuts[first..], |cut: &Range<usize>| cut.start);
                 for cut in &cuts[first..] {
                     went.push_str(body.get(cut.clone()).unwrap_or_default());
                     if !went.ends_with('\n') {

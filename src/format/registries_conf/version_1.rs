@@ -12,6 +12,7 @@ use toml_edit::{Array, Document, Item, Table, TableLike, Value};
 use super::{Conf, Registry, parse, quoted};
 use crate::format::KeyEdit;
 use crate::format::config_toml::{Refused, Setting, flat, remove, set};
+use crate::model::order::{self, Gather as _};
 use crate::model::path::NodePath;
 use crate::model::place::Place;
 
@@ -72,7 +73,7 @@ pub fn moved_entries(edits: &[KeyEdit]) -> BTreeMap<String, Registry> {
         _ => None,
     });
     let read = |lines: &str| parse(&super::main_file(), &format!("[[registry]]\n{lines}\n"), true).ok();
-    ours.filter_map(|(prefix, lines)| Some((prefix.clone(), read(lines)?.registries.remove(&prefix)?))).collect()
+    ours.filter_map(|(prefix, lines)| Some((prefix.clone(), read(lines)?.registries.remove(&prefix)?))).gathered()
 }
 
 pub(super) fn without_mark(text: &str) -> (&str, &str) {
@@ -102,7 +103,7 @@ fn in_place(body: &str, document: &Document<&str>, lists: &[List<'_>], said: &Co
     let mut changes: Vec<(Range<usize>, String)> = Vec::new();
     let mut done = BTreeSet::new();
     let mut all: Vec<&List<'_>> = lists.iter().collect();
-    all.sort_by_key(|list| list.value.start);
+    order::sort_by_key(&mut all, |list| list.value.start);
     for list in all {
         let (header, key) = list.standard.clone()?;
         let kept = rest_of_line(body, header.end).trim();
@@ -124,7 +125,7 @@ fn in_place(body: &str, document: &Document<&str>, lists: &[List<'_>], said: &Co
             changes.push((whole, String::new()));
         }
     }
-    changes.sort_by_key(|(at, _)| (at.start, at.end));
+    order::sort_by_key(&mut changes, |(at, _)| (at.start, at.end));
     let mut after = String::with_capacity(body.len());
     let mut next = 0;
     for (at, text) in changes {
@@ -311,7 +312,7 @@ pub fn undo(text: &str, edits: &[KeyEdit]) -> Result<String, String> {
         }
         let says = if name == "insecure" { "insecure = true" } else { "blocked = true" };
         let hosts = there.iter().filter(|(_, inside)| inside.lines().any(|line| line == says)).map(|(prefix, _)| *prefix);
-        let raw = if name == "search" { raw.to_owned() } else { left(raw, hosts.collect()) };
+        let raw = if name == "search" { raw.to_owned() } else { left(raw, hosts.gathered()) };
         if !after.is_empty() && !after.ends_with('\n') {
             after.push_str(eol);
         }

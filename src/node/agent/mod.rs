@@ -60,6 +60,8 @@ pub struct Door {
     root: Root,
     setup: Setup,
     begun: Instant,
+    /// How long after the boot that was, in milliseconds.
+    booted: i64,
     signals: SignalFd,
     watcher: Watcher,
     systemd: Systemd,
@@ -83,13 +85,25 @@ impl Door {
         heard.thread_block().map_err(failed)?;
         let signals = SignalFd::with_flags(&heard, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).map_err(failed)?;
         let watcher = Watcher::new(&root, setup.spec.clone(), setup.material.clone());
-        Ok(Self { root, setup, begun: Instant::now(), signals, watcher, systemd: Systemd::new(), file, pass: None, gate: None })
+        Ok(Self {
+            root,
+            setup,
+            begun: Instant::now(),
+            booted: probe::up(),
+            signals,
+            watcher,
+            systemd: Systemd::new(),
+            file,
+            pass: None,
+            gate: None,
+        })
     }
 
     /// The clocks.
     #[must_use]
     pub fn now(&self) -> Now {
-        Now { mono: i64::try_from(self.begun.elapsed().as_millis()).unwrap_or(i64::MAX), wall: probe::now() }
+        let passed = i64::try_from(self.begun.elapsed().as_millis()).unwrap_or(i64::MAX);
+        Now { mono: self.booted.saturating_add(passed), wall: probe::now() }
     }
 
     /// How an agent before this one saw itself, since the last boot.
@@ -106,8 +120,8 @@ impl Door {
     /// Waits until something happens, at most until `wake` ([`Now::mono`]).
     pub fn wait(&mut self, wake: Option<i64>) -> Vec<Event> {
         let now = self.now().mono;
-        let own = [wake, self.systemd.due(self.begun), self.watcher.due(self.begun), self.gate.as_ref().map(|gate| gate.due(self.begun))];
-        let until = own.into_iter().flatten().min();
+        let own = [self.systemd.due(self.begun), self.watcher.due(self.begun), self.gate.as_ref().map(|gate| gate.due(self.begun))];
+        let until = own.into_iter().flatten().map(|due| due.saturating_add(self.booted)).chain(wake).min();
         let timeout = until.map_or(PollTimeout::NONE, |until| {
             // a little late is in time, a little early would be once more
             PollTimeout::try_from((until - now).clamp(0, 86_400_000)).unwrap_or(PollTimeout::ZERO)

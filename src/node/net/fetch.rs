@@ -79,7 +79,7 @@ enum Why {
     /// A proxy that we cannot use.
     Route(String),
     /// It took too long.
-    Late(Duration),
+    Late(Option<Stage>, Duration),
     /// Nothing came for too long.
     Idle(Duration),
     /// This status.
@@ -114,7 +114,10 @@ impl fmt::Display for FetchError {
         match &self.why {
             Why::Link(stage, trouble) => write!(f, "{stage}: {}", trouble.what()),
             Why::Route(what) => write!(f, "proxy: the environment names {what}, which nodeprep does not use"),
-            Why::Late(limit) => write!(f, "it was not there within {} s", limit.as_secs()),
+            Why::Late(stage, limit) => {
+                let stage = stage.map(|stage| format!("{stage}: ")).unwrap_or_default();
+                write!(f, "{stage}it was not there within {} s", limit.as_secs())
+            }
             Why::Idle(limit) => write!(f, "nothing came for {} s", limit.as_secs()),
             Why::Status(status) => write!(f, "it is answered with {status}{}", meaning(*status)),
             Why::Elsewhere(to) => write!(f, "the server sends to another one, https://{}, which is not followed", to.host()),
@@ -153,7 +156,7 @@ impl FetchError {
         let fixed = match &self.why {
             Why::Link(_, trouble) => return linked(trouble),
             Why::Route(_) => "name an http:// proxy in HTTPS_PROXY, or take the host out of its way with NO_PROXY",
-            Why::Late(_) => "look at the server's load and the way to it, or give it more time with --spec-timeout",
+            Why::Late(..) => "look at the server's load and the way to it, or give it more time with --spec-timeout",
             Why::Idle(_) => "look at the server and the way to it: it takes connections and then says nothing",
             Why::Status(401) => {
                 "name a file with a token the server accepts (--spec-token-file), or a client certificate (--spec-client-cert)"
@@ -274,12 +277,13 @@ impl Way {
 
     /// Which of the limits it was when something took too long.
     fn late(&self) -> Why {
-        if left(self.deadline).is_none() { Why::Late(self.patience) } else { Why::Idle(self.idle) }
+        if left(self.deadline).is_none() { Why::Late(None, self.patience) } else { Why::Idle(self.idle) }
     }
 
     fn linked(&self, stage: Stage, trouble: Trouble) -> Why {
         match (stage, trouble) {
-            (Stage::Tls, Trouble::Silent) => self.late(),
+            (stage, Trouble::Silent) if left(self.deadline).is_none() => Why::Late(Some(stage), self.patience),
+            (Stage::Tls, Trouble::Silent) => Why::Idle(self.idle),
             (stage, trouble) => Why::Link(stage, trouble),
         }
     }

@@ -1,11 +1,16 @@
 //! `OpenRC`, by rc-service(8).
 
-use super::{JOB, answer, said, words};
+use std::time::{Duration, Instant};
+
+use super::{BETWEEN, JOB, answer, said, words};
 use crate::apply::UnitError;
 use crate::model::unit::{Active, UnitFacts, plain};
 use crate::node::command;
 use crate::node::root::Root;
 use crate::plan::turn::{Turn, Turning};
+
+/// How long one that goes along may be busy elsewhere before it is given up.
+const COMES_BACK: Duration = Duration::from_secs(30);
 
 /// The service, with everything that needs it and runs.
 pub(super) fn facts(root: &Root, unit: &str) -> Result<UnitFacts, String> {
@@ -64,13 +69,26 @@ pub(super) fn turn(root: &Root, turn: &Turn, back: bool) -> Result<(), UnitError
         return Err(UnitError::Job { said: said(&output) });
     }
     // what needs it was stopped with it; where it did not start, they were left so, and come back with the way back
-    for name in &turn.along {
+    turn.along.iter().try_for_each(|name| comes_back(root, name))
+}
+
+/// Starts a service unless it is up, or on its way: `OpenRC` starts what it has stopped in the background, and holds its lock
+/// meanwhile.
+fn comes_back(root: &Root, name: &str) -> Result<(), UnitError> {
+    let begun = Instant::now();
+    loop {
+        if state(root, name).is_ok_and(|facts| facts.active.is_up()) {
+            return Ok(());
+        }
         let output = command::run_starting(root, &words(&["rc-service", "--ifstopped", name, "start"]), JOB)?;
-        if output.status != 0 {
+        if output.status != 0 && begun.elapsed() > COMES_BACK {
             return Err(UnitError::Job { said: format!("{name}, which went along, does not start: {}", said(&output)) });
         }
+        if begun.elapsed() > COMES_BACK * 2 {
+            return Err(UnitError::Job { said: format!("{name}, which went along, has not come back") });
+        }
+        std::thread::sleep(BETWEEN);
     }
-    Ok(())
 }
 
 #[cfg(test)]

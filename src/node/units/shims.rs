@@ -5,6 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::apply::health::Shim;
+use crate::model::order::Gather as _;
 use crate::node::probe::start_ticks;
 use crate::node::root::Root;
 
@@ -23,7 +24,7 @@ fn processes() -> impl Iterator<Item = (u32, PathBuf)> {
 /// All of them on the node.
 pub(super) fn all() -> BTreeSet<Shim> {
     let shim = |(pid, dir): (u32, PathBuf)| Some(Shim { pid, ticks: start_ticks(&fs::read_to_string(dir.join("stat")).ok()?)? });
-    processes().filter_map(shim).collect()
+    processes().filter_map(shim).gathered()
 }
 
 /// How many are in a control group, as systemd names it.

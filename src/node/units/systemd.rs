@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::{JOB, PATIENCE, answer, said, shims, verb, words};
 use crate::apply::UnitError;
+use crate::model::order::{self, Gather as _};
 use crate::model::unit::{Active, UnitFacts};
 use crate::node::command;
 use crate::node::root::Root;
@@ -41,7 +42,7 @@ pub(super) fn facts(root: &Root, name: &str) -> Result<UnitFacts, String> {
         }
         next = found;
     }
-    facts.along.sort();
+    order::sort(&mut facts.along);
     facts.along.dedup();
     Ok(facts)
 }
@@ -66,7 +67,7 @@ fn show(root: &Root, properties: &str, names: &[String]) -> Result<Vec<Propertie
 /// `KEY=VALUE` lines; an empty line stands between two units.
 fn blocks(text: &str) -> Vec<Properties> {
     let block = |block: &str| {
-        block.lines().filter_map(|line| line.split_once('=')).map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
+        block.lines().filter_map(|line| line.split_once('=')).map(|(key, value)| (key.to_owned(), value.to_owned())).gathered()
     };
     text.split("\n\n").filter(|text| !text.trim().is_empty()).map(block).collect()
 }
@@ -75,6 +76,7 @@ fn unit(properties: &Properties) -> UnitFacts {
     let text = |key: &str| properties.get(key).map_or("", String::as_str);
     UnitFacts {
         loaded: text("LoadState") == "loaded",
+        masked: text("LoadState") == "masked",
         active: Active::from_word(text("ActiveState")),
         main_pid: text("MainPID").parse().ok().filter(|pid| *pid != 0),
         reloads: text("CanReload") == "yes",

@@ -7,6 +7,7 @@ use super::{Done, Hands, LEDGER, NEW_LEDGER};
 use crate::format::KeyEdit;
 use crate::ledger::{Due, Ledger, LedgerError, Open, Owns, Prior, Stamp, Was};
 use crate::model::digest::Digest;
+use crate::model::order::Gather as _;
 use crate::model::path::NodePath;
 use crate::node::error::NodeError;
 use crate::node::files::{self, Seen};
@@ -101,7 +102,7 @@ impl Hands<'_> {
 
     /// Folders that are ours, now or before.
     pub(super) fn ours(&self) -> BTreeSet<NodePath> {
-        self.old.dirs.union(&self.plan.dirs).cloned().collect()
+        self.old.dirs.union(&self.plan.dirs).cloned().gathered()
     }
 
     /// What the steps leave: path → stamp.
@@ -187,7 +188,7 @@ impl Hands<'_> {
 
     pub(super) fn seen_blobs(&self) -> BTreeSet<Digest> {
         let seen = self.jobs.iter().flat_map(|job| std::iter::once(&job.survey.seen).chain(job.survey.inside.iter().map(|(_, seen)| seen)));
-        seen.filter_map(|seen| if let Seen::File(bytes, _) = seen { Some(Digest::of(bytes)) } else { None }).collect()
+        seen.filter_map(|seen| if let Seen::File(bytes, _) = seen { Some(Digest::of(bytes)) } else { None }).gathered()
     }
 
     /// Whether the ledger would be the same after a run without steps.
@@ -240,7 +241,7 @@ impl Hands<'_> {
                 Arc::make_mut(owned).now = self.old.stamp(&bytes, meta.mode);
             }
         }
-        let mut dirs: BTreeSet<NodePath> = self.plan.dirs.union(&self.made).cloned().collect();
+        let mut dirs: BTreeSet<NodePath> = self.plan.dirs.union(&self.made).cloned().gathered();
         dirs.retain(|dir| !self.gone.contains(dir));
         let mut empty = BTreeSet::new();
         for dir in without_any(&owned, &dirs).into_iter().rev() {

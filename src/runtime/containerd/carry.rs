@@ -10,6 +10,7 @@ use crate::format::HEADER;
 use crate::format::hosts_toml::HostConfig;
 use crate::model::cert::{self, Cert, KeyMatch, base64_decode};
 use crate::model::host::Host;
+use crate::model::order;
 use crate::model::path::NodePath;
 use crate::model::place::Place;
 use crate::model::problem::{Problem, Severity};
@@ -217,7 +218,7 @@ fn headers(config: &HostConfig, host: &Host, file: &NodePath) -> Result<AdoptedH
         _ => Err(format!("the header {name} has {} values, for which the spec has no word", values.len())),
     };
     let mut all: Vec<AdoptedHeader> = config.header.iter().filter(|(name, _)| !is_login(name)).map(one).collect::<Result<_, _>>()?;
-    all.sort();
+    order::sort(&mut all);
     Ok(AdoptedHeaders { all, from })
 }
 

@@ -14,6 +14,7 @@ use crate::format::config_toml::merged::Node;
 use crate::format::config_toml::{CRI_V2, CRI_V3, Chain, CriTable};
 use crate::model::cert::base64_decode;
 use crate::model::content::Content;
+use crate::model::order::{self, Gather as _};
 use crate::model::path::NodePath;
 use crate::model::secret::Secret;
 use crate::model::tree::{Entry, Found, Tree};
@@ -88,7 +89,7 @@ pub fn shadow(before: &Tree, after: &Tree, on: &FoundRuntime) -> Option<Shadow> 
     let program = program(before, on).filter(|_| on.runtime == Runtime::Containerd)?;
     let dialect = dialect(on);
     let read = |tree: &Tree| read_at_start(tree, &on.config, dialect.as_ref().copied().unwrap_or(Dialect::V2_3));
-    let files: BTreeSet<NodePath> = read(before).into_iter().chain(read(after)).collect();
+    let files: BTreeSet<NodePath> = read(before).into_iter().chain(read(after)).gathered();
     if files.iter().all(|path| before.bytes(path) == after.bytes(path)) {
         return None;
     }
@@ -225,7 +226,7 @@ fn laid(
 /// Logins in what it reads, also where it cannot be parsed: its words may quote a line.
 fn secrets(tree: &Tree, files: &BTreeSet<NodePath>) -> Vec<Secret> {
     let mut found: Vec<String> = Vec::new();
-    let beside = files.iter().filter_map(NodePath::parent).collect::<BTreeSet<_>>();
+    let beside = files.iter().filter_map(NodePath::parent).gathered::<BTreeSet<_>>();
     for (path, entry) in tree.iter() {
         let Entry::File { bytes, .. } = entry else { continue };
         let is_config = files.contains(path)
@@ -245,7 +246,7 @@ fn secrets(tree: &Tree, files: &BTreeSet<NodePath>) -> Vec<Secret> {
     }
     let decoded: Vec<Secret> = found.iter().filter_map(|text| base64_decode(text)).map(Secret::new).collect();
     let mut secrets: Vec<Secret> = found.into_iter().map(|text| Secret::new(text.into_bytes())).chain(decoded).collect();
-    secrets.sort();
+    order::sort(&mut secrets);
     secrets.dedup();
     secrets
 }

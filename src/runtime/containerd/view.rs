@@ -16,6 +16,7 @@ use crate::model::digest::Fingerprint;
 use crate::model::endpoint::Scheme;
 use crate::model::host::Host;
 use crate::model::image::ImageRef;
+use crate::model::order::{self, Gather as _};
 use crate::model::path::NodePath;
 use crate::model::place::Place;
 use crate::model::resolution::{Attempt, Auth, End, FileVerdict, Ops, Resolution, Trust, Verdict};
@@ -72,7 +73,7 @@ impl View {
     pub fn names(&self) -> Vec<String> {
         let mut roots = self.chain.as_ref().map(|chain| chain.roots(self.dialect).0).unwrap_or_default();
         roots.push(NodePath::fixed(DEFAULT_ROOT));
-        let folders: BTreeSet<String> = roots.iter().flat_map(|root| self.tree.names(root)).collect();
+        let folders: BTreeSet<String> = roots.iter().flat_map(|root| self.tree.names(root)).gathered();
         folders.iter().filter_map(|folder| registry(folder)).collect()
     }
 
@@ -296,7 +297,7 @@ impl View {
 fn others(config: &HostConfig) -> Vec<(String, Secret)> {
     let rest = config.header.iter().filter(|(name, _)| !name.eq_ignore_ascii_case("authorization"));
     let mut header: Vec<(String, Secret)> = rest.map(|(name, values)| (name.clone(), Secret::new(values.join(", ")))).collect();
-    header.sort();
+    order::sort(&mut header);
     header
 }
 

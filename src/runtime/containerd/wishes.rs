@@ -7,6 +7,7 @@ use super::want::{DEFAULT_ROOT, PKI};
 use crate::format::HEADER;
 use crate::format::config_toml::{Chain, imported};
 use crate::format::hosts_toml;
+use crate::model::order::Gather as _;
 use crate::model::path::NodePath;
 use crate::model::tree::{Entry, Tree};
 use crate::runtime::{FoundRuntime, Wish};
@@ -16,11 +17,9 @@ use crate::runtime::{FoundRuntime, Wish};
 /// ours, certificate files named in them.
 #[must_use]
 pub fn wishes(on: &FoundRuntime, tree: &Tree) -> Vec<Wish> {
-    let mut found = BTreeSet::from([
-        Wish::path(on.config.clone()),
-        Wish::folder(NodePath::fixed(DEFAULT_ROOT), 2),
-        Wish::folder(NodePath::fixed(PKI), 1),
-    ]);
+    let folders = [Wish::folder(NodePath::fixed(DEFAULT_ROOT), 2), Wish::folder(NodePath::fixed(PKI), 1)];
+    let mut found: BTreeSet<Wish> = folders.into_iter().gathered();
+    found.insert(Wish::path(on.config.clone()));
     let mut todo = VecDeque::from([on.config.clone()]);
     let mut seen = BTreeSet::new();
     while let Some(file) = todo.pop_front() {

@@ -15,6 +15,7 @@ use crate::model::cert::fingerprints;
 use crate::model::endpoint::{self, Scheme};
 use crate::model::host::Host;
 use crate::model::image::ImageRef;
+use crate::model::order::Gather as _;
 use crate::model::path::NodePath;
 use crate::model::place::Place;
 use crate::model::problem::{Problem, Severity};
@@ -96,7 +97,7 @@ impl Carried {
             .values()
             .flat_map(|mirror| &mirror.endpoints)
             .filter_map(|endpoint| Host::new(&endpoint.host).ok())
-            .collect();
+            .gathered();
         for host in ours.reached.union(&endpoints) {
             self.host(spec, on, without, known, host, !ours.reached.contains(host) && !spec.access.contains_key(host));
         }

@@ -15,6 +15,7 @@ use crate::format::registries_conf::DROP_IN;
 use crate::model::digest::Fingerprint;
 use crate::model::endpoint::Scheme;
 use crate::model::host::Host;
+use crate::model::order::Gather as _;
 use crate::model::path::NodePath;
 use crate::model::place::Place;
 use crate::model::problem::Problem;
@@ -152,7 +153,7 @@ fn wanted(spec: &Spec, host: &Host) -> (Option<BTreeSet<Fingerprint>>, Option<Fi
     if access.scheme == Scheme::Http {
         return (None, None);
     }
-    let ca = (!access.insecure).then(|| access.ca.iter().map(|cert| cert.fingerprint).collect());
+    let ca = (!access.insecure).then(|| access.ca.iter().map(|cert| cert.fingerprint).gathered());
     (ca, access.client.as_ref().and_then(crate::spec::Client::fingerprint))
 }
 

@@ -9,6 +9,7 @@ use crate::format::registries_conf::{Mirror as Entry, Pull, Registry, canonical}
 use crate::model::endpoint::{self, Endpoint, Scheme};
 use crate::model::host::{HUB, HUB_API, Host};
 use crate::model::image::ImageRef;
+use crate::model::order::Gather as _;
 use crate::model::place::Place;
 use crate::model::problem::Problem;
 use crate::model::repo::RepoPath;
@@ -85,10 +86,10 @@ pub fn entries_over(spec: &Spec, replaced: &Replaced, below: &[String]) -> Entri
     }
     // the rest of a sub-host source's registry is asked directly, closed or not; a name that has an entry only so that a
     // source's does not cover it is not the spec's matter
-    let sources: BTreeSet<&Host> = spec.mirrors.iter().filter_map(|mirror| mirror.source.host()).collect();
+    let sources: BTreeSet<&Host> = spec.mirrors.iter().filter_map(|mirror| mirror.source.host()).gathered();
     entries.reached.retain(|host| sources.contains(host) || spec.access.contains_key(host));
     let whole: BTreeSet<&Host> =
-        spec.mirrors.iter().filter(|mirror| mirror.source.below_host().is_none()).filter_map(|mirror| mirror.source.host()).collect();
+        spec.mirrors.iter().filter(|mirror| mirror.source.below_host().is_none()).filter_map(|mirror| mirror.source.host()).gathered();
     let below = spec.mirrors.iter().filter_map(|mirror| mirror.source.below_host()).filter(|(host, _)| !whole.contains(host));
     entries.reached.extend(below.map(|(host, _)| host.clone()));
     let hub = [HUB, HUB_API].map(Host::fixed);
@@ -266,12 +267,12 @@ impl Entries {
 
     /// Closes what the spec does not name: the rest of each sub-host source's registry, and whole top-level domains.
     fn deny(&mut self, spec: &Spec) {
-        let known: BTreeSet<String> = self.registries.iter().map(|entry| entry.prefix.clone()).collect();
+        let known: BTreeSet<String> = self.registries.iter().map(|entry| entry.prefix.clone()).gathered();
         let below = spec.mirrors.iter().filter_map(|mirror| mirror.source.below_host()).map(|(host, _)| host);
         // the rest of one that lies below the domain of a source is that source's
         let names = below.flat_map(|host| std::iter::once(host.clone()).chain(host.aliases()));
         let names = names.filter(|host| spec.wider(host).is_none()).map(|host| host.to_string());
-        let hosts: BTreeSet<String> = names.filter(|host| !known.contains(host)).collect();
+        let hosts: BTreeSet<String> = names.filter(|host| !known.contains(host)).gathered();
         // a domain of the document may be a registry itself
         let own = spec.deny_domains.iter().flatten().map(|domain| domain.domain().to_owned());
         let own = own.filter(|domain| domain.contains('.') && !hosts.contains(domain));

@@ -2,6 +2,7 @@
 
 use crate::format::registries_conf::{Conf, DROP_IN, Invalid, drop_in_dir, main_file, parse};
 use crate::format::{certs_d, crio_conf};
+use crate::model::order;
 use crate::model::path::NodePath;
 use crate::model::place::Place;
 use crate::model::resolution::{FileVerdict, Verdict};
@@ -265,7 +266,7 @@ pub fn wishes(tree: &Tree, found: &[&FoundRuntime]) -> Vec<Wish> {
             wishes.extend(std::iter::once(path).chain(inner).filter(unread).map(|path| Wish::folder(path, 1)));
         }
     }
-    wishes.sort();
+    order::sort(&mut wishes);
     wishes.dedup();
     wishes
 }

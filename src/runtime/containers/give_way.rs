@@ -18,6 +18,7 @@ use crate::ledger::{Owned, Owns, Prior, Stamp};
 use crate::model::content::Content;
 use crate::model::host::Host;
 use crate::model::image::ImageRef;
+use crate::model::order::Gather as _;
 use crate::model::path::NodePath;
 use crate::model::repo::RepoPath;
 use crate::model::suffix::Suffix;
@@ -143,7 +144,7 @@ pub(super) fn longer(spec: &Spec, found: &[&FoundRuntime], tree: &Tree, known: K
         let stay = load(&without, &places).layers.into_iter().map(|(file, conf)| (goes(&file, &conf), conf));
         let theirs = stay.flat_map(|(goes, conf)| conf.registries.into_keys().filter(move |prefix| !(goes && is_ours(prefix))));
         let is_longer = |prefix: &String| !entries.registries.iter().any(|ours| ours.prefix == *prefix) && is_meant(spec, entries, prefix);
-        let theirs: BTreeSet<String> = theirs.filter(is_longer).collect();
+        let theirs: BTreeSet<String> = theirs.filter(is_longer).gathered();
         // ours may be long, and mostly there is nothing to ask it
         if theirs.is_empty() || known.foreign == Foreign::Replace {
             all.extend(theirs);
@@ -151,7 +152,7 @@ pub(super) fn longer(spec: &Spec, found: &[&FoundRuntime], tree: &Tree, known: K
         }
         let there = load(tree, &files::places(tree, on)).layers;
         let there = there.into_iter().filter(|(file, _)| file.name() == DROP_IN && known.owned.contains_key(file));
-        let said_before: BTreeSet<String> = there.flat_map(|(_, conf)| conf.registries.into_keys()).collect();
+        let said_before: BTreeSet<String> = there.flat_map(|(_, conf)| conf.registries.into_keys()).gathered();
         all.extend(theirs.into_iter().filter(|prefix| said_before.contains(prefix)));
     }
     let parts = |prefix: &String| {
@@ -185,7 +186,7 @@ fn is_covered(spec: &Spec, prefix: &str) -> bool {
 /// Drop-ins behind ours: those that only speak of what ours speaks of (where they are to be replaced, of what the spec speaks of) go,
 /// others lose what would replace it. One that cannot be edited stays, and is told as a conflict.
 pub(super) fn behind(part: &mut Part, spec: &Spec, after: &Tree, places: &Places, entries: &Entries, known: Known<'_>) {
-    let ours: BTreeSet<&str> = entries.registries.iter().map(|entry| entry.prefix.as_str()).collect();
+    let ours: BTreeSet<&str> = entries.registries.iter().map(|entry| entry.prefix.as_str()).gathered();
     let in_way = |prefix: &str| ours.contains(prefix) || known.foreign == Foreign::Replace && is_meant(spec, entries, prefix);
     let layers = load(after, places).layers;
     let later = layers.iter().skip_while(|(file, _)| file.name() != DROP_IN).skip(1);

@@ -12,6 +12,7 @@ use crate::format::KeyFormat;
 use crate::format::registries_conf::{Registry, moved_entries, parse, to_version_2};
 use crate::ledger::Owns;
 use crate::model::content::Content;
+use crate::model::order::Gather as _;
 use crate::model::path::NodePath;
 use crate::model::place::Place;
 use crate::model::problem::Problem;
@@ -34,7 +35,7 @@ pub struct Legacy {
 #[must_use]
 pub fn found(tree: &Tree, places: &[Places], owned: &Owns) -> Legacy {
     let mut legacy = Legacy::default();
-    for main in places.iter().filter(|places| !places.hides_etc).map(|places| &places.main).collect::<BTreeSet<_>>() {
+    for main in places.iter().filter(|places| !places.hides_etc).map(|places| &places.main).gathered::<BTreeSet<_>>() {
         let Some(text) = tree.text(main) else { continue };
         let known = owned.get(main).filter(|owned| owned.format == Some(KeyFormat::Registries)).map(|owned| owned.keys.as_slice());
         let (after, edits) = match to_version_2(main, &text) {
@@ -117,7 +118,7 @@ impl Legacy {
 
     /// Tells which lines of version 1 have no effect beside `ours`.
     pub fn replaced(&self, ours: &Entries, notes: &mut Vec<Problem>) {
-        let by_prefix: BTreeMap<&str, &Registry> = ours.registries.iter().map(|entry| (entry.prefix.as_str(), entry)).collect();
+        let by_prefix: BTreeMap<&str, &Registry> = ours.registries.iter().map(|entry| (entry.prefix.as_str(), entry)).gathered();
         for entry in self.fresh.iter().filter(|entry| !opens(ours, entry)) {
             let Some(spec) = by_prefix.get(entry.prefix.as_str()).filter(|spec| !spec.means(entry)) else { continue };
             let lists = match (entry.insecure, entry.blocked) {

@@ -10,6 +10,7 @@ use crate::format::registries_conf::{DROP_IN, ShortNames, Source};
 use crate::model::endpoint::Scheme;
 use crate::model::host::Host;
 use crate::model::image::ImageRef;
+use crate::model::order::Gather as _;
 use crate::model::path::NodePath;
 use crate::model::resolution::{Attempt, Auth, End, FileVerdict, Ops, Resolution, Trust, Verdict};
 use crate::model::tree::Tree;
@@ -40,7 +41,7 @@ impl View {
         let loaded = Box::new(files::load(tree, &files::places(tree, on)));
         let names = certs_d::roots(&home).into_iter().flat_map(|root| tree.names(&root));
         let hosts = names.filter_map(|name| Host::from_reference(&name).ok());
-        let certs = hosts.map(|host| (host.to_string(), certs_d::read(tree, &home, &host))).collect();
+        let certs = hosts.map(|host| (host.to_string(), certs_d::read(tree, &home, &host))).gathered();
         let short_names = short_names(tree, on, loaded.conf.short_name_mode);
         Self { loaded, short_names, certs, logins: Logins::read(tree, &logins::consulted(tree, on)) }
     }
@@ -54,7 +55,7 @@ impl View {
             Some(domain) => Some(format!("nodeprep-probe.{domain}")),
             None => Some(entry.prefix.clone()),
         });
-        prefixes.chain(self.certs.keys().cloned()).collect::<BTreeSet<String>>().into_iter().collect()
+        prefixes.chain(self.certs.keys().cloned()).gathered::<BTreeSet<String>>().into_iter().collect()
     }
 
     /// What is asked for `image`, in order, and what happens after the last request. `Broken` when nothing is asked: invalid

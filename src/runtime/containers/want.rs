@@ -11,6 +11,7 @@ use crate::format::{KeyEdit, KeyFormat, auth_json, certs_d, crio_conf};
 use crate::ledger::{Owned, Owns, Prior};
 use crate::model::content::Content;
 use crate::model::host::Host;
+use crate::model::order::Gather as _;
 use crate::model::path::NodePath;
 use crate::model::place::Place;
 use crate::model::problem::Problem;
@@ -67,7 +68,7 @@ fn containers(spec: &Spec, found: &[&FoundRuntime], tree: &Tree, known: Known<'_
     let entries = entries_over(spec, &give_way::longer(spec, found, tree, known, &entries(spec)), &legacy.prefixes());
     part.notes.extend(entries.notes.iter().cloned());
     let mut against = Against { cannot: entries.cannot.clone(), ..Against::default() };
-    let dirs: BTreeSet<&NodePath> = places.iter().filter_map(|places| places.dirs.first()).collect();
+    let dirs: BTreeSet<&NodePath> = places.iter().filter_map(|places| places.dirs.first()).gathered();
     // a reader that refuses version 1 pulls nothing with it, whatever the spec says
     if !entries.registries.is_empty() || entries.search.is_some() || places.iter().any(|places| places.only_2) {
         part.notes.append(&mut legacy.notes);
@@ -185,9 +186,9 @@ pub(super) fn overlay(tree: &Tree, part: &Part, owned: &Owns) -> Tree {
 fn auth(spec: &Spec, found: &[&FoundRuntime], tree: &Tree, known: Known<'_>, entries: &Entries, part: &mut Part, against: &mut Against) {
     let owned = known.owned;
     let logins: BTreeMap<&Host, &crate::spec::Login> =
-        entries.reached.iter().filter_map(|host| Some((host, spec.access(host).login.as_ref()?))).collect();
+        entries.reached.iter().filter_map(|host| Some((host, spec.access(host).login.as_ref()?))).gathered();
     let replaces = known.foreign == Foreign::Replace;
-    let mut files: BTreeSet<NodePath> = found.iter().map(|on| logins::ours(tree, on)).filter(|_| !logins.is_empty() || replaces).collect();
+    let mut files: BTreeSet<NodePath> = found.iter().map(|on| logins::ours(tree, on)).filter(|_| !logins.is_empty() || replaces).gathered();
     let json = |owned: &Owned| owned.target == Target::Containers && owned.format == Some(KeyFormat::Json);
     files.extend(owned.iter().filter(|(_, owned)| json(owned)).map(|(path, _)| path.clone()));
     for file in files {
@@ -203,7 +204,7 @@ fn auth(spec: &Spec, found: &[&FoundRuntime], tree: &Tree, known: Known<'_>, ent
         let wanted_here = found.iter().any(|on| logins::ours(tree, on) == file);
         let wanted = if wanted_here { logins.clone() } else { BTreeMap::new() };
         let keys = owned.get(&file).map(|owned| owned.keys.as_slice()).unwrap_or_default();
-        let none = if wanted_here { entries.reached.iter().filter(|host| !logins.contains_key(host)).collect() } else { BTreeSet::new() };
+        let none = if wanted_here { entries.reached.iter().filter(|host| !logins.contains_key(host)).gathered() } else { BTreeSet::new() };
         match edit(&file, &text, &wanted, &none, keys, known.foreign) {
             Ok(keys) => {
                 if !text.is_empty() || !keys.edits.is_empty() {

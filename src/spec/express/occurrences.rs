@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use super::{Family, Row, Subject};
 use crate::model::endpoint::{Endpoint, Pull, Scheme};
 use crate::model::host::Host;
+use crate::model::order::Gather as _;
 use crate::model::place::Place;
 use crate::model::repo::RepoPath;
 use crate::model::suffix::Suffix;
@@ -93,7 +94,7 @@ pub(super) fn occurrences(spec: &Spec, row: &Row, there: &[Runtime]) -> Vec<(Str
             let denies = spec.unlisted == Unlisted::Deny;
             let sources = spec.mirrors.iter().filter_map(|mirror| Some((mirror.source.host()?, Some(&mirror.at))));
             let hosts = spec.access.iter().map(|(host, access)| (host, access.at.as_ref()));
-            let found: BTreeMap<_, _> = hosts.chain(sources).filter(|(host, _)| denies && spec.loses_to_its_domain(host)).collect();
+            let found: BTreeMap<_, _> = hosts.chain(sources).filter(|(host, _)| denies && spec.loses_to_its_domain(host)).gathered();
             found.into_iter().map(|(host, at)| (format!("{host} beside unlisted = \"deny\""), at.cloned())).collect()
         }
     }
@@ -127,7 +128,7 @@ fn short_below_domains(spec: &Spec) -> Vec<(String, Option<Place>)> {
         .collect();
     let tied = |host: &Host| domains.iter().find(|domain| domain.covers(host) && host.as_str().len() == domain.domain().len() + 2);
     let sources = spec.mirrors.iter().filter_map(|mirror| Some((mirror.source.whole()?, Some(&mirror.at))));
-    let hosts: BTreeMap<_, _> = spec.access.iter().map(|(host, access)| (host, access.at.as_ref())).chain(sources).collect();
+    let hosts: BTreeMap<_, _> = spec.access.iter().map(|(host, access)| (host, access.at.as_ref())).chain(sources).gathered();
     let found = hosts.into_iter().filter_map(|(host, at)| Some((format!("{host} beside source {}", tied(host)?), at.cloned())));
     found.collect()
 }

@@ -11,6 +11,7 @@ use super::registry::Checked;
 use crate::model::cert::Cert;
 use crate::model::endpoint::Scheme;
 use crate::model::host::Host;
+use crate::model::order::Gather as _;
 use crate::spec::{Access, Pause, Scope};
 
 /// How hosts are reached.
@@ -50,7 +51,7 @@ pub fn build(
         let insecure = registry.insecure.is_some();
         by_host.insert(registry.host, Access { scheme, ca, client: registry.client, login: registry.login, insecure, at });
     }
-    let mut passing: BTreeSet<Host> = schemes.keys().filter(|host| !by_host.contains_key(*host)).cloned().collect();
+    let mut passing: BTreeSet<Host> = schemes.keys().filter(|host| !by_host.contains_key(*host)).cloned().gathered();
     for (host, (scheme, span)) in schemes {
         let text = problems.text();
         by_host.entry(host).or_insert_with(|| Access { scheme, at: Some(text.place(span.start)), ..default.clone() });

@@ -9,6 +9,7 @@ use super::super::problems::Problems;
 use super::endpoint;
 use super::name::{self, canonical};
 use crate::model::endpoint::Endpoint;
+use crate::model::order::Gather as _;
 use crate::model::place::Place;
 use crate::runtime::Runtime;
 use crate::spec::{Fallback, Mirror, Source};
@@ -217,7 +218,7 @@ impl Seen {
     /// Two of one source are one too many, unless no runtime sees both.
     fn add(&mut self, source: &Source, span: &Range<usize>, runtimes: Option<&[Runtime]>, problems: &mut Problems<'_>) {
         let key = same(source);
-        let runtimes: Option<BTreeSet<Runtime>> = runtimes.map(|runtimes| runtimes.iter().copied().collect());
+        let runtimes: Option<BTreeSet<Runtime>> = runtimes.map(|runtimes| runtimes.iter().copied().gathered());
         let meets = |known: &&Known| match (&known.runtimes, &runtimes) {
             (Some(one), Some(other)) => !one.is_disjoint(other),
             _ => true,

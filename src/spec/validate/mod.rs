@@ -25,6 +25,7 @@ use super::requires::Requirement;
 use super::{DEFAULT_NAME, Fallback, Pause, Serial, Spec};
 use crate::model::digest::Digest;
 use crate::model::image::ImageRef;
+use crate::model::order::Gather as _;
 use crate::model::time::Time;
 use crate::runtime::Runtime;
 
@@ -51,7 +52,7 @@ impl<'a> Materials<'a> {
     /// What was read for these references.
     #[must_use]
     pub fn new(given: &'a BTreeMap<String, Result<Vec<u8>, String>>, references: &'a [Reference]) -> Self {
-        let accepted = references.iter().map(|reference| (reference.written.as_str(), &reference.location)).collect();
+        let accepted = references.iter().map(|reference| (reference.written.as_str(), &reference.location)).gathered();
         Self { given, accepted, told: BTreeSet::new(), unread: BTreeSet::new() }
     }
 

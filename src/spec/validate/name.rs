@@ -152,7 +152,7 @@ pub fn endpoint(written: &At<String>, problems: &mut Problems<'_>) -> Option<End
     if secret(written, problems) {
         return None;
     }
-    if text.contains(['{', '}']) {
+    if text.bytes().any(|byte| matches!(byte, b'{' | b'}')) {
         let what = format!("endpoint {text:?}: the only name in braces is `{{host}}`, beside `hosts`");
         problems.error("invalid-endpoint", &written.span, what, "write it out, or list the registries in `hosts` instead of `source`");
         return None;
@@ -165,15 +165,16 @@ pub fn endpoint(written: &At<String>, problems: &mut Problems<'_>) -> Option<End
     if text.trim().is_empty() {
         return wrong("an endpoint is empty".to_owned(), shape.to_owned());
     }
-    if text.chars().any(|c| c.is_whitespace() || c.is_control()) {
+    // nearly every text is plain, and bytes are looked at sooner than characters
+    if !text.bytes().all(|byte| byte.is_ascii_graphic()) && text.chars().any(|c| c.is_whitespace() || c.is_control()) {
         return wrong(format!("endpoint {text:?} has white space in it"), shape.to_owned());
     }
     let (scheme, rest) = match scheme(text) {
         Ok(split) => split,
         Err((what, help)) => return wrong(what, help),
     };
-    if let Some(mark) = rest.chars().find(|c| matches!(c, '?' | '#')) {
-        return wrong(format!("endpoint {text:?} has a `{mark}` in it"), shape.to_owned());
+    if let Some(mark) = rest.bytes().find(|byte| matches!(byte, b'?' | b'#')) {
+        return wrong(format!("endpoint {text:?} has a `{}` in it", char::from(mark)), shape.to_owned());
     }
     let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
     let host = match Host::new(host) {
@@ -206,7 +207,8 @@ pub fn endpoint(written: &At<String>, problems: &mut Problems<'_>) -> Option<End
 
 /// The scheme and what follows it; or what is wrong with it and what to do.
 fn scheme(text: &str) -> Result<(Scheme, &str), (String, String)> {
-    if let Some((scheme, rest)) = text.split_once("://") {
+    // one byte is found sooner than three
+    if let Some((scheme, rest)) = text.as_bytes().contains(&b':').then(|| text.split_once("://")).flatten() {
         return match scheme {
             "https" => Ok((Scheme::Https, rest)),
             "http" => Ok((Scheme::Http, rest)),
@@ -221,8 +223,7 @@ fn scheme(text: &str) -> Result<(Scheme, &str), (String, String)> {
         };
     }
     // `https//host`, `https:/host`, `//host`
-    let word = text.split([':', '/']).next().unwrap_or_default();
-    let rest = &text[word.len()..];
+    let (word, rest) = text.split_at(text.bytes().position(|byte| matches!(byte, b':' | b'/')).unwrap_or(text.len()));
     if (rest.starts_with("//") || rest.starts_with(":/"))
         && let Some(meant) = likely(word).or_else(|| word.is_empty().then_some("https"))
     {

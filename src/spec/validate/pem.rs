@@ -5,6 +5,7 @@ use std::ops::Range;
 use super::super::problems::Problems;
 use super::super::reference::Holds;
 use crate::model::cert::{Binary, Pem, PemError, read_pem};
+use crate::model::order;
 
 /// Reads a PEM file; `name` is what messages call it, `holds` what is wanted of it.
 pub fn read(bytes: &[u8], name: &str, holds: Holds, span: &Range<usize>, problems: &mut Problems<'_>) -> Option<Pem> {
@@ -59,7 +60,7 @@ fn conversion(kind: Binary, name: &str, holds: Holds) -> String {
 pub fn sections(pem: &Pem, name: &str, span: &Range<usize>, problems: &mut Problems<'_>) -> bool {
     let mut labels = pem.skipped.clone();
     labels.retain(|label| !label.ends_with("PARAMETERS"));
-    labels.sort();
+    order::sort(&mut labels);
     labels.dedup();
     let listed = labels.join(", ");
     let convertible = labels.iter().any(|label| label.ends_with("CERTIFICATE") || label.contains("PKCS7"));

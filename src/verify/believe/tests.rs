@@ -193,3 +193,16 @@ fn an_algorithm_that_is_not_known_is_not_refused() {
     let pool = Pool::of([root.as_slice()]);
     assert!(matches!(believe(&pool, &[&leaf.der], "a.example", NOW), Belief::Unknown(_)));
 }
+
+/// A clock that cannot be right makes nothing bad, and nothing good either; what is wrong whatever the time is stays so.
+#[test]
+fn a_wrong_clock_tells_nothing() {
+    let root = itself(params("root", &[], Some(BasicConstraints::Unconstrained)));
+    let mut short = params("leaf", &["a.example"], None);
+    (short.not_before, short.not_after) = (date_time_ymd(2020, 1, 1), date_time_ymd(2020, 2, 1));
+    let leaf = signed(short, &root);
+    let at = |roots: &[&Made], now: Time| believe(&Pool::of(roots.iter().map(|made| made.der.as_slice())), &[&leaf.der], "a.example", now);
+    assert!(why(at(&[&root], NOW)).contains("has expired"));
+    assert!(matches!(at(&[&root], Time(0)), Belief::Unknown(why) if why.contains("1970-01-01")));
+    assert!(why(at(&[], Time(0))).contains("unknown authority"));
+}

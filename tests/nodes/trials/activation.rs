@@ -353,6 +353,8 @@ pub fn reload(world: &mut World) -> Result<()> {
     let run = world.done(&AUTO)?;
     was(&run, "crio.service", "reload", "done")?;
     ensure!(world.node.start_of("crio.service")? == start, "it was restarted");
+    let run = world.done(&AUTO)?;
+    ensure!(unit(&run, "crio.service").is_none() && run.due().is_empty(), "it is told once more: {:#}", run.report);
     let forbidden = spec(&["fleet"]) + "\n[[mirror]]\nsource = \"forbidden.example\"\nendpoints = [\"mirror.example:5000/x\"]\n";
     world.spec(&forbidden, &[("fleet.pem", &world.ca)])?;
     let run = world.nodeprep(&[&AUTO[..], &["--probe", "off"]].concat())?;

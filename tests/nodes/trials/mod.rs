@@ -7,6 +7,7 @@ mod boots;
 mod bootstrap;
 mod crio;
 mod cut;
+mod edges;
 mod facts;
 mod first;
 mod image;
@@ -86,11 +87,18 @@ pub const ALL: &[Test] = &[
     Test { name: "pod", versions: Versions::Own, run: pod::on_host },
     Test { name: "pod-lacking", versions: Versions::Own, run: pod::lacking },
     Test { name: "agent", versions: Versions::Own, run: agent::unit },
+    Test { name: "revert-made-config", versions: Versions::Own, run: edges::made_config },
+    Test { name: "revert-without-ca", versions: Versions::Own, run: edges::without_ca },
+    Test { name: "revert-never", versions: Versions::Own, run: edges::never },
+    Test { name: "progress-on-a-terminal", versions: Versions::Own, run: edges::progress },
+    Test { name: "unit-masked", versions: Versions::Own, run: edges::masked },
+    Test { name: "disk-full-or-read-only", versions: Versions::Own, run: edges::no_room },
     Test { name: "pods-image-in-use", versions: Versions::All, run: pods::in_use },
     Test { name: "pods-first-config-path", versions: Versions::All, run: pods::config_path },
     Test { name: "pods-kill-mode", versions: Versions::All, run: pods::kill_mode },
     Test { name: "pods-rolled-back", versions: Versions::Own, run: pods::rolled_back },
     Test { name: "pods-new-pause", versions: Versions::All, run: pods::new_pause },
+    Test { name: "pods-pause-canary", versions: Versions::Own, run: pods::pause_canary },
     Test { name: "pods-pause-at-first", versions: Versions::All, run: pods::pause_at_first },
     Test { name: "package-deb", versions: Versions::Own, run: packages::deb },
     Test { name: "package-deb-purge", versions: Versions::Own, run: packages::deb_purge },

@@ -176,6 +176,35 @@ pub fn new_pause(world: &mut World) -> Result<()> {
     outlived_all(world, &before)
 }
 
+/// A canary beside a new pause image: where it is not pulled any more, neither the mirror nor the pause image has changed.
+pub fn pause_canary(world: &mut World) -> Result<()> {
+    let newer = pods::image(&world.node, "newer")?;
+    world.registry_of("second.example", "127.0.0.3:5000", &[("docker.io/library/newer", &*newer)])?;
+    let (mirror, _pods) = fresh(world, "")?;
+    world.done(&AUTO)?;
+    let (before, start, config) = (pods::processes(world)?, world.node.start_of(UNIT)?, world.node.read(CONFIG)?);
+    let canary = [&AUTO[..], &["--canary", SLEEPER]].concat();
+    let with = |mirror: &str| spec(&["fleet"]).replace("mirror.example", mirror) + &format!("[runtime]\npause_image = \"{NEWER}\"\n");
+    // the second mirror has the pause image, and not what is pulled
+    world.spec(&with("second.example"), &[])?;
+    let files = world.files()?;
+    let run = world.nodeprep(&canary)?;
+    ensure!(run.code == 6 && text(&run).contains("any more, which it pulled right before"), "{run}\n{:#}", run.report);
+    let differences = crate::tree::differences(&files, &world.files()?);
+    ensure!(differences.is_empty() && world.node.read(CONFIG)? == config, "not as before:\n{}", differences.join("\n"));
+    ensure!(run.changed().is_empty() && run.due().is_empty() && world.node.start_of(UNIT)? == start, "{:#}", run.report);
+
+    world.spec(&with("mirror.example"), &[])?;
+    mirror.asked();
+    let run = world.done(&canary)?;
+    was(&run, UNIT, "restart", "done")?;
+    ensure!(world.node.read(CONFIG)?.contains(NEWER) && !mirror.asked().is_empty(), "{:#}", run.report);
+    outlived(world, &before)?;
+    let images = Pod::start(world, "new", SLEEPER)?.processes(world)?.map(|process| process.image);
+    ensure!(images == ["newer", "sleeper"], "{images:?}");
+    Ok(())
+}
+
 /// A new pause image in the same run as the first config_path, so that it can be pulled no earlier than after the restart.
 pub fn pause_at_first(world: &mut World) -> Result<()> {
     let (_mirror, _pods) = fresh(world, "")?;

@@ -9,6 +9,7 @@ use crate::format::config_toml::{Chain, Setting, registry_key};
 use crate::format::hosts_toml::render::quoted;
 use crate::model::cert::base64;
 use crate::model::host::Host;
+use crate::model::order;
 use crate::model::secret::Secret;
 use crate::spec::{Access, LoginBy, Spec};
 
@@ -29,7 +30,7 @@ pub(super) fn wanted(spec: &mut Cow<'_, Spec>, dialects: &[Dialect]) -> Vec<(Hos
             login.by = LoginBy::Header;
         }
     }
-    found.sort();
+    order::sort(&mut found);
     found.dedup_by(|one, other| one.0 == other.0);
     found
 }
