@@ -11,6 +11,7 @@ use super::{Act, Activation, How, Plan, store};
 use crate::desired::{Part, Refusal, Target};
 use crate::ledger::{Ledger, Owned, Owns, Prior, Was};
 use crate::model::order::Gather as _;
+use crate::model::path::NodePath;
 use crate::model::problem::{Problem, Severity};
 use crate::runtime::FoundRuntime;
 
