@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 
 use super::activation::{AUTO, CONFIG, REFUSES, fresh, text, unit, was};
 use super::{UNIT, spec};
-use crate::world::World;
+use crate::world::{IMAGE, World};
 
 const GUARDIAN: &str = "nodeprep-guardian.service";
 const RECOVER: &str = "nodeprep-recover.service";
@@ -67,10 +67,16 @@ fn begun(world: &mut World) -> Result<Option<String>> {
     Ok(config)
 }
 
+/// Its unit is active as soon as it is started: it may take a while until it listens.
+fn answers(world: &World) -> Result<()> {
+    runs(world, UNIT)?;
+    until("containerd answers", || Ok(world.node.inside()?.remove(IMAGE).is_ok()))
+}
+
 fn as_before(world: &World, config: Option<&str>) -> Result<()> {
     until("the run is brought to its end", || is_through(world))?;
     ensure!(world.node.read(CONFIG).ok().as_deref() == config, "config.toml is not as before");
-    runs(world, UNIT)?;
+    answers(world)?;
     runs(world, "kubelet.service")?;
     world.upstream.take();
     ensure!(world.pull()?.is_err() && !world.upstream.take().is_empty(), "it does not pull as before");
@@ -150,7 +156,7 @@ pub fn power_cut(world: &mut World) -> Result<()> {
     // and nothing is left to be done at the next one
     world.node.stop()?;
     world.node.boot()?;
-    runs(world, UNIT)?;
+    answers(world)?;
     world.node.run(&["touch", "/run/mended"])?;
     world.done(&AUTO)?;
     world.pulls()
