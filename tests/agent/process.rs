@@ -34,7 +34,7 @@ fn a_changed_file_is_in_effect() {
     assert!(state.causes.get(&Cause::Spec).is_some_and(|count| *count >= 2), "{state:#?}");
     let mode = fs::metadata(node.path("node/run/nodeprep/agent.json")).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
-    assert_eq!(names(&node.path("node/run/nodeprep")), ["agent.json", "agent.lock"]);
+    assert_eq!(names(&node.path("node/run/nodeprep")), ["agent.json", "agent.lock", "health.sock"]);
 }
 
 #[test]
