@@ -119,7 +119,7 @@ pub struct Owned {
 }
 
 /// What we left at a path.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Stamp {
     /// Nothing.
     #[serde(rename = "absent")]
@@ -162,6 +162,17 @@ impl Prior {
     pub fn is(&self, bytes: &[u8]) -> bool {
         matches!(self, Self::File { blob, .. } if *blob == Digest::of(bytes))
     }
+
+    /// Whether both had the same content.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Absent, Self::Absent) => true,
+            (Self::File { blob, .. }, Self::File { blob: other, .. }) => blob == other,
+            (Self::Link { to, .. }, Self::Link { to: other, .. }) => to == other,
+            _ => false,
+        }
+    }
 }
 
 /// A run that has begun.
@@ -171,6 +182,9 @@ pub struct Open {
     pub before: BTreeMap<NodePath, Prior>,
     /// What this run leaves there.
     pub after: BTreeMap<NodePath, Stamp>,
+    /// What runs that were cut off left there before this one began: ours, and nothing to go back to.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub between: BTreeMap<NodePath, BTreeSet<Stamp>>,
     /// Activations still to be done; taken over by the next run.
     pub activations: Vec<Activation>,
     /// When the run began.

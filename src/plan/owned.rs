@@ -96,7 +96,8 @@ pub fn standing(now: Now<'_>, path: &NodePath, through_link: bool) -> Result<Sta
         });
         if let Some(owned) = ledger.owned.get(path) {
             let bytes = bytes.clone();
-            let ours = same(&owned.now) || after || before;
+            let between = open.and_then(|open| open.between.get(path)).is_some_and(|stamps| stamps.iter().any(same));
+            let ours = same(&owned.now) || after || before || between;
             return Ok(if ours { Standing::Ours { expect, meta, bytes } } else { Standing::Drifted { expect, meta, bytes } });
         }
         let head = bytes.get(..200.min(bytes.len())).unwrap_or_default();

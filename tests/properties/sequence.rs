@@ -877,3 +877,15 @@ fn killed_at_any_event_beside_a_daemon_that_is_not_well() {
     }
     assert!(killed > 6 && interrupted > 0, "{killed} killed, {interrupted} interrupted");
 }
+
+/// Two runs that were cut off, with one between them that went back only as far as where it began: the way back leads to where all of
+/// it began, never to half of it.
+#[test]
+fn the_way_back_from_two_runs_that_were_cut_off_is_that_of_the_first() {
+    let one = Say { mirrors: 1, pause: None, ca: Some(0), deny: false };
+    let other = Say { deny: true, ..one.clone() };
+    let first = [plain(one.clone(), &[Fate::Mute], Some(2)), plain(one, &[Fate::Mute, Fate::Serves, Fate::Serves], None)];
+    let second = [plain(other.clone(), &[Fate::Mute], Some(6)), plain(other, &[], None)];
+    let seen = gone_through(&[first, second].concat());
+    assert_eq!((seen.killed, seen.rolled_back, seen.interrupted), (2, 2, 1), "{seen:?}");
+}

@@ -128,6 +128,15 @@ impl Hands<'_> {
         after
     }
 
+    /// What stands at a path, as the ledger would say that we left it.
+    fn standing(&self, seen: &Seen) -> Option<Stamp> {
+        match seen {
+            Seen::Absent => Some(Stamp::Absent),
+            Seen::File(bytes, meta) => Some(self.old.stamp(bytes, meta.mode)),
+            Seen::Link(..) | Seen::Folder | Seen::Other => None,
+        }
+    }
+
     /// The ledger that is written before the first change.
     pub(super) fn ahead(&self) -> Result<Ledger, NodeError> {
         let mut ahead = self.final_ledger()?;
@@ -142,17 +151,19 @@ impl Hands<'_> {
         }
         ahead.dirs.extend(self.ours());
         ahead.dirs.extend(self.jobs.iter().flat_map(|job| job.survey.missing.iter().cloned()));
-        let mut before = BTreeMap::new();
+        let (mut before, mut standing) = (BTreeMap::new(), BTreeMap::new());
         let mut after = self.after();
         for job in &self.jobs {
             let path = &job.step.path;
             if let Act::PutDir { files, .. } = &job.step.act {
                 before.extend(files.keys().map(|name| (path.join(name), Prior::Absent)));
                 for (name, seen) in &job.survey.inside {
+                    standing.extend(self.standing(seen).map(|stamp| (path.join(name), stamp)));
                     before.extend(seen.prior().map(|prior| (path.join(name), prior)));
                     after.entry(path.join(name)).or_insert(Stamp::Absent);
                 }
             } else {
+                standing.extend(self.standing(&job.survey.seen).map(|stamp| (path.clone(), stamp)));
                 before.extend(job.survey.seen.prior().map(|prior| (path.clone(), prior)));
             }
         }
@@ -164,15 +175,27 @@ impl Hands<'_> {
             }
         }
         ahead.due.clone_from(&self.plan.due);
-        let mut began = self.when;
+        let (mut began, mut between) = (self.when, BTreeMap::<NodePath, BTreeSet<Stamp>>::new());
         let mut was = Was { spec: self.old.spec.clone(), adopted: self.old.adopted.clone() };
         if let Some(open) = &self.old.open {
-            // a run that was cut off and is finished by this one can still be taken back as far as this one leaves it as it is
+            // what stands there because of a run that was cut off is no state to go back to: what was there before that one is
+            for (path, prior) in &open.before {
+                let Some(stamp) = standing.get(path) else { continue };
+                let known = open.after.get(path) == Some(stamp) || open.between.get(path).is_some_and(|stamps| stamps.contains(stamp));
+                if known || before.get(path).is_some_and(|own| own.is_same(prior)) {
+                    before.insert(path.clone(), prior.clone());
+                }
+            }
+            // and so is the rest of it, as far as this run leaves that as it is
             let left = |path: &NodePath| !before.contains_key(path) && !after.contains_key(path);
             let earlier: Vec<_> =
                 open.before.iter().filter(|(path, _)| left(path)).map(|(path, prior)| (path.clone(), prior.clone())).collect();
             let stamps: Vec<_> =
                 open.after.iter().filter(|(path, _)| left(path)).map(|(path, stamp)| (path.clone(), stamp.clone())).collect();
+            between.clone_from(&open.between);
+            for (path, stamp) in open.after.iter().filter(|(path, _)| !left(path)) {
+                between.entry(path.clone()).or_default().insert(stamp.clone());
+            }
             before.extend(earlier);
             after.extend(stamps);
             was = open.was.clone().unwrap_or(was);
@@ -182,7 +205,7 @@ impl Hands<'_> {
             }
         }
         let attempt = Some(&self.plan.attempt).filter(|attempt| !attempt.units.is_empty()).cloned();
-        ahead.open = Some(Open { before, after, activations, began, asked: self.plan.asked.clone(), attempt, was: Some(was) });
+        ahead.open = Some(Open { before, after, between, activations, began, asked: self.plan.asked.clone(), attempt, was: Some(was) });
         Ok(ahead)
     }
 

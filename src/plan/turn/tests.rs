@@ -1,3 +1,5 @@
+//! What is done with units: at most one turn of each, and the reasons why one is left.
+
 use std::slice::from_ref;
 
 use super::*;
