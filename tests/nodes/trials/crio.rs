@@ -152,6 +152,8 @@ pub fn merged(world: &mut World) -> Result<()> {
         // the library agrees: with that it does not start any more
         ensure!(!world.node.try_run(&["systemctl", "restart", UNIT])?.status.success(), "{theirs}: it starts");
         world.node.run(&["rm", &path])?;
+        // as often as it is started here systemd would not let it
+        world.node.run(&["systemctl", "reset-failed", UNIT])?;
         world.node.run(&["systemctl", "restart", UNIT])?;
     }
     let run = world.done(&AUTO)?;
