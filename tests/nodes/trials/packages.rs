@@ -61,6 +61,16 @@ fn debs(world: &World) -> Result<(String, String)> {
 }
 
 /// A node that the installed package has made true to its spec, by its unit, and that pulls.
+/// What was given back by hand is not taken again by a unit until somebody says so.
+fn resumed(world: &World) -> Result<()> {
+    let before = in_use(world)?;
+    world.node.run(&["systemctl", "start", APPLY_UNIT])?;
+    same("the unit on a node that was given back", &before, &in_use(world)?)?;
+    world.node.run(&["systemctl", "stop", APPLY_UNIT])?;
+    world.node.run(&["nodeprep", "resume"])?;
+    Ok(())
+}
+
 fn put_to_use(world: &World) -> Result<()> {
     world.node.run(&["systemctl", "enable", "--now", APPLY_UNIT])?;
     ensure!(world.node.property(APPLY_UNIT, "Result")? == "success", "{APPLY_UNIT} failed");
@@ -144,6 +154,7 @@ pub fn deb_purge(world: &mut World) -> Result<()> {
 
     // Packages are installed again over what a purge has left.
     dpkg_done(world, &["--install", &old])?;
+    resumed(world)?;
     put_to_use(world)?;
     world.node.run(&["sh", "-c", "echo nodeprep nodeprep/revert boolean true | debconf-set-selections"])?;
     dpkg_done(world, &["--remove", "nodeprep"])?;
@@ -220,6 +231,7 @@ pub fn rpm(world: &mut World) -> Result<()> {
 
     rpm.done(world, &["--install", "--nodeps", NEW_RPM])?;
     ensure!(!world.node.exists(LEFT), "the program that was left is still there");
+    resumed(world)?;
     put_to_use(world)?;
     // A ledger that this nodeprep does not understand: it cannot give anything back.
     let ledger = world.node.read(LEDGER)?;
