@@ -104,7 +104,7 @@ impl World {
     /// All files of the node that are not the doing of whatever runs there.
     pub fn files(&self) -> Result<Tree> {
         let mut files = tree::read(&self.node.root())?;
-        let busy = ["var/log/journal", "var/lib/containerd", "var/lib/systemd", "var/cache/ldconfig"].map(Path::new);
+        let busy = ["var/log", "var/lib/containerd", "var/lib/systemd", "var/cache/ldconfig"].map(Path::new);
         files.retain(|path, _| !busy.iter().any(|folder| path.starts_with(folder)));
         Ok(files)
     }
