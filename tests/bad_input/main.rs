@@ -10,6 +10,7 @@ mod image;
 mod node;
 mod output;
 mod ownership;
+mod refusal;
 mod revert;
 mod spec;
 mod state;

@@ -1,7 +1,6 @@
 //! A scratch node and a spec that fits it, the real binary, and what must hold whatever is done to them.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
@@ -10,7 +9,6 @@ use std::process::{Command, Stdio};
 
 /// The main case: containerd and Podman, a CA, a client certificate, a login.
 const FIXTURE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/flow/mtls-and-login");
-pub const MATERIAL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/spec/_material");
 pub const BINARY: &str = env!("CARGO_BIN_EXE_nodeprep");
 /// What stands in the fixture's logins, and a secret for foreign files.
 pub const SECRETS: [&str; 5] =
@@ -34,8 +32,8 @@ pub struct Run {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Thing {
-    kind: &'static str,
-    mode: u32,
+    pub kind: &'static str,
+    pub mode: u32,
     owner: (u32, u32),
     pub content: Vec<u8>,
 }
@@ -73,12 +71,6 @@ impl Node {
         fs::create_dir_all(file.parent().unwrap()).unwrap();
         fs::write(&file, bytes).unwrap();
         file
-    }
-
-    pub fn link(&self, path: &str, to: &str) {
-        let file = self.at(path);
-        fs::create_dir_all(file.parent().unwrap()).unwrap();
-        std::os::unix::fs::symlink(to, file).unwrap();
     }
 
     pub fn get(&self, path: &str) -> String {
@@ -129,86 +121,8 @@ impl Node {
         all
     }
 
-    /// Refused: `plan` changes nothing at all, `apply` nothing that lives; both say the same in text and JSON.
-    pub fn refused(&self, code: i32, wanted: &[&str]) {
-        self.plan_changes_nothing();
-        self.apply_refused(code, wanted);
-    }
-
-    /// `plan` in every form leaves everything as it is, the state folder included, and says what it finds in JSON.
-    pub fn plan_changes_nothing(&self) {
-        let before = self.picture(true);
-        for words in ["plan", "plan -vv", "plan --output json", "plan --exit-code --color always", "explain --planned docker.io/library/x"]
-        {
-            let run = self.run(words);
-            if words.contains("json") {
-                run.json();
-            }
-        }
-        same(&before, &self.picture(true));
-    }
-
-    /// `apply` ends with this code, names `wanted`, and no live path has changed.
-    pub fn apply_refused(&self, code: i32, wanted: &[&str]) {
-        let before = self.picture(false);
-        for words in ["apply", "apply -vv", "apply --output json", "apply --color always"] {
-            let run = self.run(words);
-            assert_eq!(run.code, code, "{words}: {}{}", run.out, run.err);
-            let said = if words.contains("json") { run.spoken() } else { run.out.clone() };
-            for piece in wanted {
-                assert!(said.contains(piece), "{words} does not say {piece:?}:\n{said}{}", run.err);
-            }
-            if words.contains("json") {
-                let report = run.json();
-                assert_eq!(report["exit_code"], code, "{}", run.out);
-                let silent =
-                    said.split("error[").skip(1).any(|error| error.contains("help: \n") && error.find("help: ") == error.find("help: \n"));
-                assert!(!silent, "an error without a remedy: {said}");
-            } else {
-                assert!(run.out.contains("help"), "no remedy: {}", run.out);
-            }
-            same(&before, &self.picture(false));
-            self.clean();
-        }
-    }
-
-    /// Nothing temporary is left, and no secret can be read by others.
-    pub fn clean(&self) {
-        for (path, thing) in self.picture(true) {
-            let name = path.file_name().unwrap().to_string_lossy().into_owned();
-            assert!(!name.contains(".nodeprep-stage") && !name.ends_with("json.new"), "{} was left behind", path.display());
-            if thing.kind == "file" && thing.mode & 0o077 != 0 {
-                let text = String::from_utf8_lossy(&thing.content);
-                for secret in Self::secrets() {
-                    assert!(!text.contains(&secret), "{} with mode {:o} holds a secret", path.display(), thing.mode);
-                }
-            }
-        }
-    }
-
-    /// The node becomes as the spec says, a second time changes nothing, and everything comes back.
-    pub fn converges(&self) {
-        let before = self.picture(false);
-        let run = self.run("apply");
-        assert_eq!(run.code, 0, "{}{}", run.out, run.err);
-        self.clean();
-        let after = self.picture(true);
-        let run = self.run("apply");
-        assert!(run.code == 0 && run.out.contains("0 changes made"), "{}{}", run.out, run.err);
-        // the lock holds the process id of the last run
-        let without_lock = |mut picture: Picture| {
-            picture.retain(|path, _| path.file_name().is_none_or(|name| name != "lock"));
-            picture
-        };
-        same(&without_lock(after), &without_lock(self.picture(true)));
-        let run = self.run("revert");
-        assert_eq!(run.code, 0, "{}{}", run.out, run.err);
-        same(&before, &self.picture(false));
-        self.clean();
-    }
-
     /// The key's lines and the logins.
-    fn secrets() -> Vec<String> {
+    pub fn secrets() -> Vec<String> {
         let key = fs::read_to_string(Path::new(FIXTURE).join("node.key")).unwrap();
         let lines = key.lines().filter(|line| !line.contains("-----")).map(str::to_owned);
         lines.chain(SECRETS.map(str::to_owned)).collect()
@@ -218,13 +132,6 @@ impl Node {
 impl Run {
     pub fn json(&self) -> serde_json::Value {
         serde_json::from_str(&self.out).unwrap_or_else(|error| panic!("{error}: {}{}", self.out, self.err))
-    }
-
-    /// The problems of a JSON report in the words of the text.
-    pub fn spoken(&self) -> String {
-        let mut said = String::new();
-        speak(&self.json(), &mut said);
-        said
     }
 
     fn no_secret(&self) {
@@ -240,24 +147,6 @@ impl Run {
         for piece in wanted {
             assert!(self.out.contains(piece), "no {piece:?} in:\n{}{}", self.out, self.err);
         }
-    }
-}
-
-fn speak(value: &serde_json::Value, said: &mut String) {
-    match value {
-        serde_json::Value::Object(fields) => {
-            if let Some(what) = fields.get("what").and_then(serde_json::Value::as_str) {
-                let text = |key: &str| fields.get(key).and_then(serde_json::Value::as_str).unwrap_or_default();
-                writeln!(said, "{}[{}]: {}", text("severity"), text("code"), what).unwrap();
-                if let Some(at) = fields.get("at") {
-                    writeln!(said, " --> {}:{}:{}", at["file"].as_str().unwrap(), at["line"], at["column"]).unwrap();
-                }
-                writeln!(said, "help: {}", text("help")).unwrap();
-            }
-            fields.values().for_each(|field| speak(field, said));
-        }
-        serde_json::Value::Array(all) => all.iter().for_each(|one| speak(one, said)),
-        _ => {}
     }
 }
 

@@ -5,7 +5,9 @@ use std::fs;
 use std::process::Stdio;
 use std::time::{Duration, SystemTime};
 
-use crate::node::{MATERIAL, Node, same};
+use crate::node::{Node, same};
+
+const MATERIAL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/spec/_material");
 
 const HEAD: &str = "version = 1\nfallback = 'never'\n";
 const CA: &str = "[[ca]]\nname = 'a'\nfile = 'ca.pem'\n";

@@ -1,4 +1,4 @@
-//! `status`, the audit trail and `pause`: the real binary on a scratch node.
+//! `status`, metrics, the audit trail and `pause`: the real binary on a scratch node.
 #![allow(
     clippy::disallowed_methods,
     clippy::unwrap_used,
@@ -9,10 +9,10 @@
     reason = "a program of its own: it has effects, and its messages go to whoever runs it"
 )]
 
-#[allow(dead_code, reason = "shared with the tests of bad input, which use all of it")]
 #[path = "../bad_input/node.rs"]
 mod node;
 
+mod monitoring;
 mod pause;
 mod rotation;
 mod stands;

@@ -1,17 +1,4 @@
 //! Metrics, what is made of them in `packaging/monitoring`, and the server that tells them.
-#![allow(
-    clippy::disallowed_methods,
-    clippy::unwrap_used,
-    clippy::print_stdout,
-    clippy::print_stderr,
-    missing_docs,
-    missing_debug_implementations,
-    reason = "a program of its own: it has effects, and its messages go to whoever runs it"
-)]
-
-#[allow(dead_code, reason = "shared with the tests of bad input, which use all of it")]
-#[path = "bad_input/node.rs"]
-mod node;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -21,12 +8,13 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use node::{BINARY, Node};
 use nodeprep::agent::state::{AgentState, Drift, Due, Failing, PassView, Phase, Restart};
 use nodeprep::model::time::Time;
 use nodeprep::node::health::{Settings, start};
 use nodeprep::report::metrics::{Endpoint, METRICS, Metric, endpoints, endpoints_of, markdown};
 use saphyr_parser::{Event, Parser};
+
+use crate::node::{BINARY, Node};
 
 fn project(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
@@ -132,7 +120,7 @@ fn the_page_is_made_from_the_table() {
     if std::env::var_os("UPDATE_GOLDEN").is_some() {
         fs::write(&file, &text).unwrap();
     }
-    assert_eq!(fs::read_to_string(file).unwrap_or_default(), text, "UPDATE_GOLDEN=1 cargo test --test monitoring rewrites docs/metrics.md");
+    assert_eq!(fs::read_to_string(file).unwrap_or_default(), text, "UPDATE_GOLDEN=1 cargo test --test status rewrites docs/metrics.md");
 }
 
 /// What a text says: name and labels → value. Every line is as the format wants it.
