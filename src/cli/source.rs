@@ -16,7 +16,7 @@ use crate::node::material::{MaterialError, documents, materials, seal};
 use crate::node::net::fetch::{FetchError, Got, Way};
 use crate::node::root::Root;
 use crate::node::source::{Named, keys, way};
-use crate::node::{kept, probe};
+use crate::node::{clock, kept, probe};
 use crate::report::Report;
 use crate::report::exit::Outcome;
 use crate::spec::Spec;
@@ -105,7 +105,7 @@ fn in_place(args: &SpecArgs, node: Option<&Root>, keys: &Keys) -> Result<Opened,
     let sealed = if keys.is_empty() { None } else { Some(seal(&args.spec).map_err(unsigned)?) };
     let folder = args.material.as_deref().or(found.folder.as_deref());
     let read = |references: &[Reference]| Ok(materials(folder, node, references));
-    let (closed, good) = close(&found.name, &found.documents, sealed.as_ref(), keys, read)?;
+    let (closed, good) = close(&found.name, &found.documents, sealed.as_ref(), keys, node, read)?;
     Ok(Opened { closed, good, fetched: Fetched::new() })
 }
 
@@ -115,6 +115,7 @@ fn close(
     documents: &[Document],
     sealed: Option<&Seal>,
     keys: &Keys,
+    node: Option<&Root>,
     read: impl FnOnce(&[Reference]) -> Result<Materials, Stopped>,
 ) -> Result<(Closed, LastGood), Stopped> {
     let size: usize = documents.iter().map(|document| document.bytes.len()).sum();
@@ -131,7 +132,8 @@ fn close(
     }
     let materials = read(draft.references())?;
     let good = LastGood::of(name, documents, sealed, draft.references(), &materials);
-    Ok((draft.close(&materials, Some(probe::now())), good))
+    let unsynchronised = || node.is_some_and(clock::is_unsynchronised);
+    Ok((draft.close_doubting(&materials, Some(probe::now()), unsynchronised), good))
 }
 
 /// What fetches, what it knows, and what it has fetched.
@@ -161,7 +163,7 @@ fn from_url(args: &SpecArgs, url: &Url, node: Option<&Root>, keys: &Keys, known:
         let signature = fetcher.get(&url.signature(), signature::LARGEST).map_err(|error| away(&error))?;
         Some(Seal { signature, list: None })
     };
-    let (mut closed, good) = close(&name, &documents, sealed.as_ref(), keys, |references| {
+    let (mut closed, good) = close(&name, &documents, sealed.as_ref(), keys, node, |references| {
         let mut found = materials(args.material.as_deref(), node, references);
         for reference in references {
             if let Some(content) = fetcher.referenced(reference, args.material.is_some(), &found)? {
@@ -336,7 +338,7 @@ fn closed_again(args: &SpecArgs, root: &Root, good: &LastGood) -> Result<(Closed
     let keys = keys(&args.source.public_keys).map_err(usage)?;
     let beside = beside(&args.spec);
     let folder = args.material.as_deref().or(beside.as_deref());
-    close(&good.name, &good.documents(), good.seal().as_ref(), &keys, |references| {
+    close(&good.name, &good.documents(), good.seal().as_ref(), &keys, Some(root), |references| {
         Ok(good.materials(references, materials(folder, Some(root), references)))
     })
 }

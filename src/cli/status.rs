@@ -11,7 +11,7 @@ use crate::agent::state::{AgentState, STATE_FILE};
 use crate::model::path::NodePath;
 use crate::model::problem::{Problem, Severity};
 use crate::node::root::Root;
-use crate::node::{probe, read, state, textfile, trail};
+use crate::node::{clock, probe, read, state, textfile, trail};
 use crate::plan::activation::due;
 use crate::plan::drift::{Drift, Kind, drift};
 use crate::report::exit::Outcome;
@@ -94,13 +94,16 @@ impl StatusArgs {
         let tree = &session.snapshot.tree;
         let mut due = due(session.now(), &session.found);
         due.retain(|due| session.due(std::slice::from_ref(&due.what)).len() == 1);
+        let expiry = expiry(&session.ledger, tree, now);
+        let clock = expiry.iter().any(|one| one.days < 0) && clock::is_unsynchronised(&session.root);
         let seen = Seen {
             ledger: unread.is_none().then_some(&*session.ledger),
             due,
             drift,
             paused,
             trail,
-            expiry: expiry(&session.ledger, tree, now),
+            expiry,
+            unsynchronised: clock,
             agent,
             problems,
             found: session.found,

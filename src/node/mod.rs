@@ -10,6 +10,7 @@ pub use crate::model::snapshot::{Probes, Process, Snapshot};
 pub mod agent;
 pub mod blobs;
 pub mod checkpoint;
+pub mod clock;
 pub mod command;
 pub mod cri;
 pub mod enter;

@@ -135,6 +135,8 @@ pub struct Seen<'a> {
     pub trail: Vec<Line>,
     /// When certificates run out.
     pub expiry: Vec<Expiry>,
+    /// Nobody has synchronised the clock by which one of them has run out.
+    pub unsynchronised: bool,
     /// The agent.
     pub agent: Option<Agent>,
     /// What could not be looked at.
@@ -145,15 +147,19 @@ impl Status {
     /// How a node stands; `judged`: the outcome tells it, too.
     #[must_use]
     pub fn new(seen: Seen<'_>, now: Time, judged: bool) -> Self {
-        let Seen { ledger, found, due, drift, paused, trail, expiry, agent, mut problems } = seen;
+        let Seen { ledger, found, due, drift, paused, trail, expiry, unsynchronised, agent, mut problems } = seen;
         let unknown = ledger.is_none() || problems.iter().any(|problem| problem.severity == crate::model::problem::Severity::Error);
-        problems.extend(expiry.iter().filter_map(runs_out));
+        if unsynchronised {
+            problems.extend(expiry.iter().find(|one| one.days < 0).map(|one| doubtful(one, now)));
+        } else {
+            problems.extend(expiry.iter().filter_map(runs_out));
+        }
         let outcome = match () {
             () if !judged => Outcome::Converged,
             () if unknown => Outcome::Cannot,
             () if !paused.is_empty() => Outcome::Paused,
             () if drift.iter().any(|one| !matches!(one.kind, Kind::Unknown(_))) => Outcome::Pending,
-            () if expiry.iter().any(|one| one.days < 0) => Outcome::VerifyFailed,
+            () if !unsynchronised && expiry.iter().any(|one| one.days < 0) => Outcome::VerifyFailed,
             () if !due.is_empty() => Outcome::Due,
             () => Outcome::Converged,
         };
@@ -203,6 +209,17 @@ fn applied(trail: &[Line], spec: &LastSpec) -> Option<Time> {
     let of_spec = trail.iter().rev().filter(|line| line.spec_digest.is_some());
     let same = of_spec.take_while(|line| line.spec_digest == spec.digest && line.spec.as_deref() == Some(&spec.name));
     same.last().and_then(|line| Time::parse(&line.time))
+}
+
+/// One that has run out by a clock that nobody vouches for.
+fn doubtful(expiry: &Expiry, now: Time) -> Problem {
+    let what = format!(
+        "the clock says {now}, and nobody has synchronised it since the boot: whether certificates are valid now is not known. If it is right, {:?} \
+         ran out on {}",
+        expiry.subject, expiry.expires
+    );
+    let help = "let the clock be synchronised (`timedatectl` shows whether it is); where it is right without that, renew the certificate";
+    Problem::warning("clock", what, help)
 }
 
 fn runs_out(expiry: &Expiry) -> Option<Problem> {

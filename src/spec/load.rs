@@ -132,13 +132,36 @@ impl Draft {
     /// the spec ([`Closed::unread`]).
     #[must_use]
     pub fn close(self, materials: &BTreeMap<String, Result<Vec<u8>, String>>, now: Option<Time>) -> Closed {
-        let mut problems = Problems::new(&self.text);
-        let mut given = validate::Materials::new(materials, &self.references);
-        let whole = validate::validate(&self.raw, &mut given, now.filter(|now| now.is_plausible()), &mut problems);
-        let unread = given.unread();
+        self.close_doubting(materials, now, || false)
+    }
+
+    /// The same where the clock may not be right: `unsynchronised` is asked where a certificate would be called bad by it, and where it says
+    /// so, validity is not judged either.
+    #[must_use]
+    pub fn close_doubting(
+        self,
+        materials: &BTreeMap<String, Result<Vec<u8>, String>>,
+        now: Option<Time>,
+        unsynchronised: impl FnOnce() -> bool,
+    ) -> Closed {
+        let validated = |now: Option<Time>| {
+            let mut problems = Problems::new(&self.text);
+            let mut given = validate::Materials::new(materials, &self.references);
+            let whole = validate::validate(&self.raw, &mut given, now, &mut problems);
+            (whole, given.unread(), problems.into_vec())
+        };
+        let judged = now.filter(|now| now.is_plausible());
+        let (mut whole, mut unread, mut problems) = validated(judged);
+        let mut clock = now.filter(|now| !now.is_plausible()).map(wrong_clock);
+        if let (Some(now), Some(bad)) = (judged, problems.iter().find(|problem| OF_VALIDITY.contains(&problem.code)))
+            && unsynchronised()
+        {
+            clock = Some(doubtful_clock(now, &bad.what));
+            (whole, unread, problems) = validated(None);
+        }
         let mut found = self.problems;
-        found.extend(now.filter(|now| !now.is_plausible()).map(wrong_clock));
-        found.extend(problems.into_vec());
+        found.extend(clock);
+        found.extend(problems);
         sort(&mut found);
         let sound = !found.iter().any(|problem| problem.severity == Severity::Error);
         let spec = sound.then(|| Spec {
@@ -156,6 +179,20 @@ fn wrong_clock(now: Time) -> Problem {
     let what =
         format!("the clock says {now}, which is before this nodeprep was made: whether certificates are valid now could not be checked");
     Problem::warning("clock", what, "set the clock, or wait until it is synchronised, and run again")
+}
+
+/// What is said of certificates that are bad by the clock.
+const OF_VALIDITY: [&str; 3] = ["ca-expired", "ca-not-yet-valid", "client-expired"];
+
+/// The same of a clock that may be right, and that nobody vouches for.
+fn doubtful_clock(now: Time, bad: &str) -> Problem {
+    let what = format!(
+        "the clock says {now}, and nobody has synchronised it since the boot: whether certificates are valid now could not be checked. If it is \
+         right, {}",
+        bad.trim_end_matches(": it is left out")
+    );
+    let help = "let the clock be synchronised (`timedatectl` shows whether it is); where it is right without that, renew the certificate";
+    Problem::warning("clock", what, help)
 }
 
 /// Over the bytes of the documents; with their names, where there are several.

@@ -63,6 +63,12 @@ impl Pool {
     }
 }
 
+/// What Go says of certificates that are not valid now.
+pub const NOT_NOW: &str = "expired or is not yet valid";
+
+/// How what is unknown begins when the clock cannot be right.
+pub const CLOCK: &str = "the clock says";
+
 /// Whether a server is believed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Belief {
@@ -97,7 +103,7 @@ pub fn believe(pool: &Pool, shown: &[&[u8]], name: &str, now: Time) -> Belief {
     let found = if pool.all.contains(&leaf.fingerprint) { leaf.server != Some(false) } else { search.climb(&[Arc::clone(leaf)]) };
     match (found, search.unknown, search.why) {
         (true, ..) if !now.is_plausible() => {
-            Belief::Unknown(format!("the clock says {now}, which is before this nodeprep was made, so what is valid now is not known"))
+            Belief::Unknown(format!("{CLOCK} {now}, which is before this nodeprep was made, so what is valid now is not known"))
         }
         (true, ..) => Belief::Yes,
         (_, Some(unknown), _) => Belief::Unknown(unknown),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::Outcome;
-use super::believe::Pool;
+use super::believe::{NOT_NOW, Pool};
 use crate::model::challenge::Challenge;
 use crate::model::endpoint::Scheme;
 use crate::model::host::Host;
@@ -162,6 +162,10 @@ pub enum Trouble {
     ProxyRefused(u16),
     /// The server is not believed, in Go's words.
     Disbelieved(String),
+    /// The server is not believed for the time alone, in Go's words.
+    NotNow(String),
+    /// Its certificate is bad by the node's clock, which nobody vouches for.
+    Clock(String),
     /// Our library cannot tell.
     Unknown(String),
     /// No TLS is spoken there.
@@ -210,6 +214,7 @@ impl Trouble {
         match self {
             Self::Route(_)
             | Self::Unknown(_)
+            | Self::Clock(_)
             | Self::LoginKept(_)
             | Self::Page
             | Self::Closed { .. }
@@ -230,6 +235,15 @@ impl Trouble {
         }
     }
 
+    /// The same once it is known that nobody vouches for the clock.
+    #[must_use]
+    pub fn doubted(self) -> Self {
+        match self {
+            Self::NotNow(why) => Self::Clock(format!("nobody has synchronised the clock of the node since the boot; by that clock, {why}")),
+            other => other,
+        }
+    }
+
     /// The stage where it came up, in a word: what is amiss is told elsewhere.
     #[must_use]
     pub const fn at_once(&self) -> &'static str {
@@ -247,7 +261,12 @@ impl Trouble {
             Self::NoName(why) => format!("no such host: {why}"),
             Self::Silent => "i/o timeout: no answer within the time-out".into(),
             Self::ProxyRefused(status) => format!("the proxy answers {status} and does not connect"),
-            Self::Unreachable(why) | Self::Disbelieved(why) | Self::Unknown(why) | Self::LoginLost(why) => why.clone(),
+            Self::Unreachable(why)
+            | Self::NotNow(why)
+            | Self::Disbelieved(why)
+            | Self::Unknown(why)
+            | Self::LoginLost(why)
+            | Self::Clock(why) => why.clone(),
             Self::NoTls => "http: server gave HTTP response to HTTPS client".into(),
             Self::ClientWanted => "remote error: tls: certificate required: the server wants a client certificate".into(),
             Self::ClientRefused(why) => format!("remote error: tls: the client certificate is refused: {why}"),
@@ -275,7 +294,10 @@ impl Trouble {
                 "start the mirror, correct its port, or open the way to it; behind a proxy check NO_PROXY of the runtime's unit"
             }
             Self::ProxyRefused(_) => "add the host to NO_PROXY of the runtime's unit, or let the proxy connect to it",
-            Self::Disbelieved(why) => disbelieved(why),
+            Self::Disbelieved(why) | Self::NotNow(why) => disbelieved(why),
+            Self::Clock(_) => {
+                "let the clock be synchronised (`timedatectl` shows whether it is); where it is right without that, renew the certificate"
+            }
             Self::Unknown(_) => "try it with the runtime itself: only nodeprep's TLS library stops here",
             Self::NoTls => "write the endpoint with http://, or let the mirror speak TLS",
             Self::ClientWanted => "give `client_cert` and `client_key` in the [[registry]] of that host",
@@ -300,7 +322,7 @@ impl Trouble {
 
 /// Messages are keyed to what people see in the runtime's log.
 fn disbelieved(why: &str) -> &'static str {
-    if why.contains("expired or is not yet valid") {
+    if why.contains(NOT_NOW) {
         "renew the certificate that is named, or correct the clock of the node"
     } else if why.contains("legacy Common Name") || why.contains("any names") || why.contains("any IP SANs") {
         "issue the server's certificate with its name as subject alternative name"

@@ -10,5 +10,6 @@
 
 mod agent;
 mod canary;
+mod clock;
 mod node;
 mod registry;

@@ -22,9 +22,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use super::enter;
 use super::root::Root;
-use crate::verify::probe::{Seen, Target};
+use super::{clock, enter};
+use crate::verify::probe::{Seen, Target, Trouble};
 
 /// Probes at the same time: each has a socket and while it looks for its address a thread more, and 1024 files is all that a process
 /// may have open where nothing else is said. More endpoints that are silent take another time-out.
@@ -78,5 +78,12 @@ pub fn probe(root: &Root, targets: &[Target], patience: Duration, tell: impl Fn(
     });
     // without a single thread
     work();
-    found.into_inner().unwrap_or_else(PoisonError::into_inner).into_iter().flatten().collect()
+    let mut seen: Vec<Seen> = found.into_inner().unwrap_or_else(PoisonError::into_inner).into_iter().flatten().collect();
+    let by_the_clock = seen.iter().flat_map(|seen| &seen.troubles).any(|(_, trouble)| matches!(trouble, Trouble::NotNow(_)));
+    if by_the_clock && clock::is_unsynchronised(root) {
+        for seen in &mut seen {
+            seen.troubles = std::mem::take(&mut seen.troubles).into_iter().map(|(stage, trouble)| (stage, trouble.doubted())).collect();
+        }
+    }
+    seen
 }

@@ -15,7 +15,7 @@ use rustls::{
 use super::dial::{Timed, is_late, reason};
 use crate::model::cert::{Link, signing_key};
 use crate::model::time::Time;
-use crate::verify::believe::{Belief, Checked, believe, odd_key};
+use crate::verify::believe::{Belief, CLOCK, Checked, NOT_NOW, believe, odd_key};
 use crate::verify::probe::{Identity, Trouble, Trusted};
 
 /// A TLS connection.
@@ -36,6 +36,8 @@ pub(super) struct Noted {
     asked: AtomicBool,
     shown: AtomicBool,
     belief: Mutex<Option<Belief>>,
+    /// It is not believed for the time alone.
+    by_the_clock: AtomicBool,
 }
 
 impl Noted {
@@ -63,7 +65,9 @@ impl Noted {
         let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>());
         let belief = self.belief.lock().unwrap_or_else(PoisonError::into_inner).clone();
         match (belief, inner) {
+            (Some(Belief::No(why)), _) if self.by_the_clock.load(Ordering::Relaxed) => Trouble::NotNow(why),
             (Some(Belief::No(why)), _) => Trouble::Disbelieved(why),
+            (Some(Belief::Unknown(why)), _) if why.starts_with(CLOCK) => Trouble::Clock(why),
             (Some(Belief::Unknown(why)), _) => Trouble::Unknown(why),
             (_, Some(Error::InvalidMessage(InvalidMessage::InvalidContentType))) => Trouble::NoTls,
             (_, Some(Error::AlertReceived(AlertDescription::ProtocolVersion))) => {
@@ -189,6 +193,10 @@ impl ServerCertVerifier for Verifier {
         let shown: Vec<&[u8]> = std::iter::once(end).chain(others).map(AsRef::as_ref).collect();
         let now = Time::from_secs(i64::try_from(now.as_secs()).unwrap_or(i64::MAX));
         let belief = believe(pool, &shown, &self.name, now);
+        // at a time that nothing is known of only the time is in doubt
+        let by_the_clock = matches!(&belief, Belief::No(why) if why.contains(NOT_NOW))
+            && matches!(believe(pool, &shown, &self.name, Time(0)), Belief::Unknown(why) if why.starts_with(CLOCK));
+        self.noted.by_the_clock.store(by_the_clock, Ordering::Relaxed);
         let result = match &belief {
             Belief::Yes => Ok(ServerCertVerified::assertion()),
             Belief::No(why) | Belief::Unknown(why) => Err(Error::General(why.clone())),
