@@ -1,6 +1,7 @@
 //! Certificates that are renewed: plain changes that restart nothing.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, KeyPair, date_time_ymd};
@@ -38,6 +39,10 @@ fn changes_without_restart(node: &Node) {
     for activation in parts.iter().flat_map(|part| part["activations"].as_array().unwrap()) {
         assert!(["nothing", "refresh"].contains(&activation["how"]["how"].as_str().unwrap()), "{activation}");
     }
+    // nor is anything left for somebody else to restart
+    assert!(report["units"].is_null(), "{report}");
+    let due = report["due"].as_array().cloned().unwrap_or_default();
+    assert!(due.iter().all(|due| ["nothing", "refresh"].contains(&due["how"]["how"].as_str().unwrap())), "{due:?}");
 }
 
 /// The subjects of what the node believes or shows.
@@ -96,10 +101,109 @@ fn a_client_certificate_is_renewed() {
     let old = client(&node, "first");
     node.run("apply").says(0, &[]);
     assert!(!holding(&node, &old).is_empty());
-    client(&node, "second");
+    let readers = holding(&node, &old).len();
+    let new = client(&node, "second");
     changes_without_restart(&node);
     assert_eq!(subjects(&node, "client"), ["CN=second"]);
     assert_eq!(holding(&node, &old), Vec::<String>::new(), "the key of before is still there");
+    // each of those who read the old one reads the new one, and nobody else does
+    let keys = holding(&node, &new);
+    assert_eq!(keys.len(), readers, "{keys:?}");
+    for key in &keys {
+        let mode = fs::metadata(node.root.join(key)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{key}");
+    }
+    let own: Vec<&String> = keys.iter().filter(|key| key.contains("/nodeprep/")).collect();
+    let hosts = fs::read_to_string(node.at(crate::HOSTS)).unwrap();
+    assert!(!own.is_empty() && own.iter().any(|key| hosts.contains(&format!("/{key}"))), "{own:?}\n{hosts}");
+    node.run("verify --offline").says(0, &[]);
+    // the same once more is nothing to do
+    let again = node.run("plan --output json").json();
+    assert!(again["parts"].as_array().unwrap().iter().all(|part| part["state"] == "converged"), "{again}");
+}
+
+/// The spec with these CAs, each an entry and a file of its own.
+fn with_cas(node: &Node, cas: &[(&str, &str)]) {
+    let text = fs::read_to_string(node.spec.join("spec.toml")).unwrap();
+    let (head, rest) = text.split_once("[[ca]]").unwrap();
+    let rest = &rest[rest.find("[[registry]]").unwrap()..];
+    let entry = |(name, pem): &(&str, &str)| {
+        fs::write(node.spec.join(format!("{name}.pem")), pem).unwrap();
+        format!("[[ca]]\nname = \"{name}\"\nfile = \"{name}.pem\"\n")
+    };
+    node.document(format!("{head}{}{rest}", cas.iter().map(entry).collect::<String>()));
+}
+
+/// What goes is a certificate, not a name and not a file: ours of it, once nothing in the spec has it any more.
+#[test]
+fn a_ca_goes_by_its_fingerprint() {
+    let node = node();
+    let (old, new) = (ca("old", false), ca("new", false));
+    let line = |pem: &str| pem.lines().nth(3).unwrap().to_owned();
+    let anchors = |pem: &str| {
+        let all = holding(&node, &line(pem)).into_iter();
+        all.filter(|path| path.starts_with("usr/local/share/ca-certificates/")).collect::<Vec<_>>()
+    };
+    // somebody has put the old one there himself
+    let theirs = node.put("/usr/local/share/ca-certificates/corp-root.crt", &old);
+    with_cas(&node, &[("old", &old)]);
+    node.run("apply").says(0, &[]);
+    assert!(anchors(&old).len() <= 2 && !anchors(&old).is_empty());
+    // side by side, as entries of their own; the old one under two names
+    with_cas(&node, &[("old", &old), ("new", &new), ("old-again", &old)]);
+    changes_without_restart(&node);
+    assert_eq!(subjects(&node, "ca"), ["CN=new", "CN=old"]);
+    assert!(!anchors(&new).is_empty());
+    // a name goes, the certificate stays: nothing that anybody reads is another one
+    with_cas(&node, &[("new", &new), ("old-again", &old)]);
+    node.run("apply").says(0, &[]);
+    assert_eq!(subjects(&node, "ca"), ["CN=new", "CN=old"]);
+    // the certificate goes
+    with_cas(&node, &[("new", &new)]);
+    changes_without_restart(&node);
+    assert_eq!(subjects(&node, "ca"), ["CN=new"]);
+    assert_eq!(holding(&node, &line(&old)), ["usr/local/share/ca-certificates/corp-root.crt"]);
+    assert_eq!(fs::read_to_string(theirs).unwrap(), old, "what is theirs stays");
+    // and does not come back when the new one gets another name
+    with_cas(&node, &[("next", &new)]);
+    node.run("apply").says(0, &[]);
+    assert_eq!(subjects(&node, "ca"), ["CN=new"]);
+    node.run("verify --offline").says(0, &[]);
+}
+
+/// One that runs out while it is on the node is left out by the next run, with a warning; what is valid beside it stays, and nothing is restarted.
+#[test]
+fn one_that_runs_out_on_the_node_goes() {
+    let node = node();
+    let soon = {
+        let mut params = CertificateParams::new(Vec::<String>::new()).unwrap();
+        params.distinguished_name.push(DnType::CommonName, "soon");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.not_after = date_time_ymd(2027, 1, 1);
+        params.self_signed(&KeyPair::generate().unwrap()).unwrap().pem()
+    };
+    fs::write(node.spec.join("ca.pem"), format!("{}{soon}", ca("valid", false))).unwrap();
+    // 2026-11-21, and a year later
+    let apply = |secs: &str, synchronised: &str| {
+        let mut nodeprep = Command::new(BINARY);
+        nodeprep.args(["apply", "--output", "json", "--spec"]).arg(&node.spec).arg("--root").arg(&node.root).env_clear();
+        let output = nodeprep.env("NODEPREP_CLOCK", secs).env("NODEPREP_CLOCK_SYNCHRONISED", synchronised).output().unwrap();
+        let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let of = report["problems"].as_array().cloned().unwrap_or_default();
+        let codes =
+            of.iter().filter(|problem| problem["severity"] == "warning").map(|problem| problem["code"].as_str().unwrap().to_owned());
+        let codes: Vec<String> = codes.filter(|code| code == "clock" || code.starts_with("ca-")).collect();
+        assert!(report["units"].is_null(), "{report}");
+        (output.status.code(), codes)
+    };
+    let (now, later) = ("1795219200", "1826755200");
+    assert_eq!(apply(now, "yes"), (Some(0), Vec::new()));
+    assert_eq!(subjects(&node, "ca"), ["CN=soon", "CN=valid"]);
+    // nobody vouches for that clock
+    assert_eq!(apply(later, "no"), (Some(0), vec!["clock".to_owned()]));
+    assert_eq!(subjects(&node, "ca"), ["CN=soon", "CN=valid"]);
+    assert_eq!(apply(later, "yes"), (Some(0), vec!["ca-expired".to_owned()]));
+    assert_eq!(subjects(&node, "ca"), ["CN=valid"]);
 }
 
 #[test]
