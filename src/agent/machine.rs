@@ -276,7 +276,7 @@ impl Machine {
             },
             Event::Tick => {}
             Event::PassEnded(end) => self.ended(now, &end, out),
-            Event::ProbeEnded(end) => self.probed(now, end),
+            Event::ProbeEnded(end) => self.probed(now, end, out),
             Event::PackageManager(holder) => {
                 self.asking = false;
                 self.package_manager(now, holder, out);

@@ -80,7 +80,7 @@ impl Machine {
                 let why = "trying the endpoints has not ended for a quarter of an hour, and is ended";
                 out.push(Action::Tell(Severity::Warning, why.to_owned()));
                 out.push(Action::EndProbe);
-                self.probed(now, ProbeEnd { why: why.to_owned(), ..ProbeEnd::default() });
+                self.probed(now, ProbeEnd { why: why.to_owned(), ..ProbeEnd::default() }, out);
             }
             return;
         }
@@ -108,7 +108,7 @@ impl Machine {
         }
     }
 
-    pub(super) fn probed(&mut self, now: Now, end: ProbeEnd) {
+    pub(super) fn probed(&mut self, now: Now, end: ProbeEnd, out: &mut Vec<Action>) {
         // the end of one that was interrupted says nothing
         let Some(began) = self.probes.running.take() else { return };
         self.next_probe(now);
@@ -122,13 +122,32 @@ impl Machine {
         };
         let ProbeTold { outcome, endpoints, unreachable, canaries, problems } = *told;
         let canaries = canaries.into_iter().take(MOST_CANARIES).map(|canary| seen_on(canary, &before.canaries, now.wall)).collect();
-        self.view.probe = Some(ProbeView { outcome, endpoints, unreachable, canaries, problems, ..view });
+        let view = ProbeView { outcome, endpoints, unreachable, canaries, problems, ..view };
+        out.extend(news(&before, &view));
+        self.view.probe = Some(view);
     }
 
     pub(super) fn show_probe(&mut self, now: Now) {
         let wall = |mono: i64| Time::from_secs((now.wall.0 - now.mono + mono).div_euclid(1000));
         self.view.next_probe = self.probes.at.filter(|_| self.probes.running.is_none()).map(wall);
     }
+}
+
+/// What is new, for the journal: as long as it stays as it is, it is told once.
+fn news(before: &ProbeView, view: &ProbeView) -> Option<Action> {
+    let stale = |view: &ProbeView| view.canaries.iter().filter(|canary| canary.fresh == Some(false)).count();
+    if (before.unreachable, stale(before)) == (view.unreachable, stale(view)) {
+        return None;
+    }
+    let what = format!(
+        "of {} endpoints {} do not answer as they should, and {} canaries are not fresh",
+        view.endpoints,
+        view.unreachable,
+        stale(view)
+    );
+    let first = view.problems.first().map(|problem| format!("; {}", problem.what)).unwrap_or_default();
+    let severity = if view.unreachable > 0 || stale(view) > 0 { Severity::Warning } else { Severity::Note };
+    Some(Action::Tell(severity, format!("{what}{first}")))
 }
 
 /// A canary with the last time when it was right.

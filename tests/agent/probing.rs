@@ -5,6 +5,7 @@ use nodeprep::agent::probing::{Canary, ProbeEnd, ProbeTold};
 use nodeprep::agent::settings::{HOUR, MINUTE, SECOND, Settings};
 use nodeprep::agent::state::{Mode, Phase, ProblemView};
 use nodeprep::model::digest::Digest;
+use nodeprep::model::problem::Severity;
 
 use crate::world::{World, settings};
 
@@ -168,6 +169,17 @@ fn it_is_remembered_when_a_mirror_was_fresh_last() {
     assert!(fresh == Some(true) && at == Some(world.view().probe.as_ref().unwrap().ended));
     assert_eq!(next(&mut world, told("verify-failed", 8, 0, Some(false))), (Some(false), at));
     assert_eq!(next(&mut world, told("verify-failed", 8, 3, None)), (None, at));
+    // what is new is told to the journal, and once
+    let of_mirrors = |world: &World| world.told.iter().filter(|(_, what)| what.contains("endpoints")).cloned().collect::<Vec<_>>();
+    let words = |severity, dead: u32, stale: u32, first: &str| {
+        (severity, format!("of 3 endpoints {dead} do not answer as they should, and {stale} canaries are not fresh{first}"))
+    };
+    let (warning, note) = (Severity::Warning, Severity::Note);
+    let first = "; it is off";
+    let heard = [words(warning, 0, 1, first), words(note, 0, 0, ""), words(warning, 0, 1, first), words(warning, 3, 0, first)];
+    assert_eq!(of_mirrors(&world), heard);
+    next(&mut world, told("verify-failed", 8, 3, None));
+    assert_eq!(of_mirrors(&world).len(), 4);
     // neither a crash nor a start of the agent makes it forget
     assert_eq!(next(&mut world, ProbeEnd::default()), (None, at));
     let before = world.view().clone();

@@ -9,6 +9,7 @@ use nodeprep::agent::random::Random;
 use nodeprep::agent::settings::{DriftPolicy, HOUR, MINUTE, Now, SECOND, Settings};
 use nodeprep::agent::state::{AgentState, Cause, Due, Mode, ProblemView, WaitsFor};
 use nodeprep::model::digest::Digest;
+use nodeprep::model::problem::Severity;
 use nodeprep::model::time::Time;
 
 pub const MIDNIGHT: i64 = 1_795_132_800_000;
@@ -106,6 +107,8 @@ pub struct World {
     pub probe: ProbeEnd,
     restarts: Vec<i64>,
     pub said: Vec<String>,
+    /// What the journal has got.
+    pub told: Vec<(Severity, String)>,
     queue: Vec<Event>,
 }
 
@@ -141,6 +144,7 @@ impl World {
             probe: ProbeEnd { code: Some(0), told: Some(Box::default()), why: String::new() },
             restarts: Vec::new(),
             said: Vec::new(),
+            told: Vec::new(),
             queue: Vec::new(),
         };
         world.start(None);
@@ -201,6 +205,7 @@ impl World {
             Action::Ask(Question::Writer(path)) => self.queue.push(Event::Writer(path, "puppet".to_owned())),
             Action::WakeAt(at) => self.wake = Some(at),
             Action::Say(text) => self.said.push(text),
+            Action::Tell(severity, text) => self.told.push((severity, text)),
             Action::StartProbe => {
                 assert!(self.running.is_none() && self.probing.is_none(), "beside something else");
                 self.probes.push(self.mono);
@@ -210,8 +215,7 @@ impl World {
                 assert!(self.probing.take().is_some(), "there is none");
                 self.interrupted += 1;
             }
-            Action::Ask(Question::GateDone(_)) | Action::Watch(_) | Action::Ready | Action::Reloading | Action::Tell(..) | Action::Exit => {
-            }
+            Action::Ask(Question::GateDone(_)) | Action::Watch(_) | Action::Ready | Action::Reloading | Action::Exit => {}
         }
     }
 

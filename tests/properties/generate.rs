@@ -245,6 +245,11 @@ impl Draft {
             let endpoints = format!("\"{}{}/{{host}}\", \"{}{}\"", scheme(1), MIRRORS[1], scheme(2), MIRRORS[2]);
             let _ = write!(text, "\n[[mirror]]\nhosts = [{}]\nendpoints = [{endpoints}]\n", hosts.join(", "));
         }
+        // what is asked of a mirror from time to time says nothing about what is written
+        if let Some(mirror) = self.mirrors.iter().find(|mirror| self.pause && !mirror.source.starts_with('*')) {
+            let slash = if mirror.path.is_empty() { "" } else { "/" };
+            let _ = write!(text, "\n[[canary]]\nimage = \"{}{slash}{}/nodeprep/canary:fresh\"\n", mirror.source, mirror.path);
+        }
         if self.pause || self.search {
             text.push_str("\n[runtime]\n");
         }
