@@ -249,7 +249,7 @@ impl Row {
                 let (config, demand, layout) = (config.clone(), demand.clone(), layout.clone());
                 std::thread::spawn(move || -> Result<()> {
                     let stream = StreamOwned::new(ServerConnection::new(config)?, stream);
-                    responder::converse(stream, "https", false, &Arrived::default(), &move |ask: &responder::Ask| match ask.path() {
+                    responder::converse(stream, "https", None, &Arrived::default(), &move |ask: &responder::Ask| match ask.path() {
                         "/v2/" => Answer::status(200),
                         path => answer::content(&demand, None, &layout, path).unwrap_or_else(|| Answer::status(404)),
                     })

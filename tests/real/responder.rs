@@ -30,6 +30,8 @@ pub struct Ask {
     pub headers: Vec<(String, String)>,
     /// A client certificate was shown.
     pub client: bool,
+    /// Its DER form.
+    pub shown: Option<Vec<u8>>,
 }
 
 impl Ask {
@@ -103,7 +105,7 @@ fn serve(stream: TcpStream, arrived: &Arrived, certificates: &Certificates, answ
     ensure!(stream.peek(&mut first).context("the first byte")? == 1, "closed at once");
     // A TLS greeting begins with the content type "handshake".
     if first[0] != 22 {
-        return converse(stream, "http", false, arrived, answers);
+        return converse(stream, "http", None, arrived, answers);
     }
     let mut stream = stream;
     let mut acceptor = Acceptor::default();
@@ -132,12 +134,18 @@ fn serve(stream: TcpStream, arrived: &Arrived, certificates: &Certificates, answ
     while connection.is_handshaking() {
         connection.complete_io(&mut stream).context("handshake")?;
     }
-    let client = connection.peer_certificates().is_some_and(|chain| !chain.is_empty());
-    converse(StreamOwned::new(connection, stream), "https", client, arrived, answers)
+    let shown = connection.peer_certificates().and_then(|chain| chain.first()).map(|leaf| leaf.to_vec());
+    converse(StreamOwned::new(connection, stream), "https", shown, arrived, answers)
 }
 
 /// Answers request by request until the other side ends it.
-pub fn converse(stream: impl Read + Write, scheme: &'static str, client: bool, arrived: &Arrived, answers: &Answers) -> Result<()> {
+pub fn converse(
+    stream: impl Read + Write,
+    scheme: &'static str,
+    shown: Option<Vec<u8>>,
+    arrived: &Arrived,
+    answers: &Answers,
+) -> Result<()> {
     let mut stream = BufReader::new(stream);
     loop {
         let mut lines = Vec::new();
@@ -158,7 +166,8 @@ pub fn converse(stream: impl Read + Write, scheme: &'static str, client: bool, a
             .filter_map(|line| line.split_once(':'))
             .map(|(key, value)| (key.to_owned(), value.trim().to_owned()))
             .collect();
-        let mut ask = Ask { time: now(), scheme, method, host: String::new(), target, headers, client };
+        let mut ask =
+            Ask { time: now(), scheme, method, host: String::new(), target, headers, client: shown.is_some(), shown: shown.clone() };
         ask.host = ask.header("host").unwrap_or_default().to_owned();
         arrived.note(&ask);
         let length: u64 = ask.header("content-length").and_then(|length| length.parse().ok()).unwrap_or_default();

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use anyhow::{Result, ensure};
 
 use super::{UNIT, converged, spec};
-use crate::certificate::Authority;
+use crate::certificate::{Authority, Pair};
 use crate::node::{Cursor, Start};
 use crate::pulls::Pulls;
 use crate::setting;
@@ -130,6 +130,41 @@ pub fn rotation(world: &mut World) -> Result<()> {
     world.node.run(&["skopeo", "inspect", "--no-tags", "docker://docker.io/library/hello:1"])?;
     world.node.run(&["curl", "--silent", "--show-error", "--fail", "https://mirror.example:5000/v2/"])?;
     println!("CA rotation: {pulled} pulls, 0 lost, 0 restarts");
+    Ok(())
+}
+
+/// A client certificate is renewed: the next pull shows the new one.
+pub fn client_rotation(world: &mut World) -> Result<()> {
+    let access = "\n[[registry]]\nhost = \"mirror.example:5000\"\nclient_cert = \"node.crt\"\nclient_key = \"node.key\"\n";
+    let shows = |pair: &Pair| -> Result<Vec<u8>> { Ok(pair.certified()?.cert.first().map(|leaf| leaf.to_vec()).unwrap_or_default()) };
+    let put = |world: &World, pair: &Pair| -> Result<()> {
+        world.node.write("/etc/nodeprep/node.crt", 0o644, &pair.certificate)?;
+        world.node.write("/etc/nodeprep/node.key", 0o600, &pair.key)
+    };
+    let first = world.ca.sign(Vec::new())?;
+    let mirror = converged(world)?;
+    put(world, &first)?;
+    world.spec(&format!("{}{access}", spec(&["fleet"])), &[])?;
+    world.done(&APPLY)?;
+    let (start, cursor) = (world.node.start_of(UNIT)?, world.node.cursor()?);
+    let (mut last, mut pulled) = (first, 0);
+    for _ in 0..3 {
+        mirror.asked();
+        world.pulls()?;
+        let asked = mirror.asked();
+        let shown = shows(&last)?;
+        ensure!(!asked.is_empty() && asked.iter().all(|ask| ask.shown.as_ref() == Some(&shown)), "another client certificate was shown");
+        let pulls = Pulls::start(world.node.inside()?);
+        last = world.ca.sign(Vec::new())?;
+        put(world, &last)?;
+        let run = world.done(&APPLY)?;
+        ensure!(!run.changed().is_empty() && run.due().is_empty(), "a new client certificate: {run}");
+        pulls.one_more()?;
+        pulls.one_more()?;
+        pulled += pulls.none_lost()?;
+    }
+    untouched(world, &start, &cursor)?;
+    println!("client certificate rotation: {pulled} pulls, 0 lost, 0 restarts");
     Ok(())
 }
 

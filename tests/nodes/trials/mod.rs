@@ -5,6 +5,7 @@ mod agent;
 mod api;
 mod boots;
 mod bootstrap;
+mod clock;
 mod crio;
 mod cut;
 mod edges;
@@ -44,6 +45,8 @@ pub const ALL: &[Test] = &[
     Test { name: "first-config-path", versions: Versions::All, run: first::config_path },
     Test { name: "mirror-changes", versions: Versions::All, run: least::mirrors },
     Test { name: "ca-rotation", versions: Versions::All, run: least::rotation },
+    Test { name: "client-rotation", versions: Versions::All, run: least::client_rotation },
+    Test { name: "clock", versions: Versions::Own, run: clock::vouched },
     Test { name: "stopped-daemon", versions: Versions::Own, run: facts::stopped },
     Test { name: "drop-in", versions: Versions::Own, run: facts::drop_in },
     Test { name: "upgrade", versions: Versions::Own, run: facts::upgrade },
