@@ -28,9 +28,7 @@ pub struct Ask {
     /// With its query.
     pub target: String,
     pub headers: Vec<(String, String)>,
-    /// A client certificate was shown.
-    pub client: bool,
-    /// Its DER form.
+    /// The client certificate that was shown, in DER.
     pub shown: Option<Vec<u8>>,
 }
 
@@ -135,17 +133,11 @@ fn serve(stream: TcpStream, arrived: &Arrived, certificates: &Certificates, answ
         connection.complete_io(&mut stream).context("handshake")?;
     }
     let shown = connection.peer_certificates().and_then(|chain| chain.first()).map(|leaf| leaf.to_vec());
-    converse(StreamOwned::new(connection, stream), "https", shown, arrived, answers)
+    converse(StreamOwned::new(connection, stream), "https", shown.as_deref(), arrived, answers)
 }
 
 /// Answers request by request until the other side ends it.
-pub fn converse(
-    stream: impl Read + Write,
-    scheme: &'static str,
-    shown: Option<Vec<u8>>,
-    arrived: &Arrived,
-    answers: &Answers,
-) -> Result<()> {
+pub fn converse(stream: impl Read + Write, scheme: &'static str, shown: Option<&[u8]>, arrived: &Arrived, answers: &Answers) -> Result<()> {
     let mut stream = BufReader::new(stream);
     loop {
         let mut lines = Vec::new();
@@ -166,8 +158,7 @@ pub fn converse(
             .filter_map(|line| line.split_once(':'))
             .map(|(key, value)| (key.to_owned(), value.trim().to_owned()))
             .collect();
-        let mut ask =
-            Ask { time: now(), scheme, method, host: String::new(), target, headers, client: shown.is_some(), shown: shown.clone() };
+        let mut ask = Ask { time: now(), scheme, method, host: String::new(), target, headers, shown: shown.map(<[u8]>::to_vec) };
         ask.host = ask.header("host").unwrap_or_default().to_owned();
         arrived.note(&ask);
         let length: u64 = ask.header("content-length").and_then(|length| length.parse().ok()).unwrap_or_default();

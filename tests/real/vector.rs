@@ -313,7 +313,7 @@ fn show(url: &str, words: &str) -> String {
 
 fn seen(ask: &Ask) -> String {
     let mut words = Vec::new();
-    if ask.client {
+    if ask.shown.is_some() {
         words.push("client");
     }
     match ask.header("authorization") {

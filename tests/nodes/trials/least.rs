@@ -136,7 +136,7 @@ pub fn rotation(world: &mut World) -> Result<()> {
 /// A client certificate is renewed: the next pull shows the new one.
 pub fn client_rotation(world: &mut World) -> Result<()> {
     let access = "\n[[registry]]\nhost = \"mirror.example:5000\"\nclient_cert = \"node.crt\"\nclient_key = \"node.key\"\n";
-    let shows = |pair: &Pair| -> Result<Vec<u8>> { Ok(pair.certified()?.cert.first().map(|leaf| leaf.to_vec()).unwrap_or_default()) };
+    let leaf = |pair: &Pair| -> Result<Vec<u8>> { Ok(pair.certified()?.cert.first().map(|der| der.to_vec()).unwrap_or_default()) };
     let put = |world: &World, pair: &Pair| -> Result<()> {
         world.node.write("/etc/nodeprep/node.crt", 0o644, &pair.certificate)?;
         world.node.write("/etc/nodeprep/node.key", 0o600, &pair.key)
@@ -152,7 +152,7 @@ pub fn client_rotation(world: &mut World) -> Result<()> {
         mirror.asked();
         world.pulls()?;
         let asked = mirror.asked();
-        let shown = shows(&last)?;
+        let shown = leaf(&last)?;
         ensure!(!asked.is_empty() && asked.iter().all(|ask| ask.shown.as_ref() == Some(&shown)), "another client certificate was shown");
         let pulls = Pulls::start(world.node.inside()?);
         last = world.ca.sign(Vec::new())?;
