@@ -34,6 +34,8 @@ pub fn verify(case: &Case, programs: &Programs, scratch: &Scratch, spec: &Path, 
             std::fs::write(scratch.folder.join("verify.json"), &output.stdout)?;
             let report: Value = serde_json::from_slice(&output.stdout).context("verify --output json is not JSON")?;
             wrong.extend(checks(case, programs, &report));
+            let named = std::fs::read_to_string(spec).unwrap_or_default().matches("[[canary]]").count();
+            wrong.extend(canaries(case, &report, named));
         }
     }
     Ok(wrong)
@@ -56,6 +58,28 @@ fn checks(case: &Case, programs: &Programs, report: &Value) -> Vec<String> {
     }
     if found == 0 {
         wrong.push("verify says nothing of any registry of the case".to_owned());
+    }
+    wrong
+}
+
+/// A canary is fresh where the registry holds it, and nowhere else; `named`: how many the spec has, each of which was asked for somewhere.
+fn canaries(case: &Case, report: &Value, named: usize) -> Vec<String> {
+    let mut wrong = Vec::new();
+    let all: Vec<&Value> = report["canaries"].as_array().into_iter().flatten().collect();
+    for canary in &all {
+        let endpoint = canary["endpoint"].as_str().unwrap_or_default();
+        let authority = endpoint.split_once("://").map_or("", |(_, authority)| authority);
+        let Some(registry) = case.registries.iter().find(|registry| registry.is(authority)) else { continue };
+        let image = canary["image"].as_str().unwrap_or_default();
+        let repository = image.rsplit_once(':').map_or(image, |(repository, _)| repository);
+        let holds = registry.holds.iter().any(|held| held == repository);
+        if canary["fresh"] != holds || holds != canary["digest"].is_string() {
+            wrong.push(format!("verify: {endpoint} {} {image}: {canary}", if holds { "holds" } else { "does not hold" }));
+        }
+    }
+    let images: std::collections::BTreeSet<&str> = all.iter().filter_map(|canary| canary["image"].as_str()).collect();
+    if images.len() != named {
+        wrong.push(format!("verify asked for {images:?}, and the spec names {named} canaries"));
     }
     wrong
 }
