@@ -8,10 +8,9 @@ use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, Command, CommandFactory, ValueEnum};
 use serde::{Deserialize, Serialize};
 
-use super::activate::ActivateArgs;
 use super::session::{Session, Stopped};
 use super::verify::image;
-use super::{Cli, Ended, Output, PlanChoices, ProbeArgs, RootArgs, SpecArgs};
+use super::{Cli, Ended, Output, PassArgs, RootArgs};
 use crate::agent::machine::{Action, Event, Machine, step};
 use crate::agent::settings::{DriftPolicy, HOUR, MINUTE, SECOND, Settings, Window};
 use crate::agent::state::Mode;
@@ -28,15 +27,7 @@ use crate::report::style::Style;
 #[derive(Debug, Args)]
 pub(super) struct Agent {
     #[command(flatten)]
-    spec: SpecArgs,
-    #[command(flatten)]
-    root: RootArgs,
-    #[command(flatten)]
-    choices: PlanChoices,
-    #[command(flatten)]
-    activate: ActivateArgs,
-    #[command(flatten)]
-    probe: ProbeArgs,
+    pass: PassArgs,
     /// Let each running runtime pull this image before each change and after it, as `apply --canary` does.
     #[arg(long, env = "NODEPREP_CANARY", value_name = "IMAGE", value_parser = image)]
     canary: Option<ImageRef>,
@@ -102,22 +93,22 @@ impl Agent {
     }
 
     fn keeps(self, verbose: u8, colour: bool) -> Result<Keeps, Stopped> {
-        let source = self.spec.spec.display().to_string();
+        let source = self.pass.spec.spec.display().to_string();
         let is_url = source.contains("://");
         if source == "-" {
             let problem =
                 Problem::error("no-source", "an agent cannot read its spec from standard input", "give a file, a folder or a URL");
             return Err(Stopped { problems: vec![problem], outcome: Outcome::Usage });
         }
-        let root = Session::root(&self.root)?;
-        let socket = self.health_socket.unwrap_or_else(|| self.root.root.join(health::SOCKET.trim_start_matches('/')));
+        let root = Session::root(&self.pass.root)?;
+        let socket = self.health_socket.unwrap_or_else(|| self.pass.root.root.join(health::SOCKET.trim_start_matches('/')));
         let health = health::Settings {
-            root: self.root.root.clone(),
+            root: self.pass.root.root.clone(),
             socket: (!socket.as_os_str().is_empty()).then_some(socket),
             address: self.health_address,
             program: crate::node::shadow::OWN_PROGRAM.into(),
         };
-        let activates = self.activate.mode(root.is_live() || root.is_unseen());
+        let activates = self.pass.activate.mode(root.is_live() || root.is_unseen());
         let settings = Settings {
             source: if is_url { without_login(&source) } else { source },
             poll: is_url.then_some(self.poll),
@@ -138,12 +129,12 @@ impl Agent {
             seed: seed(),
         };
         let setup = Setup {
-            spec: (!is_url).then_some(self.spec.spec),
-            material: self.spec.material,
+            spec: (!is_url).then_some(self.pass.spec.spec),
+            material: self.pass.spec.material,
             gate: self.restart_gate,
             arguments: passes(activates),
         };
-        Ok(Keeps { root: self.root.root, settings, setup, health, verbose, colour })
+        Ok(Keeps { root: self.pass.root.root, settings, setup, health, verbose, colour })
     }
 }
 
