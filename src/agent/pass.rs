@@ -303,7 +303,7 @@ mod tests {
     fn tells_what_failed_before_from_other_errors() {
         let read = |codes: &[&'static str]| {
             let mut of = part(PartState::Cannot, 0);
-            of.problems.extend(codes.iter().map(|code| Problem::error(*code, "e", "e")));
+            of.problems.extend(codes.iter().map(|code| Problem::error(code, "e", "e")));
             read(Report { parts: vec![of], ..Report::new(Outcome::Cannot) }.to_json().as_bytes()).unwrap()
         };
         let of = |codes: &[&'static str]| fault(&PassEnd { code: Some(4), told: Some(Box::new(read(codes))), why: String::new() });
