@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, Command, CommandFactory, ValueEnum};
@@ -58,6 +59,9 @@ pub(super) struct Agent {
     /// after the restart.
     #[arg(long, env = "NODEPREP_RESTART_GATE", value_name = "FILE|COMMAND")]
     restart_gate: Option<String>,
+    /// How long that command may take; what takes longer is ended, and counts as a no.
+    #[arg(long, env = "NODEPREP_RESTART_GATE_TIMEOUT", default_value = "60s", value_name = "TIME", value_parser = interval)]
+    restart_gate_timeout: i64,
     /// As many passes with restarts as there may be within an hour.
     #[arg(long, env = "NODEPREP_RESTART_BUDGET", default_value = "2", value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..=60))]
     restart_budget: u32,
@@ -132,6 +136,7 @@ impl Agent {
             spec: (!is_url).then_some(self.pass.spec.spec),
             material: self.pass.spec.material,
             gate: self.restart_gate,
+            gate_timeout: Duration::from_millis(self.restart_gate_timeout.unsigned_abs()),
             arguments: passes(activates),
         };
         Ok(Keeps { root: self.pass.root.root, settings, setup, health, verbose, colour })

@@ -211,6 +211,11 @@ impl Fetcher<'_> {
     }
 }
 
+/// What `apply` has fetched before, as far as this user may read it; it is replaced as a whole, and needs no lock to be read.
+pub(super) fn known(root: &Root) -> Fetched {
+    kept::read(root, &NodePath::fixed(STATE), kept::FETCHED).map_or_else(Fetched::new, |bytes| Fetched::from_json(&bytes))
+}
+
 /// A sound spec, what is to be told of it, and what is to be kept.
 pub(super) struct Given {
     pub spec: Spec,
@@ -229,9 +234,7 @@ pub(super) struct Origin {
 impl Given {
     /// The spec that is named.
     pub(super) fn named(args: &SpecArgs, root: &Root) -> Result<Self, Stopped> {
-        let state = NodePath::fixed(STATE);
-        let known = kept::read(root, &state, kept::FETCHED).map_or_else(Fetched::new, |bytes| Fetched::from_json(&bytes));
-        let Opened { closed, good, fetched } = open(args, Some(root), &known)?;
+        let Opened { closed, good, fetched } = open(args, Some(root), &known(root))?;
         let (spec, problems) = sound(closed)?;
         Ok(Self { spec, problems, origin: Origin { good, fetched, instead_of: None } })
     }

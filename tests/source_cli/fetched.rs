@@ -315,7 +315,10 @@ fn what_has_not_changed_is_not_sent_again() {
     std::fs::remove_dir_all(node.path("root/etc/containerd/certs.d")).unwrap();
     apply().says(0, &[]);
     assert_eq!((server.statuses(), node.mirror().as_str()), (vec![304, 304], "n.example.com"));
-    // who only looks has nothing that is kept, and asks for all of it
+    // who only looks at the node knows it, too, and leaves it as it is
     node.run(&["plan", "--spec", &url, "--spec-ca", "ca.pem"]).says(0, &[]);
+    assert_eq!((server.statuses(), node.kept("fetched.json").unwrap()), (vec![304], kept));
+    // who looks at no node asks for all of it
+    node.run(&["check", "--spec", &url, "--spec-ca", "ca.pem"]).says(0, &[]);
     assert_eq!(server.statuses(), [200]);
 }
