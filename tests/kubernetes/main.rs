@@ -489,3 +489,48 @@ fn versions_are_that_of_the_program() {
     }
     assert!(read(&packaged("give-back/revert.yaml")).contains(&format!("image: {name}:{version}\n")));
 }
+
+/// What `make dist` packs of a checkout: the archives, by name.
+fn pack(kubernetes: &Path) -> BTreeMap<String, Vec<u8>> {
+    let out = tempfile::tempdir().unwrap();
+    let mut pack = Command::new(kubernetes.join("pack"));
+    let output = pack.arg(out.path()).arg(env!("CARGO_PKG_VERSION")).env("SOURCE_DATE_EPOCH", "951782400").output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let files = std::fs::read_dir(out.path()).unwrap().flatten();
+    files.map(|file| (file.file_name().into_string().unwrap(), std::fs::read(file.path()).unwrap())).collect()
+}
+
+#[test]
+fn archives_are_the_same_wherever_they_are_made() {
+    let first = pack(&packaged(""));
+    // another checkout: other times, other modes
+    let other = tempfile::tempdir().unwrap();
+    let copy = Command::new("cp").arg("--recursive").arg(packaged("")).arg(other.path()).status().unwrap();
+    assert!(copy.success());
+    let other = other.path().join("kubernetes");
+    assert!(Command::new("chmod").args(["--recursive", "g+w,o-r"]).arg(&other).status().unwrap().success());
+    let second = pack(&other);
+    assert_eq!(first.keys().collect::<Vec<_>>(), second.keys().collect::<Vec<_>>());
+    assert!(first == second, "two builds differ");
+    let version = env!("CARGO_PKG_VERSION");
+    let out = tempfile::tempdir().unwrap();
+    let (chart, manifests) = (format!("nodeprep-chart-{version}.tgz"), format!("nodeprep-kubernetes-{version}.tar.gz"));
+    for name in [&chart, &manifests] {
+        std::fs::write(out.path().join(name), &first[name]).unwrap();
+    }
+    // as it comes out of its archive, each is what it was
+    let unpacked = Command::new("tar").arg("-xzf").arg(out.path().join(&manifests)).current_dir(out.path()).status().unwrap();
+    assert!(unpacked.success());
+    for folder in ["base", "example", "give-back", "policy"] {
+        let diff = Command::new("diff")
+            .arg("-r")
+            .arg(packaged(folder))
+            .arg(out.path().join(format!("nodeprep-kubernetes-{version}")).join(folder))
+            .output();
+        let diff = diff.unwrap();
+        assert!(diff.status.success(), "{}", String::from_utf8_lossy(&diff.stdout));
+    }
+    let Some(all) = rendered_values() else { return };
+    let packed = rendered(out.path().join(chart).to_str().unwrap(), &[json!({})]).unwrap().into_iter().next().unwrap().unwrap();
+    assert_eq!(packed, all["default"]);
+}
