@@ -37,6 +37,7 @@ pub const ELSEWHERE: &[Elsewhere] = &[
         why: "needs a cluster",
         instead: &[(TRIALS, "\"bootstrap-stopped\""), (TRIALS, "\"bootstrap-running\"")],
     },
+    Elsewhere { begins: "journalctl -u containerd", why: "needs a journal", instead: &[("tests/nodes/trials/outlive.rs", "journalctl")] },
 ];
 
 /// Pages that a test of their own follows, line by line.
@@ -46,4 +47,8 @@ pub const FOLLOWED: &[(&str, &str)] = &[("docs/sources.md", "tests/source_cli/gu
 pub const OTHERS_FLAGS: &[&str] = &[
     // update-ca-certificates of Debian
     "--fresh",
+    // ctr
+    "--hosts-dir",
+    // k3s
+    "--disable-default-registry-endpoint",
 ];

@@ -24,6 +24,7 @@ mod scratch;
 #[allow(dead_code, reason = "its other users need more of it")]
 mod server;
 mod text;
+mod words;
 
 use page::{Command, project};
 use scratch::Scratch;
