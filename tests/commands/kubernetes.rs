@@ -10,8 +10,7 @@ use crate::page::project;
 pub fn is_known(words: &[&str]) -> bool {
     match words {
         ["kubectl", "apply" | "delete", rest @ ..] => rest.iter().any(|word| ["-k", "-f"].contains(word)),
-        ["kubectl", "kustomize", ..] => true,
-        ["helm", "install" | "upgrade" | "template" | "lint", ..] => true,
+        ["kubectl", "kustomize", ..] | ["helm", "install" | "upgrade" | "template" | "lint", ..] => true,
         _ => false,
     }
 }

@@ -16,6 +16,7 @@
     reason = "a program of its own: it has effects, and its messages go to whoever runs it"
 )]
 
+mod files;
 mod host;
 mod kubernetes;
 mod page;

@@ -27,10 +27,14 @@ pub fn project(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
 }
 
+fn is_page(name: &str) -> bool {
+    Path::new(name).extension().is_some_and(|ending| ending == "md")
+}
+
 /// README.md and every page of docs/, each with its text, in the order of their names.
 pub fn all() -> Vec<(String, String)> {
     let found = std::fs::read_dir(project("docs")).unwrap().flatten().map(|entry| entry.file_name().into_string().unwrap());
-    let mut names: Vec<String> = found.filter(|name| name.ends_with(".md")).map(|name| format!("docs/{name}")).collect();
+    let mut names: Vec<String> = found.filter(|name| is_page(name)).map(|name| format!("docs/{name}")).collect();
     names.sort();
     names.insert(0, "README.md".to_owned());
     names.into_iter().map(|name| (name.clone(), std::fs::read_to_string(project(&name)).unwrap())).collect()
@@ -78,7 +82,7 @@ pub fn commands(page: &str, text: &str) -> Vec<Command> {
             }
             None => {
                 let last = found.last_mut().unwrap_or_else(|| panic!("{page}:{number}: output without a command"));
-                last.output.as_mut().unwrap().push_str(&format!("{line}\n"));
+                last.output.as_mut().unwrap().extend([line, "\n"]);
             }
         }
         going_on = found.last().is_some_and(|last| last.text.ends_with('\\'));

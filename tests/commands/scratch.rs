@@ -4,7 +4,7 @@
 use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
@@ -111,23 +111,36 @@ impl Scratch {
         self.command("sh").args(["-eu", "-c", &self.here(line)]).output().unwrap()
     }
 
+    /// The node's root.
+    pub fn node(&self) -> PathBuf {
+        self.path("node")
+    }
+
     /// An agent, until it says that it is ready; then it is told to end.
     pub fn agent(&mut self, line: &str) -> Output {
+        self.agent_seen(line, || ())
+    }
+
+    /// The same, with a look at it while it is ready.
+    pub fn agent_seen(&mut self, line: &str, look: impl FnOnce()) -> Output {
         let at = self.path("notify");
         let _ = std::fs::remove_file(&at);
         let socket = UnixDatagram::bind(&at).unwrap();
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
         let line = format!("exec {}", self.here(line));
         let mut shell = self.command("sh");
-        let shell = shell.args(["-eu", "-c", &line]).env("NOTIFY_SOCKET", &at);
-        let agent = shell.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().unwrap();
+        let shell = shell.args(["-eu", "-c", &line]).env("NOTIFY_SOCKET", &at).stdin(Stdio::null());
+        let agent = shell.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let mut bytes = [0; 4096];
         let mut heard = String::new();
         while !heard.contains("READY=1") {
+            // an agent that has ended says nothing more
             let Ok(length) = socket.recv(&mut bytes) else { break };
             heard = String::from_utf8_lossy(&bytes[..length]).into_owned();
         }
+        look();
         let _ = kill(Pid::from_raw(i32::try_from(agent.id()).unwrap()), Signal::SIGTERM);
+        // a pass of its own has the same outputs: they end when it has ended, too
         agent.wait_with_output().unwrap()
     }
 

@@ -32,7 +32,7 @@ fn what_the_text_names_exists() {
                 wrong.push(format!("{page}:{number}: `{span}`: there is no such subcommand"));
                 continue;
             }
-            let foreign = subcommand.is_none() && !words.first().is_some_and(|word| flag(word).is_some());
+            let foreign = subcommand.is_none() && words.first().is_none_or(|word| flag(word).is_none());
             for flag in words.iter().filter_map(|word| flag(word)) {
                 let known = match subcommand {
                     Some(one) => long(one, flag),

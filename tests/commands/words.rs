@@ -106,7 +106,7 @@ fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
         let name = path.file_name().unwrap().to_string_lossy().into_owned();
         if path.is_dir() && name != "tests" {
             sources(&path, found);
-        } else if name.ends_with(".rs") && name != "tests.rs" {
+        } else if path.extension().is_some_and(|ending| ending == "rs") && name != "tests.rs" {
             found.push(path);
         }
     }
@@ -149,7 +149,9 @@ fn every_message_about_a_node_is_explained() {
     let mut all = String::new();
     let mut found = Vec::new();
     sources(&project("src"), &mut found);
-    found.iter().for_each(|path| all.push_str(&std::fs::read_to_string(path).unwrap()));
+    for path in &found {
+        all.push_str(&std::fs::read_to_string(path).unwrap());
+    }
     let gone: Vec<&String> = told.iter().filter(|code| !all.contains(&format!("\"{code}\""))).collect();
     assert!(gone.is_empty(), "no message has these codes: {gone:?}");
     let checks = page.split("has a name too: ").nth(1).unwrap();
