@@ -330,3 +330,32 @@ fn the_size_is_held() {
     let readme = std::fs::read_to_string(project("README.md")).unwrap();
     assert!(readme.contains("at most 6 MB (`make size` holds it there)"));
 }
+
+/// The names between the backticks of the first cells of a table.
+fn first_cells(page: &str) -> Vec<String> {
+    let rows = page.lines().filter(|line| line.starts_with("| `"));
+    let cells = rows.filter_map(|row| row.trim_start_matches("| ").split(" | ").next());
+    cells.flat_map(|cell| cell.split('`').skip(1).step_by(2).map(ToOwned::to_owned).collect::<Vec<_>>()).collect()
+}
+
+/// The page on the audit trail has each field of a line, and each event.
+#[test]
+fn the_trail_is_that_of_the_program() {
+    let page = std::fs::read_to_string(project("docs/audit.md")).unwrap();
+    let source = std::fs::read_to_string(project("src/report/trail.rs")).unwrap();
+    let body = |of: &str| source.split(of).nth(1).unwrap().split("\n}").next().unwrap().to_owned();
+    let mut fields: Vec<String> = body("pub struct Line {")
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("pub ")?.split(':').next().map(ToOwned::to_owned))
+        .collect();
+    let mut told = first_cells(&page);
+    fields.sort();
+    told.sort();
+    assert!(fields.len() > 15, "{fields:?}");
+    assert_eq!(told, fields);
+    let events = body("pub enum Event {");
+    let events = events.lines().map(str::trim).filter(|line| line.starts_with(char::is_uppercase));
+    for event in events.map(|line| line.trim_end_matches(',').to_lowercase()) {
+        assert!(page.contains(&format!("`{event}`")), "docs/audit.md does not tell of {event}");
+    }
+}
