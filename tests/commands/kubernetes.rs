@@ -6,48 +6,99 @@ use serde_json::Value;
 
 use crate::page::project;
 
-/// `kubectl apply -k PATH`, `kubectl apply -f PATH`, `kubectl kustomize PATH`, `helm install|upgrade|template … PATH`.
+/// The words of a command that are no flags, without the values of the flags that stand before the verb.
+fn plain<'a>(words: &[&'a str]) -> Vec<&'a str> {
+    let mut plain = Vec::new();
+    let mut words = words.iter();
+    while let Some(word) = words.next() {
+        match *word {
+            "-n" | "--namespace" | "--context" | "--kubeconfig" => drop(words.next()),
+            flag if flag.starts_with('-') => {}
+            word => plain.push(word),
+        }
+    }
+    plain
+}
+
+/// What is looked at here: `kubectl apply|delete -k|-f PATH`, `kubectl kustomize PATH`, verbs of kubectl about something that has a name of ours, and `helm
+/// install|upgrade|template|lint|uninstall`.
 pub fn is_known(words: &[&str]) -> bool {
-    match words {
-        ["kubectl", "apply" | "delete", rest @ ..] => rest.iter().any(|word| ["-k", "-f"].contains(word)),
-        ["kubectl", "kustomize", ..] | ["helm", "install" | "upgrade" | "template" | "lint", ..] => true,
+    let about = ["get", "logs", "rollout", "wait", "describe", "create", "label", "annotate", "exec", "delete", "edit", "patch"];
+    match plain(words).as_slice() {
+        ["kubectl", "apply", ..] => words.iter().any(|word| ["-k", "-f"].contains(word)),
+        ["kubectl", "kustomize", ..] | ["helm", "install" | "upgrade" | "template" | "lint" | "uninstall", ..] => true,
+        ["kubectl", verb, rest @ ..] => about.contains(verb) && !rest.is_empty(),
         _ => false,
     }
 }
 
-/// That the paths and keys of such a command exist.
+/// Where what an archive of `packaging/kubernetes/pack` holds stands in the project.
+fn unpacked(path: &str) -> String {
+    if path.starts_with("nodeprep-chart-") {
+        return "packaging/kubernetes/chart".to_owned();
+    }
+    match path.strip_prefix("nodeprep-kubernetes-").and_then(|rest| rest.split_once('/')) {
+        Some((_, inside)) => format!("packaging/kubernetes/{inside}"),
+        None => path.to_owned(),
+    }
+}
+
+/// Everything that stands in the manifests and the chart.
+fn manifests() -> String {
+    let mut text = String::new();
+    let mut folders = vec![project("packaging/kubernetes")];
+    while let Some(folder) = folders.pop() {
+        for path in std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()) {
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                text.push_str(&std::fs::read_to_string(path).unwrap_or_default());
+            }
+        }
+    }
+    text
+}
+
+/// That the paths, keys and names of such a command exist.
 pub fn holds(part: &str) -> Result<(), String> {
     let words: Vec<&str> = part.split_whitespace().collect();
     let after = |flag: &str| words.windows(2).filter(|pair| pair[0] == flag).map(|pair| pair[1]).collect::<Vec<_>>();
     let there = |path: &str, file: &str| -> Result<PathBuf, String> {
-        let found = project(path).join(file);
+        let found = project(&unpacked(path)).join(file);
         if found.exists() { Ok(found) } else { Err(format!("there is no {}", found.display())) }
     };
+    let plain = plain(&words);
     if words[0] == "helm" {
-        let charts: Vec<&str> =
-            words[2..].iter().copied().filter(|word| word.contains('/') && project(word).join("Chart.yaml").exists()).collect();
-        let [chart] = charts[..] else { return Err("no folder of a chart is named".to_owned()) };
+        if plain[1] == "uninstall" {
+            return Ok(());
+        }
+        let charts: Vec<String> =
+            plain[2..].iter().map(|word| unpacked(word)).filter(|path| project(path).join("Chart.yaml").exists()).collect();
+        let [chart] = charts.as_slice() else { return Err("no chart is named".to_owned()) };
         let schema: Value = std::fs::read(there(chart, "values.schema.json")?)
             .ok()
             .and_then(|text| serde_json::from_slice(&text).ok())
-            .ok_or("no schema")?;
+            .ok_or("values.schema.json is no JSON")?;
         let sets = ["--set", "--set-file", "--set-string", "--set-json"].into_iter().flat_map(after);
         for key in sets.flat_map(|set| set.split(',')).map(|set| set.split('=').next().unwrap_or_default()) {
             if !is_key(&schema, &segments(key)) {
                 return Err(format!("{chart} has no value {key}"));
             }
         }
-        for file in after("-f").into_iter().chain(after("--values")).filter(|file| file.contains('/')) {
-            there(file, "")?;
-        }
         return Ok(());
     }
-    let folders = after("-k").into_iter().chain((words[1] == "kustomize").then(|| words[2]));
-    for folder in folders {
+    for folder in after("-k").into_iter().chain((plain[1] == "kustomize").then(|| plain[2])) {
         there(folder, "kustomization.yaml")?;
     }
     for file in after("-f").into_iter().filter(|file| file.contains('/')) {
         there(file, "")?;
+    }
+    let manifests = manifests();
+    for name in words.iter().flat_map(|word| word.split(['/', '=', ','])).filter(|name| name.starts_with("nodeprep")) {
+        let is_archive = name.starts_with("nodeprep-kubernetes-") || name.starts_with("nodeprep-chart-");
+        if !is_archive && !manifests.contains(name) && !project("packaging/kubernetes").join(name).exists() {
+            return Err(format!("nothing in packaging/kubernetes is called {name}"));
+        }
     }
     Ok(())
 }
