@@ -245,9 +245,7 @@ impl Given {
         let closed = match found.map(|bytes| LastGood::from_json(&bytes)) {
             None => Err("there is none: nothing of a spec was applied here, or all of it was reverted".to_owned()),
             Some(Err(why)) => Err(format!("{STATE}/{} {why}", kept::LAST_GOOD)),
-            Some(Ok(good)) => closed_again(args, root, &good)
-                .and_then(|(closed, good)| Ok((sound(closed)?, good)))
-                .map_err(|stopped| stopped.problems.into_iter().map(|problem| problem.what).collect::<Vec<_>>().join("; ")),
+            Some(Ok(good)) => closed_again(args, root, &good).and_then(|(closed, good)| Ok((sound(closed)?, good))).map_err(said),
         };
         match closed {
             Ok(((spec, problems), good)) => {
@@ -299,6 +297,24 @@ impl Origin {
             report.problems.push(Problem { severity: Severity::Warning, ..Problem::error("not-kept", what, problem.help) });
         }
     }
+}
+
+/// The spec that was applied last, as it is; nothing where there is none, or why there is none that could be used.
+pub(super) fn applied(args: &SpecArgs, root: &Root) -> (Option<Spec>, Option<Problem>) {
+    let Some(bytes) = kept::read(root, &NodePath::fixed(STATE), kept::LAST_GOOD) else { return (None, None) };
+    let good = LastGood::from_json(&bytes).map_err(|why| format!("{STATE}/{} {why}", kept::LAST_GOOD));
+    let closed = good.and_then(|good| closed_again(args, root, &good).and_then(|(closed, _)| sound(closed)).map_err(said));
+    match closed {
+        Ok((spec, _)) => (Some(spec), None),
+        Err(why) => {
+            let what = format!("the spec that was applied last cannot be used: {why}");
+            (None, Some(Problem::warning("no-last-good", what, "apply the spec again")))
+        }
+    }
+}
+
+fn said(stopped: Stopped) -> String {
+    stopped.problems.into_iter().map(|problem| problem.what).collect::<Vec<_>>().join("; ")
 }
 
 /// The spec that was applied last, with its keys and logins from where they are.
