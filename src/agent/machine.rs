@@ -302,6 +302,7 @@ impl Machine {
                 self.ready_owed = true;
                 self.held = None;
                 self.retry = None;
+                self.waiting.iter_mut().for_each(Waiting::ask_anew);
                 self.faults.clear();
                 self.repaired.clear();
                 self.view.drift.conflicts.clear();

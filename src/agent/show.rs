@@ -49,6 +49,7 @@ impl Machine {
                 Fault::Unavailable => format!("the spec's source cannot be reached, and the node stays as it is{why}"),
                 Fault::Paused => format!("paused{why}"),
                 Fault::Refused => format!("something is left as it is{why}"),
+                Fault::FailedBefore => format!("waiting for another spec, another version or `nodeprep apply --retry`{why}"),
                 Fault::RolledBack => format!("failed and taken back{why}"),
                 Fault::Crashed => format!("the last pass did not get through{why}"),
             };

@@ -247,6 +247,8 @@ pub enum Fault {
     Refused,
     /// It failed, and was put back or not.
     RolledBack,
+    /// It failed and was put back, and is not tried again with this spec and this version of the runtime.
+    FailedBefore,
     /// The pass crashed, or ended as nobody expected (a full disk, for instance).
     #[default]
     Crashed,

@@ -3,15 +3,15 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, Command, CommandFactory, ValueEnum};
 use serde::{Deserialize, Serialize};
 
-use super::activate::ActivateArgs;
 use super::session::{Session, Stopped};
 use super::verify::image;
-use super::{Cli, Ended, Output, PlanChoices, ProbeArgs, RootArgs, SpecArgs};
+use super::{Cli, Ended, Output, PassArgs, RootArgs};
 use crate::agent::machine::{Action, Event, Machine, step};
 use crate::agent::settings::{DriftPolicy, HOUR, MINUTE, SECOND, Settings, Window};
 use crate::agent::state::{Mode, STATE_FILE as AGENT_FILE};
@@ -28,15 +28,7 @@ use crate::report::style::Style;
 #[derive(Debug, Args)]
 pub(super) struct Agent {
     #[command(flatten)]
-    spec: SpecArgs,
-    #[command(flatten)]
-    root: RootArgs,
-    #[command(flatten)]
-    choices: PlanChoices,
-    #[command(flatten)]
-    activate: ActivateArgs,
-    #[command(flatten)]
-    probe: ProbeArgs,
+    pass: PassArgs,
     /// Let each running runtime pull this image before each change and after it, as `apply --canary` does.
     #[arg(long, env = "NODEPREP_CANARY", value_name = "IMAGE", value_parser = image)]
     canary: Option<ImageRef>,
@@ -74,6 +66,9 @@ pub(super) struct Agent {
     /// after the restart.
     #[arg(long, env = "NODEPREP_RESTART_GATE", value_name = "FILE|COMMAND")]
     restart_gate: Option<String>,
+    /// How long that command may take; what takes longer is ended, and counts as a no.
+    #[arg(long, env = "NODEPREP_RESTART_GATE_TIMEOUT", default_value = "60s", value_name = "TIME", value_parser = interval)]
+    restart_gate_timeout: i64,
     /// As many passes with restarts as there may be within an hour.
     #[arg(long, env = "NODEPREP_RESTART_BUDGET", default_value = "2", value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..=60))]
     restart_budget: u32,
@@ -109,22 +104,22 @@ impl Agent {
     }
 
     fn keeps(self, verbose: u8, colour: bool) -> Result<Keeps, Stopped> {
-        let source = self.spec.spec.display().to_string();
+        let source = self.pass.spec.spec.display().to_string();
         let is_url = source.contains("://");
         if source == "-" {
             let problem =
                 Problem::error("no-source", "an agent cannot read its spec from standard input", "give a file, a folder or a URL");
             return Err(Stopped { problems: vec![problem], outcome: Outcome::Usage });
         }
-        let root = Session::root(&self.root)?;
-        let socket = self.health_socket.unwrap_or_else(|| self.root.root.join(health::SOCKET.trim_start_matches('/')));
+        let root = Session::root(&self.pass.root)?;
+        let socket = self.health_socket.unwrap_or_else(|| self.pass.root.root.join(health::SOCKET.trim_start_matches('/')));
         let health = health::Settings {
-            root: self.root.root.clone(),
+            root: self.pass.root.root.clone(),
             socket: (!socket.as_os_str().is_empty()).then_some(socket),
             address: self.health_address,
             program: crate::node::shadow::OWN_PROGRAM.into(),
         };
-        let activates = self.activate.mode(root.is_live() || root.is_unseen());
+        let activates = self.pass.activate.mode(root.is_live() || root.is_unseen());
         let settings = Settings {
             source: if is_url { without_login(&source) } else { source },
             poll: is_url.then_some(self.poll),
@@ -146,14 +141,15 @@ impl Agent {
             seed: seed(),
         };
         let setup = Setup {
-            spec: (!is_url).then_some(self.spec.spec),
-            material: self.spec.material,
+            spec: (!is_url).then_some(self.pass.spec.spec),
+            material: self.pass.spec.material,
             gate: self.restart_gate,
+            gate_timeout: Duration::from_millis(self.restart_gate_timeout.unsigned_abs()),
             arguments: passes(activates),
-            probe: probe_line(&self.root.root),
+            probe: probe_line(&self.pass.root.root),
             metrics: self.textfile_dir,
         };
-        Ok(Keeps { root: self.root.root, settings, setup, health, verbose, colour })
+        Ok(Keeps { root: self.pass.root.root, settings, setup, health, verbose, colour })
     }
 }
 

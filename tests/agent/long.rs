@@ -31,6 +31,7 @@ fn it_always_converges() {
             seed: random.number(),
             ..settings()
         });
+        world.remembers = random.below(2) == 0;
         for _ in 0..200 {
             let kind = KINDS[pick(&mut random, KINDS.len())];
             *counts.entry(kind).or_default() += 1;

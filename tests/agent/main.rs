@@ -9,6 +9,12 @@
     reason = "tests have effects, and their messages go to whoever runs them"
 )]
 
+#[allow(dead_code, reason = "the other half is for what is no agent")]
+#[path = "../source_cli/server.rs"]
+mod server;
+
+mod bad;
+mod https;
 mod long;
 mod node;
 mod probing;

@@ -97,6 +97,9 @@ pub struct World {
     pub gate_shut: bool,
     /// The daemon does not come up with this spec.
     pub unhealthy: Option<u64>,
+    /// Whether what failed and was put back is written down, and what was.
+    pub remembers: bool,
+    pub failed_before: Option<u64>,
     pub passes: Vec<(i64, Mode, Cause)>,
     /// When endpoints were tried, and when the probe that runs ends.
     pub probes: Vec<i64>,
@@ -136,6 +139,8 @@ impl World {
             paused: false,
             gate_shut: false,
             unhealthy: None,
+            remembers: false,
+            failed_before: None,
             passes: Vec::new(),
             probes: Vec::new(),
             probing: None,
@@ -284,6 +289,11 @@ impl World {
             runtimes: Some(Digest::of(b"containerd")),
             ..Told::default()
         };
+        let unseen = spec.is_multiple_of(2) && self.seen != Some(spec) || self.drifted.contains("/etc/containerd/config.toml");
+        if unseen && self.failed_before == Some(spec) {
+            let problems = problem("containerd.service was not well with this spec");
+            return end(4, Told { outcome: "cannot".into(), failed_before: true, problems, ..told });
+        }
         let differs = self.node != Some(spec);
         if differs && !self.network {
             told.kept_back = true;
@@ -297,7 +307,6 @@ impl World {
         if self.disk_full && mode != Mode::Look && told.changes > 0 {
             return end(1, Told { outcome: "unexpected".into(), problems: problem("disk full"), ..told });
         }
-        let unseen = spec.is_multiple_of(2) && self.seen != Some(spec) || self.drifted.contains("/etc/containerd/config.toml");
         let unit =
             |state: &str| Unit { unit: "containerd.service".into(), needs: "restart".into(), state: state.into(), why: String::new() };
         let due = || vec![Due { how: "restart".into(), what: "containerd.service".into(), because: Vec::new() }];
@@ -312,6 +321,7 @@ impl World {
             self.restarts.push(self.mono);
             if self.unhealthy == Some(spec) {
                 told.units = vec![unit("failed")];
+                self.failed_before = self.remembers.then_some(spec);
                 return end(6, Told { outcome: "rolled-back".into(), ..told });
             }
             told.units = vec![unit("done")];
@@ -376,6 +386,8 @@ impl World {
         (self.crash, self.network, self.disk_full, self.broken) = (false, true, false, false);
         (self.locked, self.package, self.gate_shut, self.unhealthy, self.keeper) = (false, false, false, None, None);
         (self.gone, self.paused) = (false, false);
+        // somebody runs `apply --retry`
+        self.failed_before = None;
         self.happen(Event::Reload);
         self.pass(self.mono + 48 * HOUR);
         if !self.drifted.is_empty() {

@@ -36,6 +36,9 @@ pub fn verify(case: &Case, programs: &Programs, scratch: &Scratch, spec: &Path, 
             wrong.extend(checks(case, programs, &report));
             let named = std::fs::read_to_string(spec).unwrap_or_default().matches("[[canary]]").count();
             wrong.extend(canaries(case, &report, named));
+            let said = report["checks"].to_string();
+            let words = case.says.iter().filter(|(_, by, _)| by == "verify").map(|(_, _, words)| words);
+            wrong.extend(words.filter(|words| !said.contains(*words)).map(|words| format!("verify: should say {words:?}, but {said}")));
         }
     }
     Ok(wrong)

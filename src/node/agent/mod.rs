@@ -17,7 +17,7 @@ use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -51,6 +51,8 @@ pub struct Setup {
     pub material: Option<PathBuf>,
     /// `--restart-gate`.
     pub gate: Option<String>,
+    /// `--restart-gate-timeout`.
+    pub gate_timeout: Duration,
     /// The command line of a pass.
     pub arguments: BTreeMap<Mode, Vec<OsString>>,
     /// That of what tries the endpoints.
@@ -262,7 +264,7 @@ impl Door {
                 let writer = packages::writer(&self.root, &path);
                 Some(Event::Writer(path, writer))
             }
-            Question::Gate(units) => match self.setup.gate.as_deref().map(|gate| Gate::ask(&self.root, gate, "ask", &units)) {
+            Question::Gate(units) => match self.gate("ask", &units) {
                 Some(Ok(asked)) => {
                     self.gate = Some(asked);
                     None
@@ -271,12 +273,15 @@ impl Door {
                 None => Some(Event::Gate(Ok(()))),
             },
             Question::GateDone(units) => {
-                let told = self.setup.gate.as_deref().map(|gate| Gate::ask(&self.root, gate, "done", &units));
-                self.gate = told.and_then(Result::ok);
+                self.gate = self.gate("done", &units).and_then(Result::ok);
                 self.gate.iter_mut().for_each(|gate| gate.asks = false);
                 None
             }
         }
+    }
+
+    fn gate(&self, verb: &str, units: &[String]) -> Option<Result<Gate, Result<(), String>>> {
+        self.setup.gate.as_deref().map(|gate| Gate::ask(&self.root, gate, self.setup.gate_timeout, verb, units))
     }
 }
 
