@@ -534,3 +534,43 @@ fn archives_are_the_same_wherever_they_are_made() {
     let packed = rendered(out.path().join(chart).to_str().unwrap(), &[json!({})]).unwrap().into_iter().next().unwrap().unwrap();
     assert_eq!(packed, all["default"]);
 }
+
+/// The page has a row for each thing that the pod has, and says numbers and names as they are.
+#[test]
+fn the_page_tells_of_this_pod() {
+    let page = read(&project("docs/kubernetes.md"));
+    let map: Vec<&str> = page.split("## Privilege map").nth(1).unwrap().split("\n## ").next().unwrap().lines().collect();
+    let row = |words: &[&str]| map.iter().any(|line| words.iter().all(|word| line.split('|').nth(1).is_some_and(|has| has.contains(word))));
+    let base = base();
+    let (spec, container) = (pod(&base), container(&base));
+    let host = spec.as_object().unwrap().iter().filter(|(key, value)| key.starts_with("host") && **value == true);
+    for (key, _) in host {
+        assert!(row(&[&format!("`{key}`")]), "no row for {key}");
+    }
+    let dns = format!("`dnsPolicy: {}`", spec["dnsPolicy"].as_str().unwrap());
+    let propagation = format!("`mountPropagation: {}`", container["volumeMounts"][0]["mountPropagation"].as_str().unwrap());
+    let port = format!("port {}", container["ports"][0]["hostPort"]);
+    let user = format!("`runAsUser: {}`", container["securityContext"]["runAsUser"]);
+    for words in [
+        &[dns.as_str()][..],
+        &[&propagation],
+        &[&port, "127.0.0.1"],
+        &[&user],
+        &["host `/` at `/host`"],
+        &["`privileged`", "CAP_SYS_ADMIN"],
+        &["tolerations", spec["priorityClassName"].as_str().unwrap()],
+        &["ConfigMap", "Secret"],
+        &["API", "token"],
+        &["limits of memory"],
+    ] {
+        assert!(row(words), "no row for {words:?}");
+    }
+    assert!(container["resources"]["limits"].is_null());
+    let version = env!("CARGO_PKG_VERSION");
+    for name in [format!("nodeprep-chart-{version}.tgz"), format!("nodeprep-kubernetes-{version}.tar.gz")] {
+        assert!(page.contains(&name), "{name} is not named");
+    }
+    let [values] = yaml::read(&read(&packaged("chart/values.yaml"))).try_into().unwrap();
+    let unavailable = base["spec"]["updateStrategy"]["rollingUpdate"]["maxUnavailable"].as_str().unwrap().replace('%', " %");
+    assert!(page.contains(&unavailable) && page.contains("(30 minutes)") && values["restarts"]["splay"] == "30m");
+}
