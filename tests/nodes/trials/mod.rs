@@ -87,6 +87,7 @@ pub const ALL: &[Test] = &[
     Test { name: "pod", versions: Versions::Own, run: pod::on_host },
     Test { name: "pod-lacking", versions: Versions::Own, run: pod::lacking },
     Test { name: "pod-privileges", versions: Versions::Own, run: pod::privileges },
+    Test { name: "pod-give-back", versions: Versions::Own, run: pod::give_back },
     Test { name: "agent", versions: Versions::Own, run: agent::unit },
     Test { name: "revert-made-config", versions: Versions::Own, run: edges::made_config },
     Test { name: "revert-without-ca", versions: Versions::Own, run: edges::without_ca },

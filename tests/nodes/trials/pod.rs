@@ -174,3 +174,32 @@ pub fn privileges(world: &mut World) -> Result<()> {
     ensure!(!mirror.asked().is_empty(), "the mirror was not tried");
     world.pulls()
 }
+
+/// The step before the DaemonSet goes (packaging/kubernetes/give-back): the pod's first container reverts, and does not end well before what is due is
+/// done; after it the agent leaves the node alone.
+pub fn give_back(world: &mut World) -> Result<()> {
+    let _mirror = mirror(world)?;
+    world.node.boot()?;
+    image(world)?;
+    tell(world, &spec(&["fleet"]))?;
+    let config = world.node.read(CONFIG)?;
+    ensure!(run(world, POD, &AUTO)?.code == 0, "not applied");
+    ensure!(world.node.read(CONFIG)? != config, "{CONFIG} was not changed");
+    // as kubelet starts it again and again
+    for _ in 0..2 {
+        let reverted = run(world, POD, &["revert", "--activate", "reload-only"])?;
+        ensure!(reverted.code == 9 && !reverted.due().is_empty(), "{} {:#}", reverted.code, reverted.report);
+        ensure!(world.node.read(CONFIG)? == config, "{CONFIG} was not given back");
+    }
+    world.node.run(&["systemctl", "restart", UNIT])?;
+    for _ in 0..2 {
+        let reverted = run(world, POD, &["revert", "--activate", "reload-only"])?;
+        ensure!(reverted.code == 0 && reverted.due().is_empty(), "{} {:#}", reverted.code, reverted.report);
+    }
+    let left = run(world, POD, &["apply", "--unattended"])?;
+    ensure!(left.code == 11 && world.node.read(CONFIG)? == config, "{} {:#}", left.code, left.report);
+    ensure!(run(world, POD, &["resume"])?.code == 0, "not resumed");
+    let taken = run(world, POD, &["apply", "--unattended", "--health-timeout", "20"])?;
+    ensure!(taken.code == 0 && world.node.read(CONFIG)? != config, "{} {:#}", taken.code, taken.report);
+    Ok(())
+}
