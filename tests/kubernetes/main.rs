@@ -2,7 +2,6 @@
 #![allow(
     clippy::disallowed_methods,
     clippy::unwrap_used,
-    clippy::print_stderr,
     missing_docs,
     missing_debug_implementations,
     reason = "tests have effects"
