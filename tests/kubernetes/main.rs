@@ -1,11 +1,5 @@
 //! What is shipped for Kubernetes, held against what Kubernetes knows, against the program, and against itself.
-#![allow(
-    clippy::disallowed_methods,
-    clippy::unwrap_used,
-    missing_docs,
-    missing_debug_implementations,
-    reason = "tests have effects"
-)]
+#![allow(clippy::disallowed_methods, clippy::unwrap_used, missing_docs, missing_debug_implementations, reason = "tests have effects")]
 
 mod policy;
 mod tools;
