@@ -567,3 +567,29 @@ fn the_page_tells_of_this_pod() {
     let unavailable = base["spec"]["updateStrategy"]["rollingUpdate"]["maxUnavailable"].as_str().unwrap().replace('%', " %");
     assert!(page.contains(&unavailable) && page.contains("(30 minutes)") && values["restarts"]["splay"] == "30m");
 }
+
+/// What a reader types is what Helm takes: the values that the page sets, quoted as for a shell.
+#[test]
+fn the_commands_of_the_page_set_what_they_say() {
+    let page = read(&project("docs/kubernetes.md")).replace("\\\n", " ");
+    let commands: Vec<&str> =
+        page.lines().filter(|line| line.starts_with("helm ") && line.contains("packaging/kubernetes/chart")).collect();
+    assert!(commands.len() >= 3, "{commands:?}");
+    let set = |command: &&str| {
+        let words: Vec<&str> = command.split_whitespace().collect();
+        let pairs = words.windows(2).filter(|pair| pair[0].starts_with("--set"));
+        let values = pairs.map(|pair| {
+            let word = pair[1].trim_matches('\'');
+            assert!(word.len() < pair[1].len() || !word.contains('\\'), "the shell takes the backslash of {word}");
+            // the content of a file, as far as it matters here
+            if pair[0] == "--set-file" { word.replace(".pem=", ".pem=-----BEGIN CERTIFICATE-----") } else { word.to_owned() }
+        });
+        json!(values.collect::<Vec<_>>().join(","))
+    };
+    let Some(all) = rendered(&chart(), &commands.iter().map(set).collect::<Vec<_>>()) else { return };
+    let all: Vec<Vec<Value>> = all.into_iter().map(|one| one.unwrap_or_else(|why| panic!("{why}")).0).collect();
+    let (keys, files) = (of_kind(&all[0], "ConfigMap")["data"].clone(), of_kind(&all[0], "Secret")["data"].clone());
+    assert_eq!((&keys["spec.toml"], files["internal-root.pem"].is_string()), (&json!("spec.toml"), true));
+    assert_eq!(variables(container(of_kind(&all[1], "DaemonSet")))["NODEPREP_RESTART_WINDOW"], "22:00-04:00");
+    assert!(!pod(of_kind(&all[2], "DaemonSet"))["initContainers"].is_null());
+}
