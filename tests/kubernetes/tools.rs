@@ -40,7 +40,8 @@ impl Tool {
                 Some(0) => true,
                 Some(77) => {
                     // not `eprintln`, which nobody sees of a test that passes
-                    writeln!(std::io::stderr(), "skipped: {}", said.lines().last().unwrap_or_default()).unwrap();
+                    let line = format!("skipped: {}\n", said.lines().last().unwrap_or_default());
+                    std::io::stderr().write_all(line.as_bytes()).unwrap();
                     false
                 }
                 code => panic!("prepare ended with {code:?}: {said}"),
