@@ -64,7 +64,8 @@ pub fn holds(part: &str) -> Result<(), String> {
     let words: Vec<&str> = part.split_whitespace().collect();
     let after = |flag: &str| words.windows(2).filter(|pair| pair[0] == flag).map(|pair| pair[1]).collect::<Vec<_>>();
     let there = |path: &str, file: &str| -> Result<PathBuf, String> {
-        let found = project(&unpacked(path)).join(file);
+        let found = project(&unpacked(path));
+        let found = if file.is_empty() { found } else { found.join(file) };
         if found.exists() { Ok(found) } else { Err(format!("there is no {}", found.display())) }
     };
     let plain = plain(&words);

@@ -1,12 +1,5 @@
 //! What is shipped for Kubernetes, held against what Kubernetes knows, against the program, and against itself.
-#![allow(
-    clippy::disallowed_methods,
-    clippy::unwrap_used,
-    clippy::print_stderr,
-    missing_docs,
-    missing_debug_implementations,
-    reason = "tests have effects"
-)]
+#![allow(clippy::disallowed_methods, clippy::unwrap_used, missing_docs, missing_debug_implementations, reason = "tests have effects")]
 
 mod policy;
 mod tools;
@@ -533,4 +526,71 @@ fn archives_are_the_same_wherever_they_are_made() {
     let Some(all) = rendered_values() else { return };
     let packed = rendered(out.path().join(chart).to_str().unwrap(), &[json!({})]).unwrap().into_iter().next().unwrap().unwrap();
     assert_eq!(packed, all["default"]);
+}
+
+/// The page has a row for each thing that the pod has, and says numbers and names as they are.
+#[test]
+fn the_page_tells_of_this_pod() {
+    let page = read(&project("docs/kubernetes.md"));
+    let map: Vec<&str> = page.split("## Privilege map").nth(1).unwrap().split("\n## ").next().unwrap().lines().collect();
+    let row = |words: &[&str]| map.iter().any(|line| words.iter().all(|word| line.split('|').nth(1).is_some_and(|has| has.contains(word))));
+    let base = base();
+    let (spec, container) = (pod(&base), container(&base));
+    let host = spec.as_object().unwrap().iter().filter(|(key, value)| key.starts_with("host") && **value == true);
+    for (key, _) in host {
+        assert!(row(&[&format!("`{key}`")]), "no row for {key}");
+    }
+    let dns = format!("`dnsPolicy: {}`", spec["dnsPolicy"].as_str().unwrap());
+    let propagation = format!("`mountPropagation: {}`", container["volumeMounts"][0]["mountPropagation"].as_str().unwrap());
+    let port = format!("port {}", container["ports"][0]["hostPort"]);
+    let user = format!("`runAsUser: {}`", container["securityContext"]["runAsUser"]);
+    for words in [
+        &[dns.as_str()][..],
+        &[&propagation],
+        &[&port, "127.0.0.1"],
+        &[&user],
+        &["host `/` at `/host`"],
+        &["`privileged`", "CAP_SYS_ADMIN"],
+        &["tolerations", spec["priorityClassName"].as_str().unwrap()],
+        &["ConfigMap", "Secret"],
+        &["API", "token"],
+        &["limits of memory"],
+    ] {
+        assert!(row(words), "no row for {words:?}");
+    }
+    assert!(container["resources"]["limits"].is_null());
+    let version = env!("CARGO_PKG_VERSION");
+    for name in [format!("nodeprep-chart-{version}.tgz"), format!("nodeprep-kubernetes-{version}.tar.gz")] {
+        assert!(page.contains(&name), "{name} is not named");
+    }
+    let [values] = yaml::read(&read(&packaged("chart/values.yaml"))).try_into().unwrap();
+    let unavailable = base["spec"]["updateStrategy"]["rollingUpdate"]["maxUnavailable"].as_str().unwrap().replace('%', " %");
+    assert!(page.contains(&unavailable) && page.contains("(30 minutes)") && values["restarts"]["splay"] == "30m");
+}
+
+/// What a reader types is what Helm takes: the values that the page sets, quoted as for a shell.
+#[test]
+fn the_commands_of_the_page_set_what_they_say() {
+    let page = read(&project("docs/kubernetes.md")).replace("\\\n", " ");
+    let commands: Vec<&str> =
+        page.lines().filter(|line| line.starts_with("helm ") && line.contains("packaging/kubernetes/chart")).collect();
+    assert!(commands.len() >= 3, "{commands:?}");
+    let set = |command: &&str| {
+        let words: Vec<&str> = command.split_whitespace().collect();
+        let pairs = words.windows(2).filter(|pair| pair[0].starts_with("--set"));
+        let values = pairs.map(|pair| {
+            // as a shell has it, which takes a backslash for itself
+            let word = pair[1].replace("\\\\", "\0").replace('\\', "").replace('\0', "\\");
+            assert!(!word.contains(['\'', '"']), "{word}: quotes are not known here");
+            // the content of a file, as far as it matters here
+            if pair[0] == "--set-file" { word.replace(".pem=", ".pem=-----BEGIN CERTIFICATE-----") } else { word }
+        });
+        json!(values.collect::<Vec<_>>().join(","))
+    };
+    let Some(all) = rendered(&chart(), &commands.iter().map(set).collect::<Vec<_>>()) else { return };
+    let all: Vec<Vec<Value>> = all.into_iter().map(|one| one.unwrap_or_else(|why| panic!("{why}")).0).collect();
+    let (keys, files) = (of_kind(&all[0], "ConfigMap")["data"].clone(), of_kind(&all[0], "Secret")["data"].clone());
+    assert_eq!((&keys["spec.toml"], files["internal-root.pem"].is_string()), (&json!("spec.toml"), true));
+    assert_eq!(variables(container(of_kind(&all[1], "DaemonSet")))["NODEPREP_RESTART_WINDOW"], "22:00-04:00");
+    assert!(!pod(of_kind(&all[2], "DaemonSet"))["initContainers"].is_null());
 }

@@ -1,7 +1,7 @@
 """What tests/kubernetes asks of Python packages: JSON on standard input, JSON on standard output.
 
 tool.py PACKAGES schemas   {"versions": [...], "objects": [...]}                   -> [problem, ...]
-tool.py PACKAGES helm      {"chart": path, "cases": [{"values", "name"}, ...]}     -> [{"manifests"} or {"error"}, ...], and what lint says
+tool.py PACKAGES helm      {"chart": path, "cases": [{"values" or "set", "name"}, ...]} -> [{"manifests"} or {"error"}, ...], and what lint says
 tool.py PACKAGES cel       {"cases": [{"request"}, ...], "variables", "validation", "message"} -> [[allowed, message], ...]
 """
 
@@ -32,8 +32,9 @@ def helm(asked):
     with helm_python.Chart.load(asked["chart"]) as chart:
         for case in asked["cases"]:
             try:
-                chart.validate_schema(case["values"])
-                said.append({"manifests": chart.render(case["values"], name=case["name"], namespace="nodeprep")})
+                values = case["values"] if "values" in case else helm_python.parse_set_string(case["set"])
+                chart.validate_schema(values)
+                said.append({"manifests": chart.render(values, name=case["name"], namespace="nodeprep")})
             except helm_python.HelmError as error:
                 said.append({"error": str(error)})
         archive = asked["chart"].endswith(".tgz")

@@ -90,6 +90,8 @@ pub const ALL: &[Test] = &[
     Test { name: "restart-command", versions: Versions::Own, run: managers::command },
     Test { name: "pod", versions: Versions::Own, run: pod::on_host },
     Test { name: "pod-lacking", versions: Versions::Own, run: pod::lacking },
+    Test { name: "pod-privileges", versions: Versions::Own, run: pod::privileges },
+    Test { name: "pod-give-back", versions: Versions::Own, run: pod::give_back },
     Test { name: "agent", versions: Versions::Own, run: agent::unit },
     Test { name: "daemonset", versions: Versions::Own, run: daemonset::on_node },
     Test { name: "daemonset-takes-over", versions: Versions::Own, run: daemonset::takes_over },

@@ -15,19 +15,24 @@ use crate::world::{Run, World};
 /// The image's files on the node.
 const IMAGE: &str = "/srv/pod";
 const BUNDLE: &str = "/etc/ssl/certs/ca-certificates.crt";
+const CONFIG: &str = "/etc/containerd/config.toml";
 /// What a container has when nobody says that it is privileged.
-const USUAL: &str = "--bounding-set=-all,+chown,+dac_override,+fowner,+fsetid,+kill,+setgid,+setuid,+setpcap,+sys_chroot,+mknod";
+const USUAL: &str = "-all,+chown,+dac_override,+fowner,+fsetid,+kill,+setgid,+setuid,+setpcap,+sys_chroot,+mknod";
 
 /// What of the node a container gets.
 #[derive(Clone, Copy)]
 struct Given {
     /// Its processes.
     processes: bool,
-    /// All capabilities.
-    privileged: bool,
+    /// Its network.
+    network: bool,
+    /// Its files, to write them.
+    writes: bool,
+    /// Which capabilities, as setpriv has it; `None`: all.
+    bounding: Option<&'static str>,
 }
 
-const POD: Given = Given { processes: true, privileged: true };
+const POD: Given = Given { processes: true, network: true, writes: true, bounding: None };
 
 /// Lays out the image on a running node.
 fn image(world: &World) -> Result<()> {
@@ -51,15 +56,18 @@ fn run(world: &World, given: Given, words: &[&str]) -> Result<Run> {
     let mut script = format!("mount --bind {IMAGE} {IMAGE} && mount --rbind /dev {IMAGE}/dev && mount -t proc proc {IMAGE}/proc");
     let _ = write!(script, " && cd {IMAGE} && pivot_root . host && cd /");
     // what is needed until nodeprep runs comes from there, with its libraries
-    let drop = if given.privileged {
-        String::new()
-    } else {
-        format!("/host/usr/bin/env LD_LIBRARY_PATH=/host/usr/lib/$(/host/usr/bin/uname -m)-linux-gnu /host/usr/bin/setpriv {USUAL} ")
-    };
+    let tool = "/host/usr/bin/env LD_LIBRARY_PATH=/host/usr/lib/$(/host/usr/bin/uname -m)-linux-gnu /host/usr/bin";
+    if !given.writes {
+        let _ = write!(script, " && {tool}/mount -o remount,bind,ro /host");
+    }
+    let drop = given.bounding.map(|set| format!("{tool}/setpriv --bounding-set={set} ")).unwrap_or_default();
     let _ = write!(script, " && exec {drop}/host/usr/bin/env -i NODEPREP_SPEC=/spec /usr/bin/nodeprep \"$@\" --root /host --output json");
     let mut line = vec!["unshare", "--mount", "--propagation", "slave", "--uts", "--ipc", "--cgroup"];
     if !given.processes {
         line.extend(["--pid", "--fork", "--kill-child"]);
+    }
+    if !given.network {
+        line.push("--net");
     }
     line.extend(["sh", "-c", &script, "sh"]);
     line.extend(words);
@@ -125,12 +133,12 @@ pub fn lacking(world: &mut World) -> Result<()> {
     image(world)?;
     tell(world, &spec(&["fleet"]))?;
     let start = world.node.start_of(UNIT)?;
-    for given in [Given { processes: false, ..POD }, Given { privileged: false, ..POD }] {
+    for given in [Given { processes: false, ..POD }, Given { bounding: Some(USUAL), ..POD }] {
         let planned = run(world, given, &["plan"])?;
         ensure!(text(&planned).contains("hostPID: true") && text(&planned).contains("privileged: true"), "{:#}", planned.report);
     }
     // it cannot be tried whether containerd comes up with its new file either
-    let refused = run(world, Given { privileged: false, ..POD }, &AUTO)?;
+    let refused = run(world, Given { bounding: Some(USUAL), ..POD }, &AUTO)?;
     ensure!(refused.code == 4 && refused.to_string().contains("CAP_SYS_ADMIN"), "{:#}", refused.report);
     let written = run(world, Given { processes: false, ..POD }, &AUTO)?;
     ensure!(written.code == 9 && written.due() == ["restart containerd.service"], "{:#}", written.report);
@@ -141,4 +149,57 @@ pub fn lacking(world: &mut World) -> Result<()> {
     ensure!(applied.code == 0 && applied.due().is_empty(), "{:#}", applied.report);
     was(&applied, UNIT, "restart", "done")?;
     world.pulls()
+}
+
+/// What docs/kubernetes.md says of each privilege: without three of the capabilities it does not go, the others are not missed on this node; its
+/// files have to be writable; its network is the one of process 1 in any case, as far as the runtimes are concerned.
+pub fn privileges(world: &mut World) -> Result<()> {
+    let mirror = mirror(world)?;
+    world.node.boot()?;
+    image(world)?;
+    tell(world, &spec(&["fleet"]))?;
+    for without in ["-sys_admin", "-sys_ptrace", "-sys_chroot"] {
+        let planned = run(world, Given { bounding: Some(without), ..POD }, &["plan"])?;
+        ensure!(planned.report.to_string().contains("privileged"), "{without}: {:#}", planned.report);
+    }
+    let config = world.node.read(CONFIG)?;
+    let refused = run(world, Given { writes: false, ..POD }, &AUTO)?;
+    ensure!(refused.code == 4 && refused.to_string().contains("read-only"), "{:#}", refused.report);
+    ensure!(world.node.read(CONFIG)? == config, "{CONFIG} was written");
+    let least = Given { bounding: Some("-all,+sys_admin,+sys_ptrace,+sys_chroot"), network: false, ..POD };
+    let applied = run(world, least, &AUTO)?;
+    ensure!(applied.code == 0 && applied.due().is_empty(), "{:#}", applied.report);
+    was(&applied, UNIT, "restart", "done")?;
+    // it was tried from the node's network: the container has none
+    ensure!(!mirror.asked().is_empty(), "the mirror was not tried");
+    world.pulls()
+}
+
+/// The step before the DaemonSet goes (packaging/kubernetes/give-back): the pod's first container reverts, and does not end well before what is due is
+/// done; after it the agent leaves the node alone.
+pub fn give_back(world: &mut World) -> Result<()> {
+    let _mirror = mirror(world)?;
+    world.node.boot()?;
+    image(world)?;
+    tell(world, &spec(&["fleet"]))?;
+    let config = world.node.read(CONFIG)?;
+    ensure!(run(world, POD, &AUTO)?.code == 0, "not applied");
+    ensure!(world.node.read(CONFIG)? != config, "{CONFIG} was not changed");
+    // as kubelet starts it again and again
+    for _ in 0..2 {
+        let reverted = run(world, POD, &["revert", "--activate", "reload-only"])?;
+        ensure!(reverted.code == 9 && !reverted.due().is_empty(), "{} {:#}", reverted.code, reverted.report);
+        ensure!(world.node.read(CONFIG)? == config, "{CONFIG} was not given back");
+    }
+    world.node.run(&["systemctl", "restart", UNIT])?;
+    for _ in 0..2 {
+        let reverted = run(world, POD, &["revert", "--activate", "reload-only"])?;
+        ensure!(reverted.code == 0 && reverted.due().is_empty(), "{} {:#}", reverted.code, reverted.report);
+    }
+    let left = run(world, POD, &["apply", "--unattended"])?;
+    ensure!(left.code == 11 && world.node.read(CONFIG)? == config, "{} {:#}", left.code, left.report);
+    ensure!(run(world, POD, &["resume"])?.code == 0, "not resumed");
+    let taken = run(world, POD, &["apply", "--unattended", "--health-timeout", "20"])?;
+    ensure!(taken.code == 0 && world.node.read(CONFIG)? != config, "{} {:#}", taken.code, taken.report);
+    Ok(())
 }
