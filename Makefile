@@ -1,6 +1,6 @@
 # Recipes are what CI runs. `make` alone shows them.
 CARGO ?= cargo
-.PHONY: help demo test fmt lint unit real e2e nodes bench build deny size ci portable dist image dist-test reproducible package-lint
+.PHONY: help demo test fmt lint unit real e2e nodes bench scale build deny size ci portable dist image dist-test reproducible package-lint
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -34,6 +34,11 @@ nodes: ## nodeprep on booted nodes with systemd, containerd and Podman as the di
 bench: build ## numbers for docs/benchmarks.md: medians of paired runs
 	$(CARGO) build --quiet --release --locked --example bench
 	target/release/examples/bench target/release/nodeprep
+
+scale: build ## a fleet of 10,000 agents in one process, and what a poll costs, for docs/scale.md
+	$(CARGO) build --quiet --release --locked --example scale
+	target/release/examples/scale
+	target/release/examples/scale poll target/release/nodeprep
 
 build: ## the release binary
 	$(CARGO) build --release --locked

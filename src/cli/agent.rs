@@ -59,7 +59,8 @@ pub(super) struct Agent {
     /// by its machine id and the spec. `apply` restarts at once.
     #[arg(long, env = "NODEPREP_RESTART_SPLAY", default_value = "30m", value_name = "TIME", value_parser = time)]
     restart_splay: i64,
-    /// When restarts may begin, in UTC: `22:00-04:00`, `Sat,Sun 00:00-24:00`, `Mon-Fri 01:00-05:00` [default: always].
+    /// When restarts may begin, in UTC: `22:00-04:00`, `Sat,Sun 00:00-24:00`, `Mon-Fri 01:00-05:00` [default: always]. Those that have
+    /// waited for it are spread from its beginning on.
     #[arg(long, env = "NODEPREP_RESTART_WINDOW", value_name = "WINDOW", value_parser = Window::parse)]
     restart_window: Option<Window>,
     /// Restart only while this file stands on the node, or when this command ends with 0. A command is what can be executed, or has
@@ -142,6 +143,7 @@ impl Agent {
             material: self.spec.material,
             gate: self.restart_gate,
             arguments: passes(activates),
+            kept: vec!["--spec-kept".into()],
         };
         Ok(Keeps { root: self.root.root, settings, setup, health, verbose, colour })
     }

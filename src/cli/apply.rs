@@ -12,7 +12,7 @@ use super::preflight::{Asks, dead_ends};
 use super::remembered::{attempt, remember};
 use super::runtimes::PULL;
 use super::session::{Session, Stopped, outcome, secrets};
-use super::source::Given;
+use super::source::{Given, KeptArgs};
 use super::trail::Trail;
 use super::verify::image;
 use super::{Ended, OutputArgs, PlanChoices, PreflightArgs, ProbeArgs, RootArgs, SpecArgs};
@@ -43,6 +43,8 @@ use crate::trust;
 pub(super) struct Apply {
     #[command(flatten)]
     spec: SpecArgs,
+    #[command(flatten)]
+    kept: KeptArgs,
     #[command(flatten)]
     root: RootArgs,
     #[command(flatten)]
@@ -79,7 +81,7 @@ impl Apply {
         let root = Session::root(&self.root)?;
         let last_good =
             |root: &Root, stopped| if self.last_known_good { Given::last_good(&self.spec, root, stopped) } else { Err(stopped) };
-        let given = Given::named(&self.spec, &root).or_else(|stopped| last_good(&root, stopped))?;
+        let given = Given::named(&self.spec, &self.kept, &root).or_else(|stopped| last_good(&root, stopped))?;
         let state = NodePath::fixed(crate::flow::STATE);
         let _lock = Lock::take(&root, &state)?;
         let trail = Trail::of(&root, "apply");

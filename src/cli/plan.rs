@@ -4,7 +4,8 @@ use clap::Args;
 
 use super::activate::{ActivateArgs, unit_reports};
 use super::preflight::{Asks, dead_ends, no_way_back};
-use super::session::{Session, Stopped, secrets, spec};
+use super::session::{Session, Stopped, secrets, spec_kept};
+use super::source::KeptArgs;
 use super::{Ended, OutputArgs, PlanChoices, ProbeArgs, RootArgs, SpecArgs, runtimes};
 use crate::desired::{PAUSED, Refusal};
 use crate::model::problem::Problem;
@@ -21,6 +22,8 @@ use crate::spec::Spec;
 pub(super) struct PlanArgs {
     #[command(flatten)]
     spec: SpecArgs,
+    #[command(flatten)]
+    kept: KeptArgs,
     #[command(flatten)]
     root: RootArgs,
     #[command(flatten)]
@@ -43,7 +46,7 @@ impl PlanArgs {
 
     fn report(&self) -> Result<Report, Stopped> {
         let root = Session::root(&self.root)?;
-        let (spec, problems) = spec(&self.spec, Some(&root))?;
+        let (spec, problems) = spec_kept(&self.spec, &self.kept, Some(&root))?;
         let mut session = Session::open(root, &self.choices.runtimes)?;
         session.guard(&spec, &self.choices)?;
         session.configure(&spec, &self.choices);

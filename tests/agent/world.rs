@@ -165,7 +165,7 @@ impl World {
 
     fn act(&mut self, action: Action) {
         match action {
-            Action::StartPass(mode, cause) => {
+            Action::StartPass(mode, cause, _) => {
                 assert!(self.running.is_none(), "two passes at once");
                 if mode == Mode::Restart {
                     self.may_restart();

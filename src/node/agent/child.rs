@@ -28,7 +28,7 @@ pub(super) struct Pass {
 }
 
 impl Pass {
-    pub(super) fn start(arguments: &[OsString]) -> Result<Self, PassEnd> {
+    pub(super) fn start<'a>(arguments: impl Iterator<Item = &'a OsString>) -> Result<Self, PassEnd> {
         let failed = |why: String| PassEnd { code: None, told: None, why: format!("it cannot be started: {why}") };
         let said = memfd_create("nodeprep-pass", MFdFlags::MFD_CLOEXEC).map(File::from).map_err(|errno| failed(errno.to_string()))?;
         let out = said.try_clone().map_err(|error| failed(error.to_string()))?;

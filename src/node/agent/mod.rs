@@ -29,7 +29,7 @@ use super::error::NodeError;
 use super::probe;
 use super::root::Root;
 use super::shadow::OWN_PROGRAM;
-use crate::agent::machine::{Action, Event, Question};
+use crate::agent::machine::{Action, By, Event, Question};
 use crate::agent::settings::Now;
 use crate::agent::state::{AgentState, Mode};
 use crate::model::digest::Digest;
@@ -52,6 +52,8 @@ pub struct Setup {
     pub gate: Option<String>,
     /// The command line of a pass.
     pub arguments: BTreeMap<Mode, Vec<OsString>>,
+    /// What it is told besides when it is to go by what was fetched before.
+    pub kept: Vec<OsString>,
 }
 
 /// The one place where the agent meets the world.
@@ -171,9 +173,10 @@ impl Door {
     /// Does what is to be done; what is known at once comes back.
     pub fn perform(&mut self, action: Action) -> Vec<Event> {
         match action {
-            Action::StartPass(mode, cause) => {
-                tracing::debug!(?mode, ?cause, "pass");
-                match Pass::start(self.setup.arguments.get(&mode).map_or(&[], Vec::as_slice)) {
+            Action::StartPass(mode, cause, by) => {
+                tracing::debug!(?mode, ?cause, ?by, "pass");
+                let kept = if by == By::Kept { self.setup.kept.as_slice() } else { &[] };
+                match Pass::start(self.setup.arguments.get(&mode).into_iter().flatten().chain(kept)) {
                     Ok(pass) => self.pass = Some(pass),
                     Err(end) => return vec![Event::PassEnded(end)],
                 }
