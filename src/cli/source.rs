@@ -97,7 +97,8 @@ impl Known {
 #[derive(Debug, Default, Args)]
 pub(super) struct KeptArgs {
     /// Of a spec from a URL: go by what was fetched for the last `apply`, and ask the server only where nothing was.
-    #[arg(long, env = "NODEPREP_SPEC_KEPT")]
+    // no variable: an agent's passes would have it, too, and never ask
+    #[arg(long)]
     spec_kept: bool,
 }
 

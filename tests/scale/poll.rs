@@ -20,7 +20,8 @@ const REGISTRIES: usize = 50;
 struct Cost {
     read: u64,
     written: u64,
-    cpu: Duration,
+    /// Microseconds.
+    cpu: u64,
     requests: u32,
     same: u32,
 }
@@ -48,7 +49,7 @@ pub fn measure(binary: &Path) {
     };
     let children = || {
         let usage = getrusage(UsageWho::RUSAGE_CHILDREN).unwrap();
-        time(usage.user_time()) + time(usage.system_time())
+        micros(usage.user_time()) + micros(usage.system_time())
     };
     // the last one may still be counted
     let take = |requests: u32| {
@@ -72,21 +73,21 @@ pub fn measure(binary: &Path) {
         "| 304 | {} | {} | {:.2} ms | {:.2} ms |",
         cost.read / each,
         cost.written / each,
-        millis(cost.cpu / POLLS),
-        millis(polls / POLLS)
+        millis(cost.cpu / each),
+        millis(polls / each)
     );
     let before = children();
     (0..POLLS).for_each(|_| pass(&["plan"], "spec.toml"));
-    println!("| the same look with the spec in a file | | | | {:.2} ms |", millis((children() - before) / POLLS));
+    println!("| the same look with the spec in a file | | | | {:.2} ms |", millis((children() - before) / each));
 }
 
-fn millis(time: Duration) -> f64 {
-    time.as_secs_f64() * 1000.0
+fn millis(micros: u64) -> f64 {
+    Duration::from_micros(micros).as_secs_f64() * 1000.0
 }
 
-fn time(value: nix::sys::time::TimeVal) -> Duration {
-    let micros = value.tv_sec() * 1_000_000 + value.tv_usec();
-    Duration::from_micros(u64::try_from(micros).unwrap())
+/// In microseconds.
+fn micros(time: nix::sys::time::TimeVal) -> u64 {
+    u64::try_from(time.tv_sec() * 1_000_000 + time.tv_usec()).unwrap()
 }
 
 /// A server for one document with a tag, all of it on one thread, whose CPU time is what it costs.
@@ -109,7 +110,7 @@ fn serve(document: String) -> (String, String, Arc<Mutex<Cost>>) {
     std::thread::spawn(move || {
         let used = || {
             let usage = getrusage(UsageWho::RUSAGE_THREAD).unwrap();
-            time(usage.user_time()) + time(usage.system_time())
+            micros(usage.user_time()) + micros(usage.system_time())
         };
         let mut before = used();
         for stream in listener.incoming().flatten() {
@@ -150,7 +151,7 @@ fn answer(stream: Counted, config: &Arc<ServerConfig>, document: &str) -> Cost {
     let _ = tls.flush();
     // until the other side has gone: what it says last counts, too
     let _ = std::io::copy(&mut tls.sock, &mut std::io::sink());
-    Cost { read: tls.sock.read, written: tls.sock.written, cpu: Duration::ZERO, requests: 1, same: u32::from(same) }
+    Cost { read: tls.sock.read, written: tls.sock.written, cpu: 0, requests: 1, same: u32::from(same) }
 }
 
 /// A connection, with what went over it.
