@@ -29,11 +29,11 @@ fn main() {
     }
 }
 
-fn simulate(chance: u64) {
-    println!("{NODES} agents that ask every 5 minutes, seed {chance}\n");
+fn simulate(number: u64) {
+    println!("{NODES} agents that ask every 5 minutes, seed {number}\n");
     println!("| what | when | requests per second: mean | p99 | most | independent | 304 | 200 | no answer |");
     println!("|---|---|---|---|---|---|---|---|---|");
-    let fleet = |until| Fleet::new(NODES, chance, until);
+    let fleet = |until| Fleet::new(NODES, number, until);
 
     let seen = run(&fleet(4 * HOUR));
     row(&seen, "all start in one millisecond", "first minute", 0, MINUTE);
