@@ -13,6 +13,8 @@ use nodeprep::model::time::Time;
 
 /// Midnight, a Friday's end; the clock on the wall when the simulation begins.
 const MIDNIGHT: i64 = 1_795_132_800_000;
+/// In the place of a turn: what happens to a node, and is none of its own doing.
+const TOUCHED: u32 = u32::MAX;
 /// How long a pass takes.
 const PASS: i64 = 60;
 
@@ -50,6 +52,8 @@ pub struct Fleet {
     pub capacity: u32,
     /// When there is another spec, for which a daemon has to be restarted.
     pub changes: Vec<i64>,
+    /// When something happens on all nodes: a package is upgraded.
+    pub touched: Option<i64>,
     /// From when to when the spec is broken.
     pub broken: Option<(i64, i64)>,
     pub until: i64,
@@ -66,6 +70,7 @@ impl Fleet {
             down: Vec::new(),
             capacity: u32::MAX,
             changes: Vec::new(),
+            touched: None,
             broken: None,
             until,
         }
@@ -88,6 +93,8 @@ pub struct Seen {
     pub none: Vec<u32>,
     /// When units were restarted, by node.
     pub restarts: Vec<(i64, u32)>,
+    /// All passes.
+    pub passes: u64,
     /// How many nodes are as the last spec says at the end.
     pub converged: u32,
 }
@@ -185,6 +192,7 @@ pub fn run(fleet: &Fleet) -> Seen {
         let before = fleet.known.then_some(0);
         nodes.push(Node { machine: None, turn: 0, running: None, kept: before, applied: before, seen: before });
         heap.push(Reverse((begins, number, 0)));
+        heap.extend(fleet.touched.map(|at| Reverse((at, number, TOUCHED))));
     }
     let digests: Vec<Digest> = (0..=fleet.changes.len()).map(|spec| Digest::of(format!("{} {spec}", fleet.seed).as_bytes())).collect();
     while let Some(Reverse((at, number, turn))) = heap.pop() {
@@ -192,7 +200,7 @@ pub fn run(fleet: &Fleet) -> Seen {
             break;
         }
         let node = &mut nodes[usize::try_from(number).unwrap()];
-        if node.turn != turn {
+        if node.turn != turn && turn != TOUCHED {
             continue;
         }
         let now = Now { mono: at, wall: Time(MIDNIGHT + at) };
@@ -203,6 +211,12 @@ pub fn run(fleet: &Fleet) -> Seen {
                 node.machine = Some(Machine::new(settings, now, 1, None));
                 Event::Started
             }
+            // what comes while a pass runs is no more than a hint
+            (Some(_), Some(running)) if turn == TOUCHED => {
+                node.running = Some(running);
+                continue;
+            }
+            (Some(_), None) if turn == TOUCHED => Event::NodeChanged(vec!["/usr/bin/containerd".to_owned()]),
             (Some(_), Some((mode, answer))) => Event::PassEnded(node.end(mode, answer, &digests, || seen.restarts.push((at, number)))),
             (Some(_), None) => Event::Tick,
         }];
@@ -213,6 +227,7 @@ pub fn run(fleet: &Fleet) -> Seen {
         }
         node.turn += 1;
         let wake = node.happen(now, events, |node, mode, by| {
+            seen.passes += 1;
             let latest = fleet.changes.iter().filter(|change| **change <= at).count();
             let answer = if let Some(kept) = node.kept.filter(|_| by == By::Kept) {
                 Answer::Spec(kept)

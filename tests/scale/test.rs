@@ -27,6 +27,16 @@ fn a_fleet_that_starts_at_once_does_not_ask_at_once() {
     assert!(same > 7 * NODES);
 }
 
+/// A package that is upgraded everywhere at once is looked at by each node, which asks nobody for its spec.
+#[test]
+fn what_happens_on_all_nodes_is_not_felt_by_the_server() {
+    let at = 10 * MINUTE;
+    let seen = run(&Fleet { touched: Some(at), ..Fleet::new(FEWER, 9, 15 * MINUTE) });
+    let rate = seen.rate(at, at + MINUTE);
+    assert!(f64::from(rate.most) <= rate.bound && rate.mean < 1.5 * STEADY, "{rate:?}");
+    assert!(seen.passes > u64::from(seen.answers(0, 15 * MINUTE)[0]) + u64::from(FEWER), "nobody has looked");
+}
+
 /// A server that was away for half an hour is not overrun: nobody waits for it to come back.
 #[test]
 fn a_server_that_comes_back_is_asked_as_before() {

@@ -121,6 +121,10 @@ impl Door {
 
     /// Waits until something happens, at most until `wake` ([`Now::mono`]).
     pub fn wait(&mut self, wake: Option<i64>) -> Vec<Event> {
+        // it takes some milliseconds, which are no part of the time for which the spec has to be at rest
+        if self.watcher.is_stale() {
+            return self.watcher.renew(&self.root);
+        }
         let now = self.now().mono;
         let own = [self.systemd.due(self.begun), self.watcher.due(self.begun), self.gate.as_ref().map(|gate| gate.due(self.begun))];
         let until = own.into_iter().flatten().map(|due| due.saturating_add(self.booted)).chain(wake).min();
@@ -139,12 +143,12 @@ impl Door {
         self.systemd.alive();
         let signals = self.signals();
         // what a pass has changed is heard of before its end is
-        let mut events = self.watcher.hear(&self.root);
+        let mut events = self.watcher.hear();
         events.extend(signals);
         if let Some(end) = self.pass.as_mut().and_then(Pass::ended) {
             self.pass = None;
             // what it has changed between the last look at the watches and its end
-            events.extend(self.watcher.hear(&self.root));
+            events.extend(self.watcher.hear());
             events.push(Event::PassEnded(end));
         }
         if let Some(answer) = self.gate.as_mut().and_then(Gate::answered) {
