@@ -32,6 +32,8 @@ pub fn settings() -> Settings {
         window: None,
         budget: 2,
         gate: false,
+        // it asks the endpoints, and nobody for a spec
+        probe: None,
         machine: Digest::of(b""),
         seed: 0,
     }
