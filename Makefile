@@ -2,7 +2,7 @@
 CARGO ?= cargo
 # Where cargo puts what it builds.
 TARGET := $(or $(CARGO_TARGET_DIR),target)
-.PHONY: help demo test fmt lint unit real e2e nodes bench build deny size ci portable dist image dist-test reproducible package-lint
+.PHONY: help demo test fmt lint unit real e2e nodes bench scale build deny size ci portable dist image dist-test reproducible package-lint
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -36,6 +36,11 @@ nodes: ## nodeprep on booted nodes with systemd, containerd and Podman as the di
 bench: build ## numbers for docs/benchmarks.md: medians of paired runs
 	$(CARGO) build --quiet --release --locked --example bench
 	$(TARGET)/release/examples/bench $(TARGET)/release/nodeprep
+
+scale: build ## a fleet of 10,000 agents in one process, and what a poll costs, for docs/scale.md
+	$(CARGO) build --quiet --release --locked --example scale
+	$(TARGET)/release/examples/scale
+	$(TARGET)/release/examples/scale poll $(TARGET)/release/nodeprep
 
 build: ## the release binary
 	$(CARGO) build --release --locked

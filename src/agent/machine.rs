@@ -55,7 +55,7 @@ pub enum Event {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
     /// A pass is started; its end is an event.
-    StartPass(Mode, Cause),
+    StartPass(Mode, Cause, By),
     /// The pass that runs takes too long to be true: it is killed, which is an end like any other.
     KillPass,
     /// The endpoints are tried, in a process of its own beside nothing else; its end is an event.
@@ -78,6 +78,15 @@ pub enum Action {
     WakeAt(i64),
     /// The agent ends.
     Exit,
+}
+
+/// Which spec a pass goes by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum By {
+    /// The one that its source has now.
+    Source,
+    /// What was fetched from its server for the last `apply`: the server is asked only where nothing was.
+    Kept,
 }
 
 /// What is to be found out.
@@ -256,9 +265,8 @@ impl Machine {
         match event {
             Event::Started => {
                 self.start = true;
-                // a fleet that is switched on at once does not ask at once for ever after
-                let phase = |poll| super::settings::splay(self.settings.machine, None, poll);
-                self.poll_at = self.settings.poll.map(|poll| now.mono + phase(poll));
+                // a fleet that is switched on at once does not ask at once; nor do nodes that were copied with their machine id
+                self.poll_at = self.settings.poll.map(|poll| now.mono + self.random.below(poll));
                 self.first_probe(now);
             }
             Event::SpecChanged => self.spec = Some(Unrest::touched(self.spec, now.mono)),
@@ -398,13 +406,16 @@ impl Machine {
             self.repair = None;
         }
         self.reread_at = now.mono + self.random.about(self.settings.reread);
-        // the first one has its place from the node's name
+        // the first one has its place already
         if self.poll_at.is_none_or(|at| at <= now.mono) {
             self.poll_at = self.settings.poll.map(|poll| now.mono + self.random.about(poll));
         }
         *self.view.causes.entry(cause).or_default() += 1;
         self.running = Some(Running { mode, cause, began: now, touched: Vec::new(), touched_more: false, killed: false });
-        out.push(Action::StartPass(mode, cause));
+        // What begins on many nodes at once is not to be felt by the server: power that comes back, a package that is upgraded. A new
+        // spec is found by polls; what is known to be wrong with it is not forgotten in between.
+        let own = self.settings.poll.is_some() && self.view.failing.is_none() && matches!(cause, Cause::Start | Cause::Node);
+        out.push(Action::StartPass(mode, cause, if own { By::Kept } else { By::Source }));
     }
 
     /// What follows of any end: systemd hears of it.

@@ -88,7 +88,9 @@ impl Machine {
         self.view.failing = Some(Failing { kind: fault, since, times });
         self.view.converged = false;
         if let Some(mode) = retry {
-            let at = now.mono + self.random.about(backoff(fault, times));
+            let wait = backoff(fault, times);
+            // a server that is not there is missed by a whole fleet at the same time
+            let at = now.mono + if fault == Fault::Unavailable { self.random.around(wait) } else { self.random.about(wait) };
             self.retry = Some(Retry { at, mode, cause: Cause::Retry, spec });
         }
     }

@@ -26,6 +26,11 @@ impl Random {
     pub fn about(&mut self, time: i64) -> i64 {
         time - time / 10 + self.below(time / 5 + 1)
     }
+
+    /// From a tenth of `time` to nearly twice as much: for what many wait for who have begun together.
+    pub fn around(&mut self, time: i64) -> i64 {
+        time / 10 + self.below(time * 9 / 5 + 1)
+    }
 }
 
 /// How long to wait after the `times`-th failure of one kind in a row (from 1), without jitter.
@@ -58,10 +63,12 @@ mod tests {
     }
 
     #[test]
-    fn jitter_is_a_tenth_either_way() {
+    fn jitter_is_a_tenth_either_way_or_nearly_all() {
         let mut random = Random(7);
         let all: Vec<i64> = (0..10_000).map(|_| random.about(1000)).collect();
         assert_eq!((all.iter().min(), all.iter().max()), (Some(&900), Some(&1100)));
-        assert_eq!((random.about(0), random.below(0)), (0, 0));
+        let all: Vec<i64> = (0..100_000).map(|_| random.around(1000)).collect();
+        assert_eq!((all.iter().min(), all.iter().max()), (Some(&100), Some(&1900)));
+        assert_eq!((random.about(0), random.around(0), random.below(0)), (0, 0, 0));
     }
 }

@@ -103,10 +103,17 @@ impl Machine {
                 (at, waits_for) = (other, what);
             }
         }
-        let from = at.max(now.mono);
-        let opens = self.settings.window.map_or(0, |window| window.opens_in(Time(now.wall.0 + (from - now.mono))));
-        if opens > 0 {
-            (at, waits_for) = (from + opens, WaitsFor::Window);
+        if let Some(window) = self.settings.window {
+            let ahead = now.wall.0 - now.mono;
+            let (opens, shuts) = window.span(Time(at.max(now.mono) + ahead));
+            // whose turn came before it opened waited for that moment as the whole fleet did
+            if opens.0 > waiting.not_before + ahead {
+                let room = self.settings.splay.min(shuts.0 - opens.0);
+                let turn = opens.0 - ahead + splay(self.settings.machine, waiting.spec, room);
+                if turn > at.max(now.mono) {
+                    (at, waits_for) = (turn, WaitsFor::Window);
+                }
+            }
         }
         if at <= now.mono {
             waits_for = WaitsFor::Nothing;
@@ -205,7 +212,7 @@ impl Machine {
             WaitsFor::Splay => format!("this node's turn comes at {until}"),
             WaitsFor::Window => {
                 let window = self.settings.window.map(|window| window.to_string()).unwrap_or_default();
-                format!("the window {window} opens at {until}")
+                format!("this node's turn in the window {window} comes at {until}")
             }
             WaitsFor::Budget => format!("{} in an hour are enough, one more may be at {until}", self.settings.budget),
             WaitsFor::Gate => format!("the gate is shut{own}"),

@@ -114,12 +114,27 @@ impl Window {
     /// How long until it is open: 0 when it is.
     #[must_use]
     pub fn opens_in(&self, wall: Time) -> i64 {
+        (self.span(wall).0.0 - wall.0).max(0)
+    }
+
+    /// When it opened, where it is open, else when it opens next; and when it shuts then. One that follows at once goes on.
+    #[must_use]
+    pub fn span(&self, wall: Time) -> (Time, Time) {
         let today = wall.0.div_euclid(DAY);
         let spans = (today - 1..=today + 7).filter(|day| self.days[weekday(*day)]).map(|day| {
             let until = if self.to > self.from { self.to } else { self.to + 24 * 60 };
             (day * DAY + self.from * MINUTE, day * DAY + until * MINUTE)
         });
-        spans.filter(|(_, end)| *end > wall.0).map(|(begin, _)| (begin - wall.0).max(0)).min().unwrap_or(0)
+        let mut found: Option<(i64, i64)> = None;
+        for (begin, end) in spans {
+            found = match found {
+                Some((first, until)) if begin <= until => Some((first, end)),
+                Some((_, until)) if until > wall.0 => break,
+                _ => Some((begin, end)),
+            };
+        }
+        let (begin, end) = found.unwrap_or((wall.0, i64::MAX));
+        (Time(begin), Time(end))
     }
 }
 

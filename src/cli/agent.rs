@@ -58,7 +58,8 @@ pub(super) struct Agent {
     /// by its machine id and the spec. `apply` restarts at once.
     #[arg(long, env = "NODEPREP_RESTART_SPLAY", default_value = "30m", value_name = "TIME", value_parser = time)]
     restart_splay: i64,
-    /// When restarts may begin, in UTC: `22:00-04:00`, `Sat,Sun 00:00-24:00`, `Mon-Fri 01:00-05:00` [default: always].
+    /// When restarts may begin, in UTC: `22:00-04:00`, `Sat,Sun 00:00-24:00`, `Mon-Fri 01:00-05:00` [default: always]. Those that have
+    /// waited for it are spread from its beginning on.
     #[arg(long, env = "NODEPREP_RESTART_WINDOW", value_name = "WINDOW", value_parser = Window::parse)]
     restart_window: Option<Window>,
     /// Restart only while this file stands on the node, or when this command ends with 0. A command is what can be executed, or has
@@ -146,6 +147,7 @@ impl Agent {
             gate: self.restart_gate,
             gate_timeout: Duration::from_millis(self.restart_gate_timeout.unsigned_abs()),
             arguments: passes(activates),
+            kept: vec!["--spec-kept".into()],
             probe: probe_line(&self.pass.root.root),
             metrics: self.textfile_dir,
         };

@@ -12,7 +12,7 @@ use super::preflight::{Asks, dead_ends};
 use super::remembered::{attempt, remember};
 use super::runtimes::PULL;
 use super::session::{Session, Stopped, outcome, secrets};
-use super::source::Given;
+use super::source::{Given, KeptArgs};
 use super::trail::Trail;
 use super::verify::image;
 use super::{Ended, OutputArgs, PassArgs, PreflightArgs};
@@ -43,6 +43,8 @@ use crate::trust;
 pub(super) struct Apply {
     #[command(flatten)]
     pass: PassArgs,
+    #[command(flatten)]
+    kept: KeptArgs,
     /// Let each running runtime pull this image before the change and after it, as kubelet would. Where it was pulled before, or an
     /// endpoint has shown its manifest, and it is not pulled afterwards, everything is put back (exit code 6); else that is a
     /// warning. It stays in the runtime's store.
@@ -71,7 +73,7 @@ impl Apply {
         let root = Session::root(&self.pass.root)?;
         let last_good =
             |root: &Root, stopped| if self.last_known_good { Given::last_good(&self.pass.spec, root, stopped) } else { Err(stopped) };
-        let given = Given::named(&self.pass.spec, &root).or_else(|stopped| last_good(&root, stopped))?;
+        let given = Given::named(&self.pass.spec, &self.kept, &root).or_else(|stopped| last_good(&root, stopped))?;
         let state = NodePath::fixed(crate::flow::STATE);
         let _lock = Lock::take(&root, &state)?;
         let trail = Trail::of(&root, "apply");

@@ -4,7 +4,8 @@ use clap::Args;
 
 use super::activate::unit_reports;
 use super::preflight::{Asks, dead_ends, no_way_back};
-use super::session::{Session, Stopped, secrets, spec};
+use super::session::{Session, Stopped, secrets, spec_kept};
+use super::source::KeptArgs;
 use super::{Ended, OutputArgs, PassArgs, runtimes};
 use crate::desired::{PAUSED, Refusal};
 use crate::model::problem::Problem;
@@ -22,6 +23,8 @@ pub(super) struct PlanArgs {
     #[command(flatten)]
     pass: PassArgs,
     #[command(flatten)]
+    kept: KeptArgs,
+    #[command(flatten)]
     output: OutputArgs,
     /// End with exit code 10 when there are changes to make.
     #[arg(long)]
@@ -35,7 +38,7 @@ impl PlanArgs {
 
     fn report(&self) -> Result<Report, Stopped> {
         let root = Session::root(&self.pass.root)?;
-        let (spec, problems) = spec(&self.pass.spec, Some(&root))?;
+        let (spec, problems) = spec_kept(&self.pass.spec, &self.kept, Some(&root))?;
         let mut session = Session::open(root, &self.pass.choices.runtimes)?;
         session.guard(&spec, &self.pass.choices)?;
         session.configure(&spec, &self.pass.choices);

@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::preflight::{self, Asks};
+use super::source::{KeptArgs, Known};
 use super::tried::Heard;
 use super::{ForeignChoice, PlanChoices, Probe, ProbeArgs, RootArgs, SpecArgs, pause_image, remembered, source};
 use crate::apply::memory::Memory;
 use crate::desired::{PAUSED, Target};
 use crate::flow::{self, Findings, STATE, wishes};
-use crate::kept::Fetched;
 use crate::ledger::Ledger;
 use crate::model::digest::Digest;
 use crate::model::order::{self};
@@ -77,6 +77,11 @@ pub(super) fn spec(args: &SpecArgs, node: Option<&Root>) -> Result<(Spec, Vec<Pr
     sound(closed(args, node)?)
 }
 
+/// The same where what is kept of it may do.
+pub(super) fn spec_kept(args: &SpecArgs, kept: &KeptArgs, node: Option<&Root>) -> Result<(Spec, Vec<Problem>), Stopped> {
+    sound(source::open(args, node, &Known::on(node, kept))?.closed)
+}
+
 /// The same of one that was read already.
 pub(super) fn sound(closed: Closed) -> Result<(Spec, Vec<Problem>), Stopped> {
     let unread = |name: &String| {
@@ -91,7 +96,7 @@ pub(super) fn sound(closed: Closed) -> Result<(Spec, Vec<Problem>), Stopped> {
 
 /// The spec with everything that is wrong with it.
 pub(super) fn closed(args: &SpecArgs, node: Option<&Root>) -> Result<Closed, Stopped> {
-    Ok(source::open(args, node, &node.map_or_else(Fetched::new, source::known))?.closed)
+    Ok(source::open(args, node, &Known::on(node, &KeptArgs::default()))?.closed)
 }
 
 /// A node that was looked at.

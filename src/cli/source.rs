@@ -61,8 +61,32 @@ pub(super) struct Opened {
     fetched: Fetched,
 }
 
+/// What was fetched for the last `apply`, and what it is good for.
+pub(super) struct Known {
+    fetched: Fetched,
+    /// The server is asked only for what is not there.
+    suffices: bool,
+}
+
+impl Known {
+    /// What is kept of it on the node, as far as this user may read it; it is replaced as a whole, and needs no lock to be read.
+    pub(super) fn on(node: Option<&Root>, kept: &KeptArgs) -> Self {
+        let bytes = node.and_then(|root| kept::read(root, &NodePath::fixed(STATE), kept::FETCHED));
+        Self { fetched: bytes.map_or_else(Fetched::new, |bytes| Fetched::from_json(&bytes)), suffices: kept.spec_kept }
+    }
+}
+
+/// Whether the server of a spec is asked at all.
+#[derive(Debug, Default, Args)]
+pub(super) struct KeptArgs {
+    /// Of a spec from a URL: go by what was fetched for the last `apply`, and ask the server only where nothing was.
+    // no variable: an agent's passes would have it, too, and never ask
+    #[arg(long)]
+    spec_kept: bool,
+}
+
 /// Reads the spec; of what was fetched before, `known`, only what has changed since is asked for.
-pub(super) fn open(args: &SpecArgs, node: Option<&Root>, known: &Fetched) -> Result<Opened, Stopped> {
+pub(super) fn open(args: &SpecArgs, node: Option<&Root>, known: &Known) -> Result<Opened, Stopped> {
     let keys = keys(&args.source.spec_public_key).map_err(usage)?;
     match args.spec.to_str().filter(|text| url::is_meant(text)) {
         None => in_place(args, node, &keys),
@@ -123,12 +147,12 @@ fn close(
 struct Fetcher<'a> {
     way: Way,
     url: &'a Url,
-    known: &'a Fetched,
+    known: &'a Known,
     fetched: Fetched,
     left: usize,
 }
 
-fn from_url(args: &SpecArgs, url: &Url, node: Option<&Root>, keys: &Keys, known: &Fetched) -> Result<Opened, Stopped> {
+fn from_url(args: &SpecArgs, url: &Url, node: Option<&Root>, keys: &Keys, known: &Known) -> Result<Opened, Stopped> {
     let source = &args.source;
     let named = Named {
         ca: source.spec_ca.as_deref(),
@@ -166,7 +190,14 @@ fn away(error: &FetchError) -> Stopped {
 impl Fetcher<'_> {
     fn get(&mut self, url: &Url, most: usize) -> Result<Vec<u8>, FetchError> {
         let name = format!("{}{}", url.host(), url.target());
-        let known = self.known.tagged(&name);
+        let known = self.known.fetched.tagged(&name);
+        if self.known.suffices
+            && let Some((etag, bytes)) = known
+        {
+            tracing::debug!(%url, "fetch: not asked for");
+            self.fetched.keep(&name, &bytes, Some(etag));
+            return Ok(bytes);
+        }
         let (bytes, etag) = match (self.way.get(url, known.as_ref().map(|(etag, _)| *etag), most)?, known) {
             (Got::New { bytes, etag }, _) => (bytes, etag),
             (Got::Same, Some((etag, bytes))) => {
@@ -199,7 +230,7 @@ impl Fetcher<'_> {
         };
         let Some(pin) = reference.pin else { return Ok(None) };
         let name = format!("{}{}", url.host(), url.target());
-        if let Some(bytes) = self.known.pinned(&name, pin) {
+        if let Some(bytes) = self.known.fetched.pinned(&name, pin) {
             self.fetched.keep(&name, &bytes, None);
             return Ok(Some(Ok(bytes)));
         }
@@ -211,11 +242,6 @@ impl Fetcher<'_> {
         self.left -= bytes.len();
         Ok(Some(Ok(bytes)))
     }
-}
-
-/// What `apply` has fetched before, as far as this user may read it; it is replaced as a whole, and needs no lock to be read.
-pub(super) fn known(root: &Root) -> Fetched {
-    kept::read(root, &NodePath::fixed(STATE), kept::FETCHED).map_or_else(Fetched::new, |bytes| Fetched::from_json(&bytes))
 }
 
 /// A sound spec, what is to be told of it, and what is to be kept.
@@ -235,8 +261,8 @@ pub(super) struct Origin {
 
 impl Given {
     /// The spec that is named.
-    pub(super) fn named(args: &SpecArgs, root: &Root) -> Result<Self, Stopped> {
-        let Opened { closed, good, fetched } = open(args, Some(root), &known(root))?;
+    pub(super) fn named(args: &SpecArgs, kept: &KeptArgs, root: &Root) -> Result<Self, Stopped> {
+        let Opened { closed, good, fetched } = open(args, Some(root), &Known::on(Some(root), kept))?;
         let (spec, problems) = sound(closed)?;
         Ok(Self { spec, problems, origin: Origin { good, fetched, instead_of: None } })
     }

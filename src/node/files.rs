@@ -288,9 +288,16 @@ pub(super) fn sync_all(folder: &Folder) -> Done {
     around(|| Op::SyncAll, || syncfs(&open)).map_err(|errno| NodeError::of("sync", folder.path.clone(), errno))
 }
 
-/// The number of the mount that a file or folder is on, or nothing where `/proc` does not tell.
+/// The number of the mount that a file or folder is on, or nothing where neither the kernel (5.8 and later) nor `/proc` tells.
 pub(super) fn mount_id(fd: &impl AsFd) -> Option<u64> {
+    use rustix::fs::{AtFlags, StatxFlags, statx};
     use std::os::fd::AsRawFd;
+    // one call in the place of five, for each folder that is written in
+    if let Ok(found) = statx(fd, c"", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID)
+        && StatxFlags::from_bits_retain(found.stx_mask).contains(StatxFlags::MNT_ID)
+    {
+        return Some(found.stx_mnt_id);
+    }
     let info = format!("/proc/self/fdinfo/{}", fd.as_fd().as_raw_fd());
     let mut text = String::new();
     let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;

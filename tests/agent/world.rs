@@ -189,7 +189,7 @@ impl World {
 
     fn act(&mut self, action: Action) {
         match action {
-            Action::StartPass(mode, cause) => {
+            Action::StartPass(mode, cause, _) => {
                 assert!(self.running.is_none(), "two passes at once");
                 assert!(self.probing.is_none(), "a pass waits for nobody");
                 if mode == Mode::Restart {

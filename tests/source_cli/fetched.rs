@@ -318,10 +318,64 @@ fn what_has_not_changed_is_not_sent_again() {
     std::fs::remove_dir_all(node.path("root/etc/containerd/certs.d")).unwrap();
     apply().says(0, &[]);
     assert_eq!((server.statuses(), node.mirror().as_str()), (vec![304, 304], "n.example.com"));
-    // who only looks at the node knows it, too, and leaves it as it is
-    node.run(&["plan", "--spec", &url, "--spec-ca", "ca.pem"]).says(0, &[]);
-    assert_eq!((server.statuses(), node.kept("fetched.json").unwrap()), (vec![304], kept));
+    // who only looks, as an agent that polls, asks so too; what is new it does not keep: that is for who applies it
+    let plan = |more: &[&str]| node.run(&[&["plan", "--spec", &url, "--spec-ca", "ca.pem"], more].concat());
+    plan(&[]).says(0, &[]);
+    assert_eq!(server.statuses(), [304]);
+    server.says("/fleet.toml", Answer::Tagged("\"three\"", SPEC.replace("m.example", "o.example").into()));
+    for _ in 0..2 {
+        plan(&["--exit-code"]).says(10, &["o.example.com"]);
+        assert_eq!((server.statuses(), node.kept("fetched.json").unwrap()), (vec![200], kept.clone()));
+    }
     // who looks at no node asks for all of it
     node.run(&["check", "--spec", &url, "--spec-ca", "ca.pem"]).says(0, &[]);
     assert_eq!(server.statuses(), [200]);
+    // or asks nobody, and goes by what was applied
+    server.heads();
+    plan(&["--spec-kept", "--exit-code"]).says(0, &[]);
+    std::fs::remove_dir_all(node.path("root/etc/containerd/certs.d")).unwrap();
+    let apply_kept = || node.run(&["apply", "--spec", &url, "--spec-ca", "ca.pem", "--spec-kept"]);
+    apply_kept().says(0, &[]);
+    assert_eq!((server.heads().len(), node.mirror().as_str()), (0, "n.example.com"));
+    assert_eq!(node.kept("fetched.json").unwrap(), kept);
+    // which of another URL is nothing
+    let other = server.url("/other.toml");
+    node.run(&["apply", "--spec", &other, "--spec-ca", "ca.pem", "--spec-kept"]).says(69, &["404"]);
+    server.heads();
+    // and where nothing was, it asks
+    std::fs::remove_file(node.path("root/var/lib/nodeprep/fetched.json")).unwrap();
+    apply_kept().says(0, &[]);
+    assert_eq!((server.heads().len(), node.mirror().as_str()), (1, "o.example.com"));
+}
+
+/// After a power cut a whole fleet starts at once, and a package may be upgraded everywhere at once: what was fetched before is enough
+/// then, and is asked for in its own time.
+#[test]
+fn an_agent_asks_in_its_own_time_only() {
+    let ca = Ca::new();
+    let (server, node) = (Server::new(&ca), node(&ca));
+    let url = server.url("/fleet.toml");
+    server.says("/fleet.toml", Answer::Tagged("\"one\"", SPEC.into()));
+    for asked in [1, 0] {
+        let drifted = std::fs::remove_dir_all(node.path("root/etc/containerd/certs.d"));
+        assert_eq!(drifted.is_ok(), asked == 0);
+        let mut agent = node.agent(&["--spec", &url, "--spec-ca", "ca.pem", "--poll", "168h", "--quiet", "10ms"]);
+        let state = || std::fs::read_to_string(node.path("root/run/nodeprep/agent.json")).unwrap_or_default();
+        let mut until = |what: &str| {
+            while !state().contains(what) {
+                assert!(agent.try_wait().unwrap().is_none(), "it has ended: {}", state());
+                std::thread::sleep(std::time::Duration::from_millis(10));
+            }
+        };
+        until("\"phase\":\"idle\"");
+        assert_eq!(node.mirror(), "m.example.com");
+        // and drift is seen and put right
+        std::fs::remove_dir_all(node.path("root/etc/containerd/certs.d/docker.io")).unwrap();
+        until("\"repaired\":1");
+        until("\"converged\":true");
+        assert_eq!((server.heads().len(), node.mirror().as_str()), (asked, "m.example.com"));
+        agent.kill().unwrap();
+        agent.wait().unwrap();
+        std::fs::remove_file(node.path("root/run/nodeprep/agent.json")).unwrap();
+    }
 }

@@ -60,6 +60,14 @@ impl Node {
         std::fs::read(self.path("root/var/lib/nodeprep").join(name)).ok()
     }
 
+    /// An agent, until it is killed.
+    pub fn agent(&self, words: &[&str]) -> std::process::Child {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_nodeprep"));
+        command.arg("agent").args(words).args(["--root", "root", "--probe", "off"]);
+        command.env_clear().envs(self.env.iter().cloned()).current_dir(self.folder.path());
+        command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).spawn().unwrap()
+    }
+
     /// `nodeprep WORDS --root ROOT`; no secret is shown.
     pub fn run(&self, words: &[&str]) -> Run {
         let mut command = Command::new(env!("CARGO_BIN_EXE_nodeprep"));

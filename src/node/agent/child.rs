@@ -27,7 +27,7 @@ pub(super) struct Pass {
 }
 
 impl Pass {
-    pub(super) fn start<T>(arguments: &[OsString]) -> Result<Self, End<T>> {
+    pub(super) fn start<'a, T>(arguments: impl Iterator<Item = &'a OsString>) -> Result<Self, End<T>> {
         let failed = |why: String| End { code: None, told: None, why: format!("it cannot be started: {why}") };
         let said = memfd_create("nodeprep-pass", MFdFlags::MFD_CLOEXEC).map(File::from).map_err(|errno| failed(errno.to_string()))?;
         let out = said.try_clone().map_err(|error| failed(error.to_string()))?;

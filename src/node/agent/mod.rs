@@ -29,7 +29,7 @@ use super::error::NodeError;
 use super::probe;
 use super::root::Root;
 use super::shadow::OWN_PROGRAM;
-use crate::agent::machine::{Action, Event, Question};
+use crate::agent::machine::{Action, By, Event, Question};
 use crate::agent::settings::Now;
 use crate::agent::state::{AgentState, Mode};
 use crate::agent::{pass, probing};
@@ -55,6 +55,8 @@ pub struct Setup {
     pub gate_timeout: Duration,
     /// The command line of a pass.
     pub arguments: BTreeMap<Mode, Vec<OsString>>,
+    /// What it is told besides when it is to go by what was fetched before.
+    pub kept: Vec<OsString>,
     /// That of what tries the endpoints.
     pub probe: Vec<OsString>,
     /// The folder into which metrics are written after each of both.
@@ -154,6 +156,10 @@ impl Door {
 
     /// Waits until something happens, at most until `wake` ([`Now::mono`]).
     pub fn wait(&mut self, wake: Option<i64>) -> Vec<Event> {
+        // it takes some milliseconds, which are no part of the time for which the spec has to be at rest
+        if self.watcher.is_stale() {
+            return self.watcher.renew(&self.root);
+        }
         let now = self.now().mono;
         let own = [self.systemd.due(self.begun), self.watcher.due(self.begun), self.gate.as_ref().map(|gate| gate.due(self.begun))];
         let until = own.into_iter().flatten().map(|due| due.saturating_add(self.booted)).chain(wake).min();
@@ -172,13 +178,13 @@ impl Door {
         self.systemd.alive();
         let signals = self.signals();
         // what a pass has changed is heard of before its end is
-        let mut events = self.watcher.hear(&self.root);
+        let mut events = self.watcher.hear();
         events.extend(signals);
         if let Some(end) = self.pass.as_mut().and_then(|child| child.ended(|said| pass::read(said))) {
             self.pass = None;
             self.unwritten = true;
             // what it has changed between the last look at the watches and its end
-            events.extend(self.watcher.hear(&self.root));
+            events.extend(self.watcher.hear());
             events.push(Event::PassEnded(end));
         }
         if let Some(end) = self.probe.as_mut().and_then(|(child, _)| child.ended(|said| probing::read(said))) {
@@ -212,9 +218,10 @@ impl Door {
     /// Does what is to be done; what is known at once comes back.
     pub fn perform(&mut self, action: Action) -> Vec<Event> {
         match action {
-            Action::StartPass(mode, cause) => {
-                tracing::debug!(?mode, ?cause, "pass");
-                match Pass::start(self.setup.arguments.get(&mode).map_or(&[], Vec::as_slice)) {
+            Action::StartPass(mode, cause, by) => {
+                tracing::debug!(?mode, ?cause, ?by, "pass");
+                let kept = if by == By::Kept { self.setup.kept.as_slice() } else { &[] };
+                match Pass::start(self.setup.arguments.get(&mode).into_iter().flatten().chain(kept)) {
                     Ok(pass) => self.pass = Some(pass),
                     Err(end) => return vec![Event::PassEnded(end)],
                 }
@@ -225,7 +232,7 @@ impl Door {
                 // one that was ended may not be gone yet
                 let started = match self.probe {
                     Some(_) => Err(probing::ProbeEnd { why: "the one before has not ended".to_owned(), ..probing::ProbeEnd::default() }),
-                    None => Pass::start(&self.setup.probe),
+                    None => Pass::start(self.setup.probe.iter()),
                 };
                 match started {
                     Ok(child) => self.probe = Some((child, true)),

@@ -174,8 +174,13 @@ impl Watcher {
         all
     }
 
+    /// Whether everything is to be watched anew, now that what was heard last has been told.
+    pub(super) const fn is_stale(&self) -> bool {
+        self.anew
+    }
+
     /// What has happened since.
-    pub(super) fn hear(&mut self, root: &Root) -> Vec<Event> {
+    pub(super) fn hear(&mut self) -> Vec<Event> {
         let mut heard = Heard::default();
         while let Some(Ok(events)) = self.inotify.as_ref().map(Inotify::read_events) {
             if events.is_empty() {
@@ -204,11 +209,7 @@ impl Watcher {
                 }
             }
         }
-        let mut events = heard.events();
-        if self.anew {
-            events.extend(self.renew(root));
-        }
-        events
+        heard.events()
     }
 
     /// Watches everything anew, and misses nothing meanwhile.
