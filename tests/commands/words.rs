@@ -10,6 +10,8 @@ use crate::page::project;
 
 /// Texts that a test of ours hears from a real program elsewhere than in `fixtures/real/says*`: the file that says so, and its words.
 const HEARD: &[(&str, &str, &str)] = &[
+    ("failed to decode hosts.toml", "fixtures/real/says-broken/case.toml", "log = \"failed to decode\""),
+    ("unsupported config version", "tests/shadow/cases.rs", "unsupported config version"),
     // words of a pull whose whole line the cases check in parts
     ("failed to resolve reference", "fixtures/real/says/case.toml", "containerd"),
     ("no such host", "fixtures/real/says/case.toml", "lookup denied-by-nodeprep.invalid"),
@@ -22,7 +24,7 @@ const HEARD: &[(&str, &str, &str)] = &[
     (
         "rpc error: code = Unimplemented desc = unknown service runtime.v1.ImageService",
         "tests/real/cri.rs",
-        "unknown service runtime.v1.RuntimeService",
+        "unknown service runtime.v1.ImageService",
     ),
 ];
 
@@ -32,14 +34,8 @@ const KNOWN: &[&str] = &[
     "i/o timeout",
     // the code of the distribution API for status 429
     "toomanyrequests",
-    // hosts.go
-    "failed to decode hosts.toml",
     // no text: what people say
     "certs.d",
-    // server/config
-    "unsupported config version",
-    // pkg/shortnames of containers/image
-    "short-name resolution enforced but cannot prompt without a TTY",
 ];
 
 fn page() -> String {
