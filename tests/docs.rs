@@ -359,3 +359,19 @@ fn the_trail_is_that_of_the_program() {
         assert!(page.contains(&format!("`{event}`")), "docs/audit.md does not tell of {event}");
     }
 }
+
+/// The map of the house shows the rooms that there are.
+#[test]
+fn the_rooms_are_there() {
+    let page = std::fs::read_to_string(project("docs/architecture.md")).unwrap();
+    let table = page.split("\n## Rooms\n").nth(1).unwrap().split("\n## ").next().unwrap();
+    let told = first_cells(table);
+    for room in &told {
+        assert!(project("src").join(room).exists(), "docs/architecture.md: there is no src/{room}");
+    }
+    for entry in std::fs::read_dir(project("src")).unwrap().flatten() {
+        let name = entry.file_name().into_string().unwrap();
+        let shown = told.iter().any(|room| room.trim_end_matches('/') == name) || ["main.rs", "lib.rs", "flow.rs"].contains(&name.as_str());
+        assert!(shown, "docs/architecture.md does not show src/{name}");
+    }
+}

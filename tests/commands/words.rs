@@ -68,11 +68,20 @@ fn each_text_was_heard_or_says_where_it_is_known_from() {
             assert!(source.contains(words), "{text}: {file} does not hear {words:?}");
         }
         // the prefix that newer ones put in front belongs to the same words
-        let in_case = said.contains(text.trim_start_matches("tls: failed to verify certificate: "));
+        let bare = text.trim_start_matches("tls: failed to verify certificate: ");
+        let in_case = said.contains(bare);
         let known = KNOWN.contains(&text);
         assert!(heard.is_some() || in_case || known, "{text}: no program has said so, and nothing says where it is known from");
         let mark = if known { "- *Known:*" } else { "- *Seen:*" };
-        assert!(body.contains(mark), "{text}: the page does not say `{mark}`");
+        let (_, by) = body.split_once(mark).unwrap_or_else(|| panic!("{text}: the page does not say `{mark}`"));
+        // who is named has said it, and who has said it is named
+        let sayers = said.lines().filter_map(|line| line.split_once(" = ")).filter(|(_, words)| words.contains(bare));
+        let sayers: BTreeSet<&str> = sayers.map(|(program, _)| program).collect();
+        for (program, name) in [("containerd", "containerd"), ("skopeo", "skopeo"), ("podman", "Podman")] {
+            if heard.is_none() && !known {
+                assert_eq!(sayers.contains(program), by.contains(name), "{text}: {name}");
+            }
+        }
     }
     assert!(texts >= 20, "{texts}");
     for text in KNOWN.iter().chain(HEARD.iter().map(|(text, ..)| text)) {
