@@ -1,11 +1,12 @@
 # Recipes are what CI runs. `make` alone shows them.
 CARGO ?= cargo
-# Where cargo puts what it builds.
-TARGET := $(or $(CARGO_TARGET_DIR),target)
 .PHONY: help demo test fmt lint unit real e2e nodes bench build deny size ci portable dist image dist-test reproducible package-lint
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+# Where cargo puts what it builds.
+TARGET := $(or $(CARGO_TARGET_DIR),target)
 
 demo: ## the main job on a scratch node: plan, apply, explain, a manifest fetched, revert; no root, no runtime, no network
 	$(CARGO) build --quiet --locked --bin nodeprep --example demo
