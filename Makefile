@@ -7,6 +7,9 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
+# Where cargo puts what it builds.
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+
 demo: ## the main job on a scratch node: plan, apply, explain, a manifest fetched, revert; no root, no runtime, no network
 	$(CARGO) build --quiet --locked --bin nodeprep --example demo
 	$(TARGET)/debug/examples/demo $(TARGET)/debug/nodeprep

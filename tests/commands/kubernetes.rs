@@ -2,9 +2,11 @@
 
 use std::path::PathBuf;
 
+use clap::CommandFactory;
+use nodeprep::cli::Cli;
 use serde_json::Value;
 
-use crate::page::project;
+use crate::page::{self, project};
 
 /// The words of a command that are no flags, without the values of the flags that stand before the verb.
 fn plain<'a>(words: &[&'a str]) -> Vec<&'a str> {
@@ -61,7 +63,8 @@ fn manifests() -> String {
 
 /// That the paths, keys and names of such a command exist.
 pub fn holds(part: &str) -> Result<(), String> {
-    let words: Vec<&str> = part.split_whitespace().collect();
+    let words = page::words(part);
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let after = |flag: &str| words.windows(2).filter(|pair| pair[0] == flag).map(|pair| pair[1]).collect::<Vec<_>>();
     let there = |path: &str, file: &str| -> Result<PathBuf, String> {
         let found = project(&unpacked(path));
@@ -81,7 +84,9 @@ pub fn holds(part: &str) -> Result<(), String> {
             .and_then(|text| serde_json::from_slice(&text).ok())
             .ok_or("values.schema.json is no JSON")?;
         let sets = ["--set", "--set-file", "--set-string", "--set-json"].into_iter().flat_map(after);
-        for key in sets.flat_map(|set| set.split(',')).map(|set| set.split('=').next().unwrap_or_default()) {
+        // a comma that is meant stands behind a backslash
+        let sets = sets.map(|set| set.replace("\\,", "")).collect::<Vec<_>>();
+        for key in sets.iter().flat_map(|set| set.split(',')).map(|set| set.split('=').next().unwrap_or_default()) {
             if !is_key(&schema, &segments(key)) {
                 return Err(format!("{chart} has no value {key}"));
             }
@@ -93,6 +98,14 @@ pub fn holds(part: &str) -> Result<(), String> {
     }
     for file in after("-f").into_iter().filter(|file| file.contains('/')) {
         there(file, "")?;
+    }
+    // what is run in a pod is ours
+    if let Some(at) = words.iter().position(|word| *word == "--") {
+        let inside = words.get(at + 1).copied().unwrap_or_default();
+        if inside.rsplit('/').next() != Some("nodeprep") {
+            return Err(format!("the image has no {inside}"));
+        }
+        Cli::command().try_get_matches_from(&words[at + 1..]).map_err(|error| error.to_string())?;
     }
     let manifests = manifests();
     for name in words.iter().flat_map(|word| word.split(['/', '=', ','])).filter(|name| name.starts_with("nodeprep")) {

@@ -24,6 +24,7 @@ mod scratch;
 #[path = "../source_cli/server.rs"]
 #[allow(dead_code, reason = "its other users need more of it")]
 mod server;
+mod specs;
 mod text;
 mod words;
 

@@ -45,9 +45,15 @@ pub fn commands(page: &str, text: &str) -> Vec<Command> {
     let mut found: Vec<Command> = Vec::new();
     let mut language: Option<String> = None;
     let mut going_on = false;
-    for (number, line) in text.lines().enumerate().map(|(index, line)| (index + 1, line)) {
+    let lines: Vec<&str> = text.lines().collect();
+    for (number, line) in lines.iter().copied().enumerate().map(|(index, line)| (index + 1, line)) {
         if let Some(info) = line.trim_start().strip_prefix("```") {
             language = if language.is_some() { None } else { Some(info.trim().to_owned()) };
+            // a session that shows no output is nothing but commands
+            let mut block = lines[number..].iter().take_while(|line| !line.trim_start().starts_with("```"));
+            if language.as_deref() == Some("console") && !block.any(|line| line.starts_with("$ ")) {
+                language = Some("sh".to_owned());
+            }
             going_on = false;
             continue;
         }
@@ -135,6 +141,33 @@ pub fn parts(line: &str) -> Vec<String> {
         parts.last_mut().unwrap().push(char);
     }
     parts.into_iter().map(|part| part.trim().to_owned()).filter(|part| !part.is_empty()).collect()
+}
+
+/// The words of a command as a shell takes them apart; a backslash stays where it is in quotes.
+pub fn words(part: &str) -> Vec<String> {
+    let mut words: Vec<String> = Vec::new();
+    let (mut quote, mut inside) = (None, false);
+    for char in part.chars() {
+        match (quote, char) {
+            (None, ' ') => inside = false,
+            (None, '\'' | '"') => {
+                quote = Some(char);
+                if !inside {
+                    words.push(String::new());
+                    inside = true;
+                }
+            }
+            (Some(open), _) if open == char => quote = None,
+            _ => {
+                if !inside {
+                    words.push(String::new());
+                    inside = true;
+                }
+                words.last_mut().unwrap().push(char);
+            }
+        }
+    }
+    words
 }
 
 /// The code spans of a page's text, outside of blocks, with their lines.

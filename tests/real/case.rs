@@ -36,6 +36,7 @@
 //!
 //! [says."docker.io/library/hello:1"]          # what each program says when it cannot pull this image, once the registries hold what they hold:
 //! containerd = "x509: certificate …"          #   the words under which docs/troubleshooting.md is searched; skopeo, podman, and
+//! log = "failed to decode …"                  #   containerd again, in its log
 //! verify = "x509: certificate …"              #   `nodeprep verify --manifest`, which has to name the cause
 //! ```
 //!
@@ -188,7 +189,7 @@ fn says(document: &DocumentMut) -> Result<Vec<(String, String, String)>> {
     let images = document.get("says").and_then(Item::as_table);
     for (image, words) in images.into_iter().flat_map(Table::iter) {
         for (program, words) in words.as_table().with_context(|| format!("says.{image} is no table"))? {
-            ensure!(["containerd", "skopeo", "podman", "verify"].contains(&program), "says.{image}: {program} pulls nothing");
+            ensure!(["containerd", "skopeo", "podman", "log", "verify"].contains(&program), "says.{image}: {program} pulls nothing");
             says.push((image.to_owned(), program.to_owned(), text(words)?));
         }
     }

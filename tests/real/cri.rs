@@ -163,6 +163,9 @@ fn not_loaded(scratch: &Scratch, root: &Root) -> Result<()> {
         }
     };
     ensure!(error.to_string().contains("unknown service runtime.v1.RuntimeService"), "{error}");
+    // what kubelet and crictl say of it (docs/troubleshooting.md)
+    let said = pull::answers(scratch)?.err().unwrap_or_default();
+    ensure!(said.contains("unknown service runtime.v1.ImageService"), "{said}");
     let (code, said) = without_spec(&scratch.root(), "verify --without-spec")?;
     let line = "failed [runtime] containerd: /run/containerd/containerd.sock";
     ensure!(code == 8 && said.contains(line) && said.contains("failed to load plugin"), "verify: {code}\n{said}");

@@ -81,6 +81,12 @@ fn log(scratch: &Scratch) -> PathBuf {
     scratch.folder.join("containerd.log")
 }
 
+/// What containerd has written into its log.
+pub fn logged(scratch: &Scratch) -> Result<String> {
+    let path = log(scratch);
+    std::fs::read_to_string(&path).with_context(|| path.display().to_string())
+}
+
 /// Whether containerd serves images; the error inside is why not.
 pub fn answers(scratch: &Scratch) -> Result<Result<(), String>> {
     call(scratch, "ListImages", &[])

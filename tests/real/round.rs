@@ -191,6 +191,11 @@ impl World<'_> {
                         self.wrong.push(format!("{what}: should say {words:?}, but {said}"));
                     }
                 }
+                for (_, _, words) in self.case.says.iter().filter(|(of, by, _)| filled && of == image && by == "log") {
+                    if puller == Puller::Containerd && !pull::logged(self.scratch)?.contains(words) {
+                        self.wrong.push(format!("{what}: the log should say {words:?}"));
+                    }
+                }
                 self.leaked(&what, expected.upstream && !expected.served);
             }
         }

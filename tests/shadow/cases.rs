@@ -165,10 +165,16 @@ fn what_does_not_come_up(version: Version) -> Result<()> {
     fails(&malformed, if version.0 < 2 { "/etc/containerd/m.toml: " } else { "array is incomplete" })?;
     fails(&[(CONFIG, "version = 2\n[plugins.\"io.containerd.grpc.v1.cri\"]\nsandbox_image = 3\n")], "containerd: ")?;
     match (version, tried(version, &[(CONFIG, "version = 3\n")], LONG)?) {
-        (Version(1, 7, _), Tried::Fails(said)) => ensure!(said.join("; ").contains("version `3` is not supported"), "{said:?}"),
+        (Version(1, 7, _), Tried::Fails(said)) => {
+            let said = said.join("; ");
+            ensure!(said.contains("version `3` is not supported") && said.contains("unsupported config version"), "{said}");
+        }
         // 1.6 takes it for version 2 (seen on 1.6.20), 2.x knows it
         (Version(1, 6, _) | Version(2, ..), Tried::Works) => {}
         (_, other) => anyhow::bail!("version 3: {other:?}"),
+    }
+    if version.0 >= 2 {
+        fails(&[(CONFIG, "version = 9\n")], "expected containerd config version equal to or less than")?;
     }
     // its words quote what they are about
     let login = "version = 2\n[plugins.\"io.containerd.grpc.v1.cri\".registry.configs.\"m.example\".auth]\nusername = \"robot\"\npassword = [\"hunter2\"]\n";
