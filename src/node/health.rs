@@ -25,7 +25,7 @@ use crate::report::metrics::CONTENT_TYPE;
 use crate::runtime::Wish;
 
 /// Where it listens unless something else is said.
-pub const SOCKET: &str = "/run/nodeprep/health.sock";
+const SOCKET: &str = "/run/nodeprep/health.sock";
 /// As much of a request's head is read.
 const MOST_HEAD: usize = 8 << 10;
 /// Headers in it.
@@ -48,7 +48,7 @@ const STACK: usize = 256 << 10;
 pub struct Settings {
     /// The node's root, as it was given.
     pub root: PathBuf,
-    /// A unix socket, for root and its group.
+    /// A unix socket, for root and its group: as it was given, and nowhere when that is empty; else [`SOCKET`] of the node.
     pub socket: Option<PathBuf>,
     /// An address: anybody who can reach it may ask.
     pub address: Option<SocketAddr>,
@@ -84,7 +84,12 @@ impl Drop for Server {
 /// # Errors
 /// When it cannot listen there, or another one does.
 pub fn start(settings: Settings) -> io::Result<Server> {
-    let unix = settings.socket.as_deref().map(listen).transpose()?;
+    let root = Root::open(&settings.root).map_err(|error| io::Error::other(error.to_string()))?;
+    let socket = match &settings.socket {
+        Some(given) => Some(given.clone()).filter(|path| !path.as_os_str().is_empty()),
+        None => Some(on_node(&root)?),
+    };
+    let unix = socket.as_deref().map(listen).transpose()?;
     let tcp = settings.address.map(TcpListener::bind).transpose()?;
     let address = tcp.as_ref().map(TcpListener::local_addr).transpose()?;
     if let Some(unix) = &unix {
@@ -93,12 +98,19 @@ pub fn start(settings: Settings) -> io::Result<Server> {
     if let Some(tcp) = &tcp {
         tcp.set_nonblocking(true)?;
     }
-    let server = Server { socket: settings.socket.clone(), address };
-    let root = Root::open(&settings.root).map_err(|error| io::Error::other(error.to_string()))?;
+    let server = Server { socket, address };
     let mut desk = Desk { root, settings, metrics: None };
     let work = move || serve(unix.as_ref(), tcp.as_ref(), &mut desk);
     std::thread::Builder::new().name("health".to_owned()).stack_size(STACK).spawn(work)?;
     Ok(server)
+}
+
+/// Where [`SOCKET`] is for this process: links in its folder's name lead no further than the root.
+fn on_node(root: &Root) -> io::Result<PathBuf> {
+    let socket = NodePath::fixed(SOCKET);
+    let folder = socket.parent().map(|folder| root.folder(&folder)).transpose().map_err(|error| io::Error::other(error.to_string()))?;
+    let Some(folder) = folder.flatten() else { return Err(io::Error::from(io::ErrorKind::NotFound)) };
+    Ok(root.dir().join(folder.path.join(socket.name()).as_str().trim_start_matches('/')))
 }
 
 /// A socket that nobody answers at any more is that of an agent that was killed.

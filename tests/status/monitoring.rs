@@ -275,6 +275,27 @@ fn the_server_answers() {
     assert!(!socket.exists());
 }
 
+/// Where links of the node lead is inside of its root, for the server's socket as for everything else.
+#[test]
+fn the_server_stays_in_the_root() {
+    let node = Node::new();
+    let outside = node.folder().join("outside");
+    fs::create_dir_all(outside.join("nodeprep")).unwrap();
+    std::os::unix::fs::symlink(&outside, node.at("/run")).unwrap();
+    let settings = Settings { root: node.root.clone(), socket: None, address: None, program: BINARY.into() };
+    // the agent has made the folder by then
+    assert!(start(settings.clone()).is_err());
+    let inside = node.at(outside.to_str().unwrap()).join("nodeprep");
+    fs::create_dir_all(&inside).unwrap();
+    let server = start(settings.clone()).unwrap();
+    assert!(UnixStream::connect(inside.join("health.sock")).is_ok());
+    assert_eq!(fs::read_dir(outside.join("nodeprep")).unwrap().count(), 0);
+    drop(server);
+    assert_eq!(fs::read_dir(&inside).unwrap().count(), 0);
+    assert!(start(Settings { socket: Some(PathBuf::new()), ..settings }).is_ok());
+    assert_eq!(fs::read_dir(&inside).unwrap().count(), 0);
+}
+
 /// The agent serves beside its loop, and takes its socket away when it is told to end.
 #[test]
 fn the_agent_serves() {
