@@ -45,6 +45,50 @@ fn ledger_that_is_gone() {
     assert!(!node.picture(false).keys().any(|path| path.to_string_lossy().ends_with(".key")));
 }
 
+/// Of a size that nothing of ours has: neither read nor gone through, and said with its name.
+#[test]
+fn state_that_is_far_too_large() {
+    let node = Node::new();
+    node.run("apply").says(0, &[]);
+    let grow = |name: &str| {
+        let path = format!("/var/lib/nodeprep/{name}");
+        let before = fs::read(node.at(&path)).ok();
+        fs::File::options().create(true).append(true).open(node.at(&path)).unwrap().set_len(200 << 20).unwrap();
+        (path, before)
+    };
+    let back = |(path, before): (String, Option<Vec<u8>>)| match before {
+        Some(bytes) => fs::write(node.at(&path), bytes).unwrap(),
+        None => drop(fs::remove_file(node.at(&path))),
+    };
+    for (name, help) in [("ledger.json", "move /var/lib/nodeprep/ledger.json away"), ("pause.json", "nodeprep resume"), ("staging", "away")]
+    {
+        let grown = grow(name);
+        node.run("apply").says(4, &[&grown.0, "is larger than 67108864 bytes", help]);
+        back(grown);
+    }
+    // a pause that cannot be read is ended like any other
+    grow("pause.json");
+    node.run("resume").says(0, &[]);
+    assert!(!node.at("/var/lib/nodeprep/pause.json").exists());
+    for name in ["failed.json", "fetched.json", "last-good.json"] {
+        let grown = grow(name);
+        let run = node.run("apply");
+        run.says(0, &[]);
+        assert!(!run.out.contains("not-kept"), "{}", run.out);
+        if name != "last-good.json" {
+            back(grown);
+            continue;
+        }
+        // it is another one than that of this spec, and replaced
+        assert_eq!(fs::read(node.at(&grown.0)).ok(), grown.1);
+    }
+    // the trail is put aside, and goes on
+    grow("audit.log");
+    node.run("pause --for 1h").says(0, &[]);
+    assert_eq!(node.get("/var/lib/nodeprep/audit.log").lines().count(), 1);
+    assert_eq!(fs::metadata(node.at("/var/lib/nodeprep/audit.log.1")).unwrap().len(), 200 << 20);
+}
+
 #[test]
 fn state_folder_of_another_kind() {
     let node = Node::new();
