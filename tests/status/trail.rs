@@ -190,6 +190,9 @@ fn a_run_that_is_killed_is_made_up_for() {
             ended = true;
             break;
         }
+        // what it has left on both sides is no drift: nobody else has changed anything
+        let status = node.run("status --output json").json();
+        assert_eq!(status["drift"], Value::Array(Vec::new()), "{point}");
         node.run("apply").says(0, &[]);
         let all = lines(&node);
         let changes = of(&all, "change");
