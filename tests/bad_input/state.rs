@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
 
 use crate::node::{Node, same};
 
@@ -43,6 +44,17 @@ fn ledger_that_is_gone() {
     let left: Vec<_> = node.picture(false).into_keys().filter(|path| path.to_string_lossy().contains("docker.io")).collect();
     assert!(left.is_empty(), "{left:?}");
     assert!(!node.picture(false).keys().any(|path| path.to_string_lossy().ends_with(".key")));
+}
+
+/// What is kept of the last spec is root's alone again, also where nothing else of it changes.
+#[test]
+fn kept_for_others_to_read() {
+    let node = Node::new();
+    node.run("apply").says(0, &[]);
+    let kept = node.at("/var/lib/nodeprep/last-good.json");
+    fs::set_permissions(&kept, fs::Permissions::from_mode(0o644)).unwrap();
+    node.run("apply").says(0, &["0 changes made"]);
+    assert_eq!(fs::metadata(&kept).unwrap().permissions().mode() & 0o777, 0o600);
 }
 
 /// Of a size that nothing of ours has: neither read nor gone through, and said with its name.

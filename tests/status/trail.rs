@@ -8,7 +8,7 @@ use std::process::Command;
 use nodeprep::model::digest::Digest;
 use nodeprep::model::path::NodePath;
 use nodeprep::node::root::Root;
-use nodeprep::node::trail::append;
+use nodeprep::node::trail::{append, tail};
 use serde_json::Value;
 
 use crate::node::{BINARY, Node, SECRETS, alone, must};
@@ -116,6 +116,17 @@ fn what_a_crash_has_torn_is_cut_off() {
     assert_eq!(status["last_run"]["outcome"], "converged");
     node.run("pause --reason test").says(0, &[]);
     assert_eq!(lines(&node).len(), whole + 1);
+}
+
+/// However little of it is read, what is read are whole lines.
+#[test]
+fn its_end_is_whole_lines() {
+    let node = Node::new();
+    let (root, state) = (Root::open(&node.root).unwrap(), NodePath::fixed("/var/lib/nodeprep"));
+    append(&root, &state, "first\nsecond\nthird\n").unwrap();
+    for (most, said) in [(0, ""), (5, ""), (8, "third\n"), (14, "third\n"), (17, "second\nthird\n"), (19, "first\nsecond\nthird\n")] {
+        assert_eq!(tail(&root, &state, most).unwrap(), said, "{most}");
+    }
 }
 
 /// A run that cannot write it goes on, and says so.
