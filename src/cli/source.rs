@@ -214,6 +214,11 @@ impl Fetcher<'_> {
     }
 }
 
+/// What `apply` has fetched before, as far as this user may read it; it is replaced as a whole, and needs no lock to be read.
+pub(super) fn known(root: &Root) -> Fetched {
+    kept::read(root, &NodePath::fixed(STATE), kept::FETCHED).map_or_else(Fetched::new, |bytes| Fetched::from_json(&bytes))
+}
+
 /// A sound spec, what is to be told of it, and what is to be kept.
 pub(super) struct Given {
     pub spec: Spec,
@@ -232,9 +237,7 @@ pub(super) struct Origin {
 impl Given {
     /// The spec that is named.
     pub(super) fn named(args: &SpecArgs, root: &Root) -> Result<Self, Stopped> {
-        let state = NodePath::fixed(STATE);
-        let known = kept::read(root, &state, kept::FETCHED).map_or_else(Fetched::new, |bytes| Fetched::from_json(&bytes));
-        let Opened { closed, good, fetched } = open(args, Some(root), &known)?;
+        let Opened { closed, good, fetched } = open(args, Some(root), &known(root))?;
         let (spec, problems) = sound(closed)?;
         Ok(Self { spec, problems, origin: Origin { good, fetched, instead_of: None } })
     }
@@ -245,9 +248,7 @@ impl Given {
         let closed = match found.map(|bytes| LastGood::from_json(&bytes)) {
             None => Err("there is none: nothing of a spec was applied here, or all of it was reverted".to_owned()),
             Some(Err(why)) => Err(format!("{STATE}/{} {why}", kept::LAST_GOOD)),
-            Some(Ok(good)) => closed_again(args, root, &good)
-                .and_then(|(closed, good)| Ok((sound(closed)?, good)))
-                .map_err(|stopped| stopped.problems.into_iter().map(|problem| problem.what).collect::<Vec<_>>().join("; ")),
+            Some(Ok(good)) => closed_again(args, root, &good).and_then(|(closed, good)| Ok((sound(closed)?, good))).map_err(said),
         };
         match closed {
             Ok(((spec, problems), good)) => {
@@ -299,6 +300,24 @@ impl Origin {
             report.problems.push(Problem { severity: Severity::Warning, ..Problem::error("not-kept", what, problem.help) });
         }
     }
+}
+
+/// The spec that was applied last, as it is; nothing where there is none, or why there is none that could be used.
+pub(super) fn applied(args: &SpecArgs, root: &Root) -> (Option<Spec>, Option<Problem>) {
+    let Some(bytes) = kept::read(root, &NodePath::fixed(STATE), kept::LAST_GOOD) else { return (None, None) };
+    let good = LastGood::from_json(&bytes).map_err(|why| format!("{STATE}/{} {why}", kept::LAST_GOOD));
+    let closed = good.and_then(|good| closed_again(args, root, &good).and_then(|(closed, _)| sound(closed)).map_err(said));
+    match closed {
+        Ok((spec, _)) => (Some(spec), None),
+        Err(why) => {
+            let what = format!("the spec that was applied last cannot be used: {why}");
+            (None, Some(Problem::warning("no-last-good", what, "apply the spec again")))
+        }
+    }
+}
+
+fn said(stopped: Stopped) -> String {
+    stopped.problems.into_iter().map(|problem| problem.what).collect::<Vec<_>>().join("; ")
 }
 
 /// The spec that was applied last, with its keys and logins from where they are.

@@ -227,7 +227,7 @@ fn serve(unix: Option<&UnixListener>, tcp: Option<&TcpListener>, desk: &mut Desk
             now < guest.until && (!is_ready || goes_on(guest, desk))
         });
         if let Some(told) = &told {
-            for guest in guests.iter_mut() {
+            for guest in &mut guests {
                 if let Some(with_body) = guest.waits.take() {
                     guest.answer = Some(metrics_answer(told.as_ref(), with_body));
                     guest.until = Instant::now() + PATIENCE;
@@ -378,7 +378,13 @@ impl Desk {
         }
         let mut command = Command::new(&self.settings.program);
         command.args(["status", "--metrics", "--root"]).arg(&self.settings.root);
-        let mut child = command.env_remove("NODEPREP_OUTPUT").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
+        let mut child = command
+            .env_remove("NODEPREP_OUTPUT")
+            .env_remove("NODEPREP_TEXTFILE_DIR")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()?;
         let Some(out) = child.stdout.take() else { return Err(io::Error::from(io::ErrorKind::BrokenPipe)) };
         self.asked = Some(Asked { child, out, all: Vec::new(), until: Instant::now() + CHILD_PATIENCE });
         Ok(())
