@@ -179,6 +179,18 @@ mod tests {
         assert!(memory.against("crio.service", Digest::of(b"spec"), "1.6.20", Time(1000)).is_none());
     }
 
+    /// Of several units the one that is to blame; the canary blames all.
+    #[test]
+    fn who_is_not_to_blame_may_be_tried_again() {
+        let two = Attempt { units: [UNIT, "crio.service"].map(|unit| (unit.to_owned(), String::new())).into(), ..attempt() };
+        let canary = ApplyError::Canary { runtime: "containerd".into(), image: "i".into(), why: "w".into(), pulled: true };
+        for (error, known) in [(job("it failed"), &[UNIT][..]), (canary, &[UNIT, "crio.service"])] {
+            let mut memory = Memory::default();
+            memory.learn(&two, &error, Time(1000), "");
+            assert_eq!(memory.units.keys().collect::<Vec<_>>(), known);
+        }
+    }
+
     #[test]
     fn what_may_pass_is_forgotten_after_a_day() {
         let canary = || ApplyError::Canary { runtime: "containerd".into(), image: "i".into(), why: "w".into(), pulled: true };

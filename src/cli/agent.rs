@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::session::{Session, Stopped};
 use super::verify::image;
-use super::{Cli, Ended, Output, PassArgs, RootArgs};
+use super::{Cli, Ended, Output, PassArgs, RootArgs, source};
 use crate::agent::machine::{Action, Event, Machine, step};
 use crate::agent::settings::{DriftPolicy, HOUR, MINUTE, SECOND, Settings, Window};
 use crate::agent::state::{Mode, STATE_FILE as AGENT_FILE};
@@ -106,24 +106,23 @@ impl Agent {
 
     fn keeps(self, verbose: u8, colour: bool) -> Result<Keeps, Stopped> {
         let source = self.pass.spec.spec.display().to_string();
-        let is_url = source.contains("://");
+        let url = source::url(&self.pass.spec)?;
         if source == "-" {
             let problem =
                 Problem::error("no-source", "an agent cannot read its spec from standard input", "give a file, a folder or a URL");
             return Err(Stopped { problems: vec![problem], outcome: Outcome::Usage });
         }
         let root = Session::root(&self.pass.root)?;
-        let socket = self.health_socket.unwrap_or_else(|| self.pass.root.root.join(health::SOCKET.trim_start_matches('/')));
         let health = health::Settings {
             root: self.pass.root.root.clone(),
-            socket: (!socket.as_os_str().is_empty()).then_some(socket),
+            socket: self.health_socket,
             address: self.health_address,
             program: crate::node::shadow::OWN_PROGRAM.into(),
         };
         let activates = self.pass.activate.mode(root.is_live() || root.is_unseen());
         let settings = Settings {
-            source: if is_url { without_login(&source) } else { source },
-            poll: is_url.then_some(self.poll),
+            poll: url.is_some().then_some(self.poll),
+            source: url.as_ref().map_or(source, ToString::to_string),
             debounce: self.debounce,
             quiet: self.quiet,
             reread: self.reread,
@@ -142,7 +141,7 @@ impl Agent {
             seed: seed(),
         };
         let setup = Setup {
-            spec: (!is_url).then_some(self.pass.spec.spec),
+            spec: url.is_none().then_some(self.pass.spec.spec),
             material: self.pass.spec.material,
             gate: self.restart_gate,
             gate_timeout: Duration::from_millis(self.restart_gate_timeout.unsigned_abs()),
@@ -281,14 +280,6 @@ fn shared(given: &ArgMatches, of: &Command) -> Vec<OsString> {
     line
 }
 
-/// A URL without what may be secret in it: a login, a query.
-fn without_login(url: &str) -> String {
-    let plain = url.split(['?', '#']).next().unwrap_or_default();
-    let Some((scheme, rest)) = plain.split_once("://") else { return String::new() };
-    let (host, path) = rest.split_once('/').map_or((rest, String::new()), |(host, path)| (host, format!("/{path}")));
-    format!("{scheme}://{}{path}", host.rsplit('@').next().unwrap_or_default())
-}
-
 /// `90s`, `30m`, `1h`, `200ms`, `0`: in milliseconds.
 fn time(text: &str) -> Result<i64, String> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
@@ -330,17 +321,6 @@ mod tests {
         }
         assert!(interval("999ms").is_err() && interval("1s") == Ok(1000));
         assert!(gentle("59s").is_err() && gentle("1m") == Ok(MINUTE) && gentle("0") == Ok(0));
-    }
-
-    #[test]
-    fn a_url_is_shown_without_its_login() {
-        for (url, shown) in [
-            ("https://specs.example.com:8443/fleet.toml", "https://specs.example.com:8443/fleet.toml"),
-            ("https://me:secret@specs.example.com/a@b/c?token=secret#secret", "https://specs.example.com/a@b/c"),
-            ("https://me@x?secret", "https://x"),
-        ] {
-            assert_eq!(without_login(url), shown);
-        }
     }
 
     #[test]

@@ -88,13 +88,16 @@ pub(super) struct KeptArgs {
 /// Reads the spec; of what was fetched before, `known`, only what has changed since is asked for.
 pub(super) fn open(args: &SpecArgs, node: Option<&Root>, known: &Known) -> Result<Opened, Stopped> {
     let keys = keys(&args.source.spec_public_key).map_err(usage)?;
-    match args.spec.to_str().filter(|text| url::is_meant(text)) {
+    match url(args)? {
         None => in_place(args, node, &keys),
-        Some(text) => {
-            let url = Url::parse(text).map_err(|why| usage(Problem::error("source", format!("the URL of the spec {why}"), why.help())))?;
-            from_url(args, &url, node, &keys, known)
-        }
+        Some(url) => from_url(args, &url, node, &keys, known),
     }
+}
+
+/// The URL of a spec that is named by one.
+pub(super) fn url(args: &SpecArgs) -> Result<Option<Url>, Stopped> {
+    let Some(text) = args.spec.to_str().filter(|text| url::is_meant(text)) else { return Ok(None) };
+    Url::parse(text).map(Some).map_err(|why| usage(Problem::error("source", format!("the URL of the spec {why}"), why.help())))
 }
 
 fn usage(problem: Problem) -> Stopped {

@@ -49,11 +49,13 @@ impl UrlError {
     }
 }
 
-/// Whether a text that names a spec is meant as a URL.
+/// Whether a text that names a spec is meant as a URL, also where it is none of ours: the name of a file may be shown, and a URL
+/// may hold a login.
 #[must_use]
 pub fn is_meant(text: &str) -> bool {
-    let (scheme, _) = text.split_once("://").unwrap_or_default();
-    scheme.eq_ignore_ascii_case("https") || scheme.eq_ignore_ascii_case("http")
+    let trimmed = text.trim_start();
+    let begins = |scheme: &str| trimmed.get(..scheme.len()).is_some_and(|first| first.eq_ignore_ascii_case(scheme));
+    begins("https:") || begins("http:") || text.contains("://") && !text.starts_with(['/', '.'])
 }
 
 impl Url {
@@ -197,7 +199,12 @@ mod tests {
         ] {
             assert_eq!(Url::parse(text), Err(wrong), "{text}");
         }
-        assert!(is_meant("https://h") && is_meant("Http://h") && !is_meant("/etc/x") && !is_meant("-"));
+        for text in ["https://h", "Http://h", " https://h", "htps://h", "https:/h", "https:h", "file:///etc/x", "h://x"] {
+            assert!(is_meant(text), "{text}");
+        }
+        for text in ["/etc/x", "-", "", "./https://x", "/srv/a://b", "specs", "httpsé", "é"] {
+            assert!(!is_meant(text), "{text}");
+        }
     }
 
     #[test]

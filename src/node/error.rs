@@ -116,6 +116,14 @@ pub enum NodeError {
         /// Where.
         path: NodePath,
     },
+    /// What we read as a whole has a size, and this is none of ours.
+    #[error("{path} is larger than {most} bytes")]
+    TooLarge {
+        /// Where.
+        path: NodePath,
+        /// As much would be read.
+        most: u64,
+    },
     /// A link whose target is no UTF-8 text.
     #[error("{path} is a symbolic link whose target is not UTF-8")]
     NotText {
@@ -226,7 +234,7 @@ impl NodeError {
             Self::Mounted { path } => format!("mount the folder that holds {path} instead of the file alone, or unmount it"),
             Self::OtherFs { path, stage } => format!("let {path} and {stage} be on one file system"),
             Self::Loop { path } | Self::NotText { path } => format!("repair the symbolic links on the way to {path}"),
-            Self::NotFolder { path } | Self::NotFile { path } => format!("move {path} away"),
+            Self::NotFolder { path } | Self::NotFile { path } | Self::TooLarge { path, .. } => format!("move {path} away"),
             Self::Drift { .. } => "run again: the plan is made anew from what is there".to_owned(),
             Self::Locked { .. } => "wait until the other run is through and run again".to_owned(),
             Self::Ledger(LedgerError::TooNew { .. }) => {

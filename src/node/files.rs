@@ -23,6 +23,10 @@ use crate::model::tree::Meta;
 
 type Done = Result<(), NodeError>;
 
+/// Larger files are not read: ledgers of ten thousand registries have a tenth of it, and others' files where ours belong are refused
+/// long before.
+const LARGEST: u64 = 64 << 20;
+
 /// Creates a file that must not exist: never readable by more than its final mode allows, nor before it is complete.
 pub(super) fn create(folder: &Folder, name: &str, bytes: &[u8], meta: &Meta) -> Result<File, NodeError> {
     let path = || folder.path.join(name);
@@ -251,7 +255,10 @@ pub(super) fn look(folder: &Folder, name: &str) -> Result<Seen, NodeError> {
         SFlag::S_IFREG => {
             let mut file = open_file(folder, name)?;
             let mut bytes = Vec::new();
-            file.read_to_end(&mut bytes).map_err(|error| NodeError::io("read", path(), &error))?;
+            Read::by_ref(&mut file).take(LARGEST + 1).read_to_end(&mut bytes).map_err(|error| NodeError::io("read", path(), &error))?;
+            if bytes.len() as u64 > LARGEST {
+                return Err(NodeError::TooLarge { path: path(), most: LARGEST });
+            }
             let meta = meta::of(&found, meta::xattrs(&file));
             Seen::File(bytes, meta)
         }

@@ -208,6 +208,12 @@ fn is_job(told: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::process::ExitStatusExt as _;
+    use std::process::{Child, Command, Stdio};
+    use std::thread::JoinHandle;
+
+    use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+
     use super::*;
 
     #[test]
@@ -240,6 +246,76 @@ mod tests {
             drop(lock);
             assert!(waiting.join().unwrap().is_ok());
         });
+    }
+
+    /// Not a test of its own: what the next one starts, in a process that holds the lock of a root and then hangs.
+    #[test]
+    fn holder() {
+        let Some(dir) = std::env::var_os("NODEPREP_TEST_ROOT") else { return };
+        let root = Root::open(Path::new(&dir)).unwrap();
+        let _lock = Lock::take(&root, &NodePath::fixed("/var/lib/nodeprep")).unwrap();
+        fs::write(Path::new(&dir).join("held"), "").unwrap();
+        // until nobody waits for it any more
+        let _ = std::io::Read::read(&mut std::io::stdin(), &mut [0]);
+    }
+
+    fn hangs(dir: &Path) -> Child {
+        let mut holder = Command::new(std::env::current_exe().unwrap());
+        holder.args(["--exact", "node::guardian::tests::holder"]).env("NODEPREP_TEST_ROOT", dir);
+        let mut holder = holder.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+        while !dir.join("held").exists() {
+            assert!(holder.try_wait().unwrap().is_none());
+            std::thread::yield_now();
+        }
+        holder
+    }
+
+    /// Waits in a thread; comes back when the lock is looked at for the second time: what was seen the first time has had its
+    /// consequence by then.
+    fn waits(dir: &Path, longest: Duration) -> JoinHandle<bool> {
+        let (root, state) = (Root::open(dir).unwrap(), NodePath::fixed("/var/lib/nodeprep"));
+        let looks = Inotify::init(InitFlags::IN_CLOEXEC).unwrap();
+        looks.add_watch(&dir.join("var/lib/nodeprep/lock"), AddWatchFlags::IN_OPEN).unwrap();
+        let waiting = std::thread::spawn(move || wait(&root, &state, longest).is_ok());
+        let mut seen = 0;
+        while seen < 2 {
+            seen += looks.read_events().unwrap().len();
+        }
+        waiting
+    }
+
+    #[test]
+    fn who_holds_the_lock_has_its_time() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut holder = hangs(dir.path());
+        let waiting = waits(dir.path(), Duration::MAX);
+        assert!(holder.try_wait().unwrap().is_none());
+        drop(holder.stdin.take());
+        assert!(holder.wait().unwrap().success() && waiting.join().unwrap());
+    }
+
+    /// And is killed when it is over: it, and not who has its number by now.
+    #[test]
+    fn who_hangs_is_killed() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut holder = hangs(dir.path());
+        let mut bystander = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
+        let lock = dir.path().join("var/lib/nodeprep/lock");
+        fs::write(&lock, format!("{}\n", bystander.id())).unwrap();
+        let waiting = waits(dir.path(), Duration::ZERO);
+        assert!(holder.try_wait().unwrap().is_none() && bystander.try_wait().unwrap().is_none());
+        fs::write(&lock, format!("{}\n", holder.id())).unwrap();
+        // waiting for it would close its input, at which it ends by itself
+        let ended = loop {
+            match holder.try_wait().unwrap() {
+                Some(ended) => break ended,
+                None => std::thread::yield_now(),
+            }
+        };
+        assert_eq!(ended.signal(), Some(9));
+        assert!(waiting.join().unwrap());
+        drop(bystander.stdin.take());
+        assert!(bystander.wait().unwrap().success());
     }
 
     #[test]

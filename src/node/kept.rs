@@ -33,7 +33,8 @@ pub fn replace(root: &Root, state: &NodePath, name: &str, bytes: Option<&[u8]>) 
         files::unlink(&folder, name)?;
         return Ok(());
     };
-    if matches!(files::look(&folder, name)?, Seen::File(found, meta) if found == bytes && meta.mode == private().mode) {
+    // what cannot be read is no reason to keep it
+    if matches!(files::look(&folder, name), Ok(Seen::File(found, meta)) if found == bytes && meta.mode == private().mode) {
         return Ok(());
     }
     files::unlink(&folder, &temp)?;

@@ -60,3 +60,22 @@ impl Lock {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The number of an earlier holder, longer than ours, leaves nothing behind.
+    #[test]
+    fn who_comes_second_is_told_who_was_first() {
+        let dir = tempfile::tempdir().unwrap();
+        let (root, state) = (Root::open(dir.path()).unwrap(), NodePath::fixed("/var/lib/nodeprep"));
+        drop(Lock::take(&root, &state).unwrap());
+        std::fs::write(dir.path().join("var/lib/nodeprep/lock"), "123456789012\n").unwrap();
+        let held = Lock::take(&root, &state).unwrap();
+        let Err(NodeError::Locked { pid, .. }) = Lock::take(&root, &state) else { panic!("it was taken twice") };
+        assert_eq!(pid, Some(std::process::id()));
+        drop(held);
+        assert!(Lock::take(&root, &state).is_ok());
+    }
+}

@@ -49,7 +49,11 @@ pub fn pauses(root: &Root, state: &NodePath) -> Result<Pauses, NodeError> {
 
 fn read(folder: &Folder) -> Result<Pauses, NodeError> {
     let wrong = |why: String| NodeError::State { path: folder.path.join(PAUSES), why };
-    match files::look(folder, PAUSES)? {
+    let seen = files::look(folder, PAUSES).map_err(|error| match error {
+        NodeError::TooLarge { most, .. } => wrong(format!("it is larger than {most} bytes")),
+        error => error,
+    });
+    match seen? {
         Seen::Absent => Ok(Pauses::default()),
         Seen::File(bytes, _) => {
             let pauses: Pauses = serde_json::from_slice(&bytes).map_err(|error| wrong(error.to_string()))?;

@@ -20,6 +20,8 @@ use crate::model::path::NodePath;
 pub const NAME: &str = "audit.log";
 /// A longer one is put aside before the next line is written.
 const LONGEST: u64 = 1 << 20;
+/// Longer is nothing that a crash has torn: the lines of one run, of some hundred bytes for each change.
+const MOST_TORN: u64 = 16 << 20;
 /// As many of those are kept.
 const KEPT: u32 = 4;
 
@@ -41,8 +43,9 @@ pub fn append(root: &Root, state: &NodePath, lines: &str) -> Done {
         let path = path.clone();
         move |error: std::io::Error| NodeError::io(doing, path, &error)
     };
-    let mut end = whole(&mut file).map_err(failed("read"))?;
-    if end > 0 && end + lines.len() as u64 > LONGEST {
+    let whole = whole(&mut file).map_err(failed("read"))?;
+    let mut end = whole.unwrap_or_default();
+    if whole.is_none() || end > 0 && end + lines.len() as u64 > LONGEST {
         rotate(folder)?;
         file = open(folder, OFlag::O_RDWR | OFlag::O_CREAT)?;
         end = 0;
@@ -98,21 +101,26 @@ fn open(folder: &Folder, flags: OFlag) -> Result<File, NodeError> {
     file.map(File::from).map_err(|errno| NodeError::of("open", folder.path.join(NAME), errno))
 }
 
-/// How far it goes in whole lines: what stands behind the last newline was cut off by a crash.
-fn whole(file: &mut File) -> std::io::Result<u64> {
+/// How far it goes in whole lines: what stands behind the last newline was cut off by a crash. `None` where that is more than any
+/// crash cuts off: it is nothing that we wrote, and not gone through.
+fn whole(file: &mut File) -> std::io::Result<Option<u64>> {
     const PIECE: usize = 4096;
     let mut end = file.seek(SeekFrom::End(0))?;
+    let least = end.saturating_sub(MOST_TORN);
     let mut piece = [0; PIECE];
     while end > 0 {
         let from = end.saturating_sub(PIECE as u64);
         let piece = &mut piece[..usize::try_from(end - from).unwrap_or(PIECE)];
         file.read_exact_at(piece, from)?;
         if let Some(at) = piece.iter().rposition(|byte| *byte == b'\n') {
-            return Ok(from + at as u64 + 1);
+            return Ok(Some(from + at as u64 + 1));
+        }
+        if from < least {
+            return Ok(None);
         }
         end = from;
     }
-    Ok(0)
+    Ok(Some(0))
 }
 
 fn cut(file: &File, to: u64) -> std::io::Result<()> {

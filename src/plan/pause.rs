@@ -102,6 +102,12 @@ mod tests {
         assert_eq!(changes("a.example/p:2", "a.example/p:2", "a.example/p:2"), []);
         // somebody else's, or one that goes back to what it was, is not ours to prove
         assert_eq!(changes("a.example/p:2", "a.example/p:1", "a.example/p:3"), []);
+        // nobody pulls a sandbox's image through one whose CRI is switched off
+        let mut off = tree("a.example/p:1");
+        let text = "version = 3\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n";
+        off.put(&NodePath::fixed("/c.toml"), text.as_bytes(), 0o644);
+        let found = &found[..1];
+        assert!(changing(&spec("a.example/p:2"), &off, &tree("a.example/p:2"), found).is_empty());
         let why = ("it is not there".to_owned(), "push it".to_owned());
         let held = holding(&spec("a.example/p:2"), Held::from([(Runtime::Crio, why)]));
         let pause = held.pause.as_ref().unwrap();

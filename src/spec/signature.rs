@@ -174,7 +174,9 @@ mod tests {
         let digest = Digest::of(b"x");
         let is =
             |list: &str| listed("S", list.as_bytes(), &[document("/x/a.toml", b"x")]).err().map(|problem| problem.what).unwrap_or_default();
-        for good in ["{}  a.toml\n", "{} *a.toml\n", "{}  ./a.toml", "{}  a.toml\n{}  ca.pem\n{}  sub/b.toml\n"] {
+        for good in
+            ["{}  a.toml\n", "{} *a.toml\n", "{}  ./a.toml", "{}  a.toml\n{}  ca.pem\n{}  sub/b.toml\n", "{}  a.toml\n{}  .a.toml\n"]
+        {
             assert_eq!(is(&good.replace("{}", &digest.to_string())), "", "{good}");
         }
         for bad in ["a.toml\n", "{}\n", "{} a.toml\n", "\\{}  a.toml\n", "{}  a.toml\n{}  a.toml\n", ""] {

@@ -39,9 +39,13 @@ fn whole_file_edited() {
     // nor does anything go that the edited file refers to
     same(&edited, &picture(&node));
     assert!(!node.at(DROP_IN).exists());
+    // what is still ours can still be held to what was applied last
+    let last_good = node.at("/var/lib/nodeprep/last-good.json");
+    assert!(last_good.exists());
     // the advice works
     fs::rename(node.at(HOSTS), node.folder().join("mine")).unwrap();
     node.run("revert").says(0, &[]);
+    assert!(!last_good.exists());
     same(&before, &node.picture(false));
 }
 

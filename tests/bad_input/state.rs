@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
 
 use crate::node::{Node, same};
 
@@ -43,6 +44,61 @@ fn ledger_that_is_gone() {
     let left: Vec<_> = node.picture(false).into_keys().filter(|path| path.to_string_lossy().contains("docker.io")).collect();
     assert!(left.is_empty(), "{left:?}");
     assert!(!node.picture(false).keys().any(|path| path.to_string_lossy().ends_with(".key")));
+}
+
+/// What is kept of the last spec is root's alone again, also where nothing else of it changes.
+#[test]
+fn kept_for_others_to_read() {
+    let node = Node::new();
+    node.run("apply").says(0, &[]);
+    let kept = node.at("/var/lib/nodeprep/last-good.json");
+    fs::set_permissions(&kept, fs::Permissions::from_mode(0o644)).unwrap();
+    node.run("apply").says(0, &["0 changes made"]);
+    assert_eq!(fs::metadata(&kept).unwrap().permissions().mode() & 0o777, 0o600);
+}
+
+/// Of a size that nothing of ours has: neither read nor gone through, and said with its name.
+#[test]
+fn state_that_is_far_too_large() {
+    let node = Node::new();
+    node.run("apply").says(0, &[]);
+    let grow = |name: &str| {
+        let path = format!("/var/lib/nodeprep/{name}");
+        let before = fs::read(node.at(&path)).ok();
+        fs::File::options().create(true).append(true).open(node.at(&path)).unwrap().set_len(200 << 20).unwrap();
+        (path, before)
+    };
+    let back = |(path, before): (String, Option<Vec<u8>>)| match before {
+        Some(bytes) => fs::write(node.at(&path), bytes).unwrap(),
+        None => drop(fs::remove_file(node.at(&path))),
+    };
+    for (name, help) in [("ledger.json", "move /var/lib/nodeprep/ledger.json away"), ("pause.json", "nodeprep resume"), ("staging", "away")]
+    {
+        let grown = grow(name);
+        node.run("apply").says(4, &[&grown.0, "is larger than 67108864 bytes", help]);
+        back(grown);
+    }
+    // a pause that cannot be read is ended like any other
+    grow("pause.json");
+    node.run("resume").says(0, &[]);
+    assert!(!node.at("/var/lib/nodeprep/pause.json").exists());
+    for name in ["failed.json", "fetched.json", "last-good.json"] {
+        let grown = grow(name);
+        let run = node.run("apply");
+        run.says(0, &[]);
+        assert!(!run.out.contains("not-kept"), "{}", run.out);
+        if name != "last-good.json" {
+            back(grown);
+            continue;
+        }
+        // it is another one than that of this spec, and replaced
+        assert_eq!(fs::read(node.at(&grown.0)).ok(), grown.1);
+    }
+    // the trail is put aside, and goes on
+    grow("audit.log");
+    node.run("pause --for 1h").says(0, &[]);
+    assert_eq!(node.get("/var/lib/nodeprep/audit.log").lines().count(), 1);
+    assert_eq!(fs::metadata(node.at("/var/lib/nodeprep/audit.log.1")).unwrap().len(), 200 << 20);
 }
 
 #[test]

@@ -53,6 +53,21 @@ fn only_https_and_no_login() {
     node.run(&["apply", "--help"]).says(0, &["--spec-ca"]);
 }
 
+/// A URL with a slip in it is no name of a file: that would be shown. An agent does not begin with one.
+#[test]
+fn a_url_that_is_mistyped_is_not_shown() {
+    let node = Node::new();
+    for url in ["htps://h/x?sig=", "https:/h/x?sig=", "https:h/x?sig=", " https://h/x?sig=", "file:///x?sig=", "https://h:x/?sig="] {
+        let url = format!("{url}{SECRET}");
+        for command in ["check", "apply", "agent"] {
+            node.run(&[command, "--spec", &url]).says(2, &["the URL of the spec ", "help: write https://HOST/PATH"]);
+        }
+    }
+    node.run(&["agent", "--spec", "http://h/x"]).says(2, &["is http://", "help: serve it over https://"]);
+    // what begins like a path is one
+    node.run(&["check", "--spec", "./a://b"]).says(3, &["./a://b cannot be read"]);
+}
+
 /// Each answer: what is said, with URL and remedy, exit code 69; nothing changes.
 #[test]
 fn answers_that_are_no_spec() {

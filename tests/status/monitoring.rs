@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -311,6 +312,61 @@ fn the_server_answers() {
     assert!(start(Settings { address: None, ..settings }).is_err());
     drop(server);
     assert!(!socket.exists());
+}
+
+/// A node so slow that metrics take long is alive all the same, and whoever asks for them together gets the same ones.
+#[test]
+fn metrics_that_take_long_keep_nobody_waiting() {
+    let node = Node::new();
+    let (socket, gate, calls) = (node.folder().join("health.sock"), node.folder().join("gate"), node.folder().join("calls"));
+    assert!(Command::new("mkfifo").arg(&gate).status().unwrap().success());
+    let script = format!("#!/bin/sh\necho once >>{}\nread line <{}\necho \"nodeprep_up $line\"\n", calls.display(), gate.display());
+    let program = node.folder().join("program");
+    fs::write(&program, script).unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    node.put("/run/nodeprep/agent.json", serde_json::to_vec(&AgentState::default()).unwrap());
+    let server = start(Settings { root: node.root.clone(), socket: Some(socket.clone()), address: None, program }).unwrap();
+    let get = |path: &str| format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n");
+    let mut waiting: Vec<UnixStream> = (0..3).map(|_| UnixStream::connect(&socket).unwrap()).collect();
+    for stream in &mut waiting {
+        stream.write_all(get("/metrics").as_bytes()).unwrap();
+    }
+    // who goes away meanwhile is forgotten
+    let mut gone = UnixStream::connect(&socket).unwrap();
+    gone.write_all(get("/metrics").as_bytes()).unwrap();
+    drop(gone);
+    for _ in 0..3 {
+        assert_eq!(ask(&mut UnixStream::connect(&socket).unwrap(), &get("/healthz")).0, 200);
+    }
+    fs::write(&gate, "1\n").unwrap();
+    for stream in &mut waiting {
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("nodeprep_up 1\n"), "{answer}");
+    }
+    assert_eq!(fs::read_to_string(&calls).unwrap(), "once\n");
+    drop(server);
+}
+
+/// Where links of the node lead is inside of its root, for the server's socket as for everything else.
+#[test]
+fn the_server_stays_in_the_root() {
+    let node = Node::new();
+    let outside = node.folder().join("outside");
+    fs::create_dir_all(outside.join("nodeprep")).unwrap();
+    std::os::unix::fs::symlink(&outside, node.at("/run")).unwrap();
+    let settings = Settings { root: node.root.clone(), socket: None, address: None, program: BINARY.into() };
+    // the agent has made the folder by then
+    assert!(start(settings.clone()).is_err());
+    let inside = node.at(outside.to_str().unwrap()).join("nodeprep");
+    fs::create_dir_all(&inside).unwrap();
+    let server = start(settings.clone()).unwrap();
+    assert!(UnixStream::connect(inside.join("health.sock")).is_ok());
+    assert_eq!(fs::read_dir(outside.join("nodeprep")).unwrap().count(), 0);
+    drop(server);
+    assert_eq!(fs::read_dir(&inside).unwrap().count(), 0);
+    assert!(start(Settings { socket: Some(PathBuf::new()), ..settings }).is_ok());
+    assert_eq!(fs::read_dir(&inside).unwrap().count(), 0);
 }
 
 /// The agent serves beside its loop, and takes its socket away when it is told to end.

@@ -8,7 +8,7 @@ use std::process::Command;
 use nodeprep::model::digest::Digest;
 use nodeprep::model::path::NodePath;
 use nodeprep::node::root::Root;
-use nodeprep::node::trail::append;
+use nodeprep::node::trail::{append, tail};
 use serde_json::Value;
 
 use crate::node::{BINARY, Node, SECRETS, alone, must};
@@ -118,6 +118,17 @@ fn what_a_crash_has_torn_is_cut_off() {
     assert_eq!(lines(&node).len(), whole + 1);
 }
 
+/// However little of it is read, what is read are whole lines.
+#[test]
+fn its_end_is_whole_lines() {
+    let node = Node::new();
+    let (root, state) = (Root::open(&node.root).unwrap(), NodePath::fixed("/var/lib/nodeprep"));
+    append(&root, &state, "first\nsecond\nthird\n").unwrap();
+    for (most, said) in [(0, ""), (5, ""), (8, "third\n"), (14, "third\n"), (17, "second\nthird\n"), (19, "first\nsecond\nthird\n")] {
+        assert_eq!(tail(&root, &state, most).unwrap(), said, "{most}");
+    }
+}
+
 /// A run that cannot write it goes on, and says so.
 #[test]
 fn no_run_fails_because_of_it() {
@@ -190,6 +201,9 @@ fn a_run_that_is_killed_is_made_up_for() {
             ended = true;
             break;
         }
+        // what it has left on both sides is no drift: nobody else has changed anything
+        let status = node.run("status --output json").json();
+        assert_eq!(status["drift"], Value::Array(Vec::new()), "{point}");
         node.run("apply").says(0, &[]);
         let all = lines(&node);
         let changes = of(&all, "change");

@@ -37,7 +37,7 @@ impl StateFile {
         if above.stat(at.name())?.is_none() {
             make_folder(&above, at.name())?;
         }
-        let folder = root.folder(&at)?.ok_or_else(|| NodeError::of("open", at.clone(), Errno::ENOENT))?;
+        let folder = root.folder(&at)?.ok_or_else(|| NodeError::NotFolder { path: at.clone() })?;
         let lock = at.join(LOCK);
         let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let failed = |errno| NodeError::of("open", lock.clone(), errno);
