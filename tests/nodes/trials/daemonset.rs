@@ -146,13 +146,31 @@ pub fn on_node(world: &mut World) -> Result<()> {
     world.pulls()
 }
 
-/// The agent's pod is killed, all of it at once, between a restart of containerd and its proof. The guardian on the node ends the run, and the next pod goes on
-/// from there.
+/// The agent's pod is killed, all of it at once, between a restart of containerd and its proof. The guardian on the node ends the run: once containerd does not come up, and everything
+/// is as before; once it does. The next pod goes on from there.
 pub fn killed(world: &mut World) -> Result<()> {
     world.node.write("/usr/local/bin/start-containerd", 0o755, outlive::MUTE)?;
     let (_mirror, others) = cluster(world, outlive::STARTS_MUTE)?;
+    let before = world.node.read(CONFIG)?;
     let pod = restarts(&[("NODEPREP_HEALTH_TIMEOUT", "600")])?;
     cut_off(world, &pod, "first")?;
+    world.node.run(&["touch", "/run/dead"])?;
+    outlive::until("the run is brought to its end", || is_through(world))?;
+    ensure!(world.node.read(CONFIG)? == before, "config.toml is not as before");
+    outlive::answers(world)?;
+    others.outlived(world)?;
+    world.node.run(&["rm", "/run/dead"])?;
+
+    // what was not well is not tried again by the next pod; with the next spec it is
+    let start = world.node.start_of(UNIT)?;
+    let second = Pod::start(world, &pod, &format!("{REPOSITORY}:1"), "second")?;
+    let pid = second.pid(world)?;
+    let refused = until(world, "told that it failed before", |state| state.pid == pid && state.failing.is_some())?;
+    ensure!(format!("{refused:?}").contains("failed-before"), "{refused:#?}");
+    ensure!(world.node.start_of(UNIT)? == start && world.node.read(CONFIG)? == before, "it was tried again");
+    second.delete(world)?;
+    tell(world, &more())?;
+    cut_off(world, &pod, "third")?;
     world.node.run(&["touch", "/run/mended"])?;
     outlive::until("the run is brought to its end", || is_through(world))?;
     outlive::answers(world)?;
