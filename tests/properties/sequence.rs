@@ -583,13 +583,19 @@ struct Seen {
     found_again: u32,
 }
 
+/// How files were when a run began.
+struct Past {
+    /// Since the last one that came to its end: what a run may leave that goes back.
+    before: Vec<Listing>,
+    ever: Vec<Listing>,
+}
+
 /// Everything that has to be so after a run that came to its end.
 fn check(
     node: &Node,
     script: &Turned,
     ran: &Ran,
-    before: &[Listing],
-    ever: &[Listing],
+    past: &Past,
     spec: Option<&Spec>,
     mode: u8,
     seen: &mut Seen,
@@ -609,7 +615,7 @@ fn check(
         return Ok(());
     };
     let files = node.files();
-    let as_before = || before.contains(&files);
+    let as_before = || past.before.contains(&files);
     let open = outcome.ledger.open.is_some();
     let stored = apply::load_ledger(&Root::open(&node.root).expect("root"), &state()).expect("a ledger");
     prop_assert_eq!(stored.as_ref().is_some_and(|ledger| ledger.open.is_some()), open, "what is told of the ledger is not what is there");
@@ -652,10 +658,14 @@ fn check(
                 let of = |files: &Listing| -> Listing {
                     files.iter().filter(|(path, _)| is_in(path, group)).map(|(path, is)| (path.clone(), is.clone())).collect()
                 };
-                ever.iter().any(|before| of(before) == of(&files)) || !todo().any(|path| is_in(Path::new(path), group))
+                past.ever.iter().any(|before| of(before) == of(&files)) || !todo().any(|path| is_in(Path::new(path), group))
             };
             let in_parts = !parts.is_empty() && parts.iter().all(settled);
-            prop_assert!(as_before() || in_parts, "rolled back ({why}), and files are not as before:{}", differences(&before[0], &files));
+            prop_assert!(
+                as_before() || in_parts,
+                "rolled back ({why}), and files are not as before:{}",
+                differences(&past.before[0], &files)
+            );
         }
         End::Stayed { .. } => {
             seen.stayed += 1;
@@ -716,9 +726,7 @@ fn go(steps: &[Step], seen: &mut Seen) -> Result<(), TestCaseError> {
     std::fs::create_dir_all(root.join("var/lib")).expect("root");
     let mut node = Node::new(&root);
     let first = node.files();
-    // what a run may leave that goes back: how files were when a run began, since the last one that came to its end
-    let mut before = vec![first.clone()];
-    let mut ever = before.clone();
+    let mut past = Past { before: vec![first.clone()], ever: vec![first.clone()] };
     let mut last = None;
     for (at, step) in steps.iter().enumerate() {
         match step {
@@ -736,8 +744,8 @@ fn go(steps: &[Step], seen: &mut Seen) -> Result<(), TestCaseError> {
                 };
                 let (promised, pulls) = canary.map_or((None, Vec::new()), |(promised, pulls)| (Some(promised), pulls));
                 node.pass();
-                before.insert(0, node.files());
-                ever.push(node.files());
+                past.before.insert(0, node.files());
+                past.ever.push(node.files());
                 let mut script = Script {
                     node: &mut node,
                     fates: fates.into_iter(),
@@ -751,7 +759,7 @@ fn go(steps: &[Step], seen: &mut Seen) -> Result<(), TestCaseError> {
                 let ran = run(&mut script, &asked);
                 let turned = std::mem::take(&mut script.turned);
                 let context = |error: TestCaseError| TestCaseError::fail(format!("step {at}: {error}"));
-                check(&node, &turned, &ran, &before, &ever, spec.as_ref(), mode, seen).map_err(context)?;
+                check(&node, &turned, &ran, &past, spec.as_ref(), mode, seen).map_err(context)?;
                 for unit in [CONTAINERD, CRIO] {
                     // a reload on the way back leaves no trace: it may be done once more
                     let again = turned.iter().any(|(name, turning, back, _)| name == unit && *back && *turning == Turning::Reload);
@@ -761,7 +769,7 @@ fn go(steps: &[Step], seen: &mut Seen) -> Result<(), TestCaseError> {
                 if let Ran::Ended { outcome, .. } = &ran
                     && outcome.ledger.open.is_none()
                 {
-                    before.clear();
+                    past.before.clear();
                 }
                 last = spec.or(last);
                 if let Some(spec) = &last {
