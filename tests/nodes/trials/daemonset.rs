@@ -153,7 +153,8 @@ pub fn killed(world: &mut World) -> Result<()> {
     let (_mirror, others) = cluster(world, outlive::STARTS_MUTE)?;
     let before = world.node.read(CONFIG)?;
     let pod = restarts(&[("NODEPREP_HEALTH_TIMEOUT", "600")])?;
-    cut_off(world, &pod, "first")?;
+    let pids = restarting(world, &pod, "first")?;
+    kubelet::kill(world, &pids)?;
     world.node.run(&["touch", "/run/dead"])?;
     outlive::until("the run is brought to its end", || is_through(world))?;
     ensure!(world.node.read(CONFIG)? == before, "config.toml is not as before");
@@ -170,7 +171,10 @@ pub fn killed(world: &mut World) -> Result<()> {
     ensure!(world.node.start_of(UNIT)? == start && world.node.read(CONFIG)? == before, "it was tried again");
     second.delete(world)?;
     tell(world, &more())?;
-    cut_off(world, &pod, "third")?;
+    // told to end this time, as when it is deleted: its shim ends what it leaves behind
+    for pid in restarting(world, &pod, "third")? {
+        world.node.run(&["kill", "-TERM", &pid.to_string()])?;
+    }
     world.node.run(&["touch", "/run/mended"])?;
     outlive::until("the run is brought to its end", || is_through(world))?;
     outlive::answers(world)?;
@@ -236,8 +240,8 @@ pub fn takes_over(world: &mut World) -> Result<()> {
     Ok(())
 }
 
-/// A pod of the agent that has restarted a containerd which does not answer yet, and is gone then.
-fn cut_off(world: &World, pod: &manifest::Pod, name: &str) -> Result<()> {
+/// A pod of the agent that has restarted a containerd which does not answer yet: its processes.
+fn restarting(world: &World, pod: &manifest::Pod, name: &str) -> Result<Vec<u32>> {
     let before = world.node.start_of(UNIT)?;
     let agent = Pod::start(world, pod, &format!("{REPOSITORY}:1"), name)?;
     let pids = agent.pids(world)?;
@@ -247,5 +251,5 @@ fn cut_off(world: &World, pod: &manifest::Pod, name: &str) -> Result<()> {
     })
     .with_context(|| agent.said(world))?;
     runs(world, GUARDIAN)?;
-    kubelet::kill(world, &pids)
+    Ok(pids)
 }
