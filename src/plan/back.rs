@@ -151,7 +151,7 @@ pub fn undo(now: Now<'_>, turned: &[Turn]) -> Result<Plan, Vec<Problem>> {
 /// What finished runs have changed and `turned` has not read since, as a run that was cut off.
 fn not_read(ledger: &Ledger, turned: &[Turn]) -> Open {
     let is_served = |target: &Target| turned.iter().any(|turn| turn.serves(target));
-    let before: BTreeMap<NodePath, Prior> = ledger.unread_of(is_served).map(|(path, prior, _)| (path.clone(), prior.clone())).collect();
+    let before: BTreeMap<NodePath, Prior> = ledger.unread_of(is_served).map(|(path, prior, _)| (path.clone(), prior.clone())).gathered();
     let mut was = Was { spec: ledger.spec.clone(), adopted: ledger.adopted.clone() };
     ledger.adopted_before(&mut was.adopted, &before);
     Open { before, was: Some(was), ..Open::default() }

@@ -245,7 +245,7 @@ impl Hands<'_> {
         };
         let paths = self.old.unread.keys().chain(&self.plan.late);
         let paths = paths.filter(|path| owned.get(*path).is_some_and(|owned| waits(&owned.target)));
-        paths.filter_map(|path| Some((path.clone(), runs_with(path)?.clone()))).collect()
+        paths.filter_map(|path| Some((path.clone(), runs_with(path)?.clone()))).gathered()
     }
 
     pub(super) fn seen_blobs(&self) -> BTreeSet<Digest> {

@@ -86,8 +86,8 @@ fn restarts(variables: &[(&str, &str)]) -> Result<manifest::Pod> {
     kubelet::manifest(&all)
 }
 
-/// With the values of the manifest nothing is restarted: files, trust store and reloads come, the rest is due and said. Then the next version of nodeprep, which may
-/// restart, takes over; a changed ConfigMap is in effect without either.
+/// With the values of the manifest nothing is restarted: files, trust store and reloads come, the rest is due and said. Then the
+/// next version of nodeprep, which may restart, takes over; a changed ConfigMap is in effect without either.
 pub fn on_node(world: &mut World) -> Result<()> {
     // hooks are run by the distribution's own tool; nobody else knows of them
     world.node.write("/etc/ca-certificates/update.d/told", 0o755, "#!/bin/sh\necho run >>/var/tmp/refreshes\n")?;
@@ -146,8 +146,8 @@ pub fn on_node(world: &mut World) -> Result<()> {
     world.pulls()
 }
 
-/// The agent's pod is killed, all of it at once, between a restart of containerd and its proof. The guardian on the node ends the run: once containerd does not come up, and everything
-/// is as before; once it does. The next pod goes on from there.
+/// The agent's pod is gone between a restart of containerd and its proof: killed, all of it at once, or told to end. The guardian on the node
+/// brings the run to its end: once containerd does not come up, and everything is as before; once it does. The next pod goes on from there.
 pub fn killed(world: &mut World) -> Result<()> {
     world.node.write("/usr/local/bin/start-containerd", 0o755, outlive::MUTE)?;
     let (_mirror, others) = cluster(world, outlive::STARTS_MUTE)?;
@@ -189,8 +189,8 @@ pub fn killed(world: &mut World) -> Result<()> {
     others.outlived(world)
 }
 
-/// What kubeadm's bootstrap has begun the agent goes on with, in the same ledger: nothing is restarted for it, another writer is refused, and what is given back is what was there before
-/// the bootstrap.
+/// What kubeadm's bootstrap has begun the agent goes on with, in the same ledger: nothing is restarted for it, another writer is refused, and
+/// what is given back is what was there before the bootstrap.
 pub fn takes_over(world: &mut World) -> Result<()> {
     const CA: &str = "/root/fleet.pem";
     let layouts = images(world)?;
