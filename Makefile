@@ -7,9 +7,6 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
-# Where cargo puts what it builds.
-TARGET := $(or $(CARGO_TARGET_DIR),target)
-
 demo: ## the main job on a scratch node: plan, apply, explain, a manifest fetched, revert; no root, no runtime, no network
 	$(CARGO) build --quiet --locked --bin nodeprep --example demo
 	$(TARGET)/debug/examples/demo $(TARGET)/debug/nodeprep
@@ -67,9 +64,9 @@ reproducible: ## the static program, built in two folders, has the same bytes (t
 image: ## the container image from the static program that `make dist` has built, in dist/
 	packaging/image dist/nodeprep-*-linux-$$(uname -m) dist/nodeprep-image-$$(uname -m).tar
 
-dist-test: ## what `make dist` has built, on booted nodes: packages, image, the step before kubeadm
+dist-test: ## what `make dist` has built, on booted nodes: packages, image, the step before kubeadm, the pod of the DaemonSet
 	packaging/tools/prepare target/tools rpm image
-	for trial in package container-image bootstrap; do \
+	for trial in package container-image bootstrap daemonset; do \
 	  NODEPREP_NODES=required NODEPREP_NODES_BINARY=$$(realpath dist/nodeprep-*-linux-$$(uname -m)) $(CARGO) test --quiet --locked --test nodes -- $$trial || exit 1; \
 	done
 

@@ -56,6 +56,10 @@ pub struct Ledger {
     /// What the proof of each target rested on when the ledger was written, by the target's name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub proved: BTreeMap<String, Digest>,
+    /// What was at paths that a daemon has not read since a finished run changed them: what it runs with, and what a restart or reload that
+    /// fails goes back to. Only as long as that is due.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub unread: BTreeMap<NodePath, Prior>,
     /// The run that has not been proved complete.
     #[serde(default)]
     pub open: Option<Open>,
@@ -267,6 +271,7 @@ impl Ledger {
             reloaded: BTreeMap::new(),
             adopted: BTreeMap::new(),
             proved: BTreeMap::new(),
+            unread: BTreeMap::new(),
             open: None,
         }
     }
@@ -314,18 +319,34 @@ impl Ledger {
         self.due.iter().cloned().chain(open).collect()
     }
 
+    /// All that can be gone back to, by path; a path comes several times where there are several states of it.
+    pub fn priors(&self) -> impl Iterator<Item = (&NodePath, &Prior)> {
+        let origins = self.owned.iter().map(|(path, owned)| (path, &owned.origin));
+        origins.chain(self.open.iter().flat_map(|open| &open.before)).chain(&self.unread)
+    }
+
     /// Names of the blobs that are still needed.
     #[must_use]
     pub fn blobs(&self) -> BTreeSet<Digest> {
-        let origins = self.owned.values().map(|owned| &owned.origin);
-        let before = self.open.iter().flat_map(|open| open.before.values());
-        origins
-            .chain(before)
-            .filter_map(|prior| match prior {
+        self.priors()
+            .filter_map(|(_, prior)| match prior {
                 Prior::File { blob, .. } => Some(*blob),
                 Prior::Absent | Prior::Link { .. } => None,
             })
             .gathered()
+    }
+
+    /// [`Ledger::unread`] of the targets for which it says so.
+    pub fn unread_of(&self, of: impl Fn(&Target) -> bool) -> impl Iterator<Item = (&NodePath, &Prior, &Arc<Owned>)> {
+        let ours = self.unread.iter().filter_map(|(path, prior)| Some((path, prior, self.owned.get(path)?)));
+        ours.filter(move |(_, _, owned)| of(&owned.target))
+    }
+
+    /// Of what was carried over, what is left once these paths are as before: nothing from a file that is as it was before nodeprep.
+    pub fn adopted_before(&self, adopted: &mut BTreeMap<NodePath, Adopted>, before: &BTreeMap<NodePath, Prior>) {
+        let is_origin =
+            |file: &NodePath| before.get(file).zip(self.owned.get(file)).is_some_and(|(prior, owned)| prior.is_same(&owned.origin));
+        adopted.retain(|file, _| !is_origin(file));
     }
 }
 

@@ -219,6 +219,9 @@ pub(super) fn carry_out(session: &Session, plan: &Plan, activation: Activation<'
         && let Some(back) = back
     {
         let again = run(&back, Arc::clone(&applied.ledger));
+        if matches!(again.end, End::Applied) {
+            report.problems.extend(put_back(&again.changed));
+        }
         applied.end = match (again.end, applied.end) {
             (End::Applied, End::RollbackFailed { why, .. }) => End::RolledBack(why),
             // with neither the files of now nor those of before
@@ -258,12 +261,20 @@ pub(super) fn carry_out(session: &Session, plan: &Plan, activation: Activation<'
     applied.class().is_none()
 }
 
-/// The way back from an earlier run that was cut off, where a unit that it had turned is not well and this run has nothing of its
-/// own to take back for it.
+/// The way back from an earlier run, where a unit is not well that has read what that one left, and this run has nothing of its own to
+/// take back for it.
 fn interrupted(session: &Session, plan: &Plan, applied: &Applied) -> Option<Plan> {
     let End::RollbackFailed { by_hand, unwell, .. } = &applied.end else { return None };
     let turns: Vec<_> = plan.turns.iter().filter(|turn| unwell.iter().any(|(unit, _)| *unit == turn.unit)).cloned().collect();
     if by_hand.is_empty() { interrupted_run(session.now(), &turns) } else { None }
+}
+
+/// What is not as this run has found it.
+fn put_back(changed: &[NodePath]) -> Option<Problem> {
+    let paths: Vec<&str> = changed.iter().map(NodePath::as_str).collect();
+    let what =
+        format!("an earlier run had changed {}, which was read for the first time now: it is as it was before that run", paths.join(", "));
+    (!paths.is_empty()).then(|| Problem::warning("put-back", what, "mend what is said above, then run `nodeprep apply --retry`"))
 }
 
 fn failures(applied: &Applied) -> Vec<Problem> {

@@ -160,8 +160,7 @@ impl Session {
         let tree = read::read_within(&root, &limits, |tree| wishes(tree, &probes, &ledger, named));
         let found = facts::with_named(facts::found(&tree, &probes), named);
         let mut kept = BTreeMap::new();
-        let before = ledger.open.iter().flat_map(|open| &open.before);
-        for (path, prior) in ledger.owned.iter().map(|(path, owned)| (path, &owned.origin)).chain(before) {
+        for (path, prior) in ledger.priors() {
             if let crate::ledger::Prior::File { blob, .. } = prior
                 && !kept.contains_key(blob)
                 // a blob that is gone is told where it is needed, with the path that needs it

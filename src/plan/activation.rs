@@ -156,6 +156,12 @@ fn seen_late(now: Now<'_>, found: &[FoundRuntime]) -> Vec<Due> {
     late
 }
 
+/// The paths that steps change and that a daemon reads only when it starts or reloads.
+pub fn read_late(steps: &Plan, readers: &[&FoundRuntime]) -> Vec<NodePath> {
+    let is_kept = |path: &NodePath| readers.iter().any(|reader| reader.activation(path).0 != How::Nothing);
+    touched(steps).into_iter().filter(is_kept).collect()
+}
+
 /// Lets what goes go before a daemon is turned for it, where that reads it only then: else it would read it once more. What is read at
 /// every pull goes last.
 pub fn go_before(steps: &mut Plan, readers: &[&FoundRuntime]) {

@@ -1,6 +1,6 @@
 //! The way back: everything that the ledger owns. Pure.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::activation::{activations, cut_off, go_before, refresh_back, take_over};
@@ -10,7 +10,7 @@ use super::turn::{Turn, Turning};
 use super::whole::{Planned, PlannedPart, keep, readers};
 use super::{Act, Activation, How, Plan, store};
 use crate::desired::{Part, Refusal, Target};
-use crate::ledger::{Ledger, Owned, Owns, Prior, Was};
+use crate::ledger::{Ledger, Open, Owned, Owns, Prior, Was};
 use crate::model::order::Gather as _;
 use crate::model::path::NodePath;
 use crate::model::problem::{Problem, Severity};
@@ -75,8 +75,8 @@ pub fn plan(
     Planned { plan: whole, parts }
 }
 
-/// The way back from a run that was cut off after it had turned units which are not well now. `None` where nothing of it can be put
-/// back.
+/// The way back from what these units, which are not well now, have read for the first time: from a run that was cut off after it had
+/// turned them, or from finished ones that had left that to be done. `None` where nothing of it can be put back.
 #[must_use]
 pub fn interrupted(now: Now<'_>, unwell: &[Turn]) -> Option<Plan> {
     let plan = undo(now, unwell).ok()?;
@@ -84,12 +84,20 @@ pub fn interrupted(now: Now<'_>, unwell: &[Turn]) -> Option<Plan> {
 }
 
 /// The way back from a run that was cut off: all its files become as they were before it, and what it has `turned` is turned once
-/// more.
+/// more. Where none was, from what finished runs have changed and `turned` had not read before.
 ///
 /// # Errors
 /// What cannot be put back; nothing may be done then.
 pub fn undo(now: Now<'_>, turned: &[Turn]) -> Result<Plan, Vec<Problem>> {
-    let Some(open) = &now.ledger.open else { return Ok(Plan::default()) };
+    let unread;
+    let open = match &now.ledger.open {
+        Some(open) => open,
+        None if now.ledger.unread.is_empty() => return Ok(Plan::default()),
+        None => {
+            unread = not_read(now.ledger, turned);
+            &unread
+        }
+    };
     let mut past = Ledger { owned: Owns::new(), ..now.ledger.clone() };
     for (path, prior) in &open.before {
         if let Some(owned) = now.ledger.owned.get(path) {
@@ -139,6 +147,15 @@ pub fn undo(now: Now<'_>, turned: &[Turn]) -> Result<Plan, Vec<Problem>> {
     plan.attempt = open.attempt.clone().unwrap_or_default();
     plan.returns = true;
     Ok(plan)
+}
+
+/// What finished runs have changed and `turned` has not read since, as a run that was cut off.
+fn not_read(ledger: &Ledger, turned: &[Turn]) -> Open {
+    let is_served = |target: &Target| turned.iter().any(|turn| turn.serves(target));
+    let before: BTreeMap<NodePath, Prior> = ledger.unread_of(is_served).map(|(path, prior, _)| (path.clone(), prior.clone())).gathered();
+    let mut was = Was { spec: ledger.spec.clone(), adopted: ledger.adopted.clone() };
+    ledger.adopted_before(&mut was.adopted, &before);
+    Open { before, was: Some(was), ..Open::default() }
 }
 
 /// What cannot be given back is somebody's later change: a conflict.

@@ -61,6 +61,8 @@ pub struct Plan {
     pub due: Vec<Due>,
     /// Folders in which the commands write: tried before the first byte, as those of the steps are.
     pub written: BTreeSet<NodePath>,
+    /// Paths that change and that a daemon reads only when it starts or reloads.
+    pub late: BTreeSet<NodePath>,
     /// Deletions, only after activation succeeded or was not needed.
     pub retire: Vec<Step>,
     /// What the ledger owns afterwards: path → entry. `now` is filled in by the executor from what it wrote.

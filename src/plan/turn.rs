@@ -96,6 +96,14 @@ pub struct Turn {
     pub proof: Proof,
 }
 
+impl Turn {
+    /// Whether something of this target is what it is for.
+    #[must_use]
+    pub fn serves(&self, target: &Target) -> bool {
+        self.serves.iter().any(|need| need.who == *target)
+    }
+}
+
 /// How it is seen that a daemon is well.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Proof {

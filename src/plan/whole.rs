@@ -71,6 +71,7 @@ pub fn plan(spec: &Spec, desired: Desired, found: &[FoundRuntime], now: Now<'_>)
                 if known {
                     unproved.push(parts.len());
                 }
+                whole.late.extend(super::activation::read_late(&steps, &readers));
                 whole.dirs.append(&mut steps.dirs);
                 whole.stage.append(&mut steps.stage);
                 whole.switch.append(&mut steps.switch);

@@ -34,7 +34,8 @@ pub fn manifest(variables: &[(&str, &str)]) -> Result<manifest::Pod> {
     Ok(pod)
 }
 
-/// The image of nodeprep, as the Containerfile says; `mark` makes another program of it, which does the same. A program that is not static brings its libraries.
+/// The image of nodeprep, as the Containerfile says; `mark` makes another program of it, which does the same. One that is not static brings its
+/// libraries.
 pub fn image(node: &Node, mark: &str) -> Result<PathBuf> {
     let folder = Path::new("/run/images").join(format!("nodeprep{mark}"));
     let stripped = World::scratch().join("nodeprep");

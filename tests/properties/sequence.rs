@@ -454,9 +454,8 @@ impl Looked {
         let limits = read::Limits { bundles: flow::large_files(), ..read::Limits::default() };
         let tree = read::read_within(&root, &limits, |tree| flow::wishes(tree, &probes, &ledger, &[]));
         let found = facts::found(&tree, &probes);
-        let before = ledger.open.iter().flat_map(|open| &open.before);
         let mut kept = BTreeMap::new();
-        for (path, prior) in ledger.owned.iter().map(|(path, owned)| (path, &owned.origin)).chain(before) {
+        for (path, prior) in ledger.priors() {
             if let nodeprep::ledger::Prior::File { blob, .. } = prior {
                 kept.insert(*blob, blobs::read(&root, &state(), *blob, path).expect("what was there before is kept"));
             }
@@ -584,12 +583,19 @@ struct Seen {
     found_again: u32,
 }
 
+/// How files were when a run began.
+struct Past {
+    /// Since the last one that came to its end: what a run may leave that goes back.
+    before: Vec<Listing>,
+    ever: Vec<Listing>,
+}
+
 /// Everything that has to be so after a run that came to its end.
 fn check(
     node: &Node,
     script: &Turned,
     ran: &Ran,
-    before: &[Listing],
+    past: &Past,
     spec: Option<&Spec>,
     mode: u8,
     seen: &mut Seen,
@@ -609,7 +615,7 @@ fn check(
         return Ok(());
     };
     let files = node.files();
-    let as_before = || before.contains(&files);
+    let as_before = || past.before.contains(&files);
     let open = outcome.ledger.open.is_some();
     let stored = apply::load_ledger(&Root::open(&node.root).expect("root"), &state()).expect("a ledger");
     prop_assert_eq!(stored.as_ref().is_some_and(|ledger| ledger.open.is_some()), open, "what is told of the ledger is not what is there");
@@ -642,7 +648,8 @@ fn check(
         }
         End::RolledBack(why) => {
             seen.rolled_back += 1;
-            // after a run that was cut off that of the daemon which is not well goes back, and the others go on
+            // after a run that was cut off that of the daemon which is not well goes back, and the others go on; after finished runs that
+            // left a restart to be done, what the daemon had not read
             let (looked, parts) = (Looked::at(node), if *interrupted { &GROUPS[..] } else { &[] });
             let again = spec.map_or_else(|| looked.revert(), |spec| looked.plan(spec)).plan;
             let todo =
@@ -651,10 +658,14 @@ fn check(
                 let of = |files: &Listing| -> Listing {
                     files.iter().filter(|(path, _)| is_in(path, group)).map(|(path, is)| (path.clone(), is.clone())).collect()
                 };
-                before.iter().any(|before| of(before) == of(&files)) || !todo().any(|path| is_in(Path::new(path), group))
+                past.ever.iter().any(|before| of(before) == of(&files)) || !todo().any(|path| is_in(Path::new(path), group))
             };
             let in_parts = !parts.is_empty() && parts.iter().all(settled);
-            prop_assert!(as_before() || in_parts, "rolled back ({why}), and files are not as before:{}", differences(&before[0], &files));
+            prop_assert!(
+                as_before() || in_parts,
+                "rolled back ({why}), and files are not as before:{}",
+                differences(&past.before[0], &files)
+            );
         }
         End::Stayed { .. } => {
             seen.stayed += 1;
@@ -669,8 +680,9 @@ fn check(
     Ok(())
 }
 
-/// The files of each target.
-const GROUPS: [&[&str]; 3] = [&["etc/containerd"], &["etc/containers", "etc/crio"], &["usr/local/share"]];
+/// The files of each target: what is read at each pull, and what is read at a start.
+const GROUPS: [&[&str]; 5] =
+    [&["etc/containerd/certs.d"], &["etc/containerd/config.toml"], &["etc/containers"], &["etc/crio"], &["usr/local/share"]];
 
 fn is_in(path: &Path, group: &[&str]) -> bool {
     group.iter().any(|folder| path.starts_with(folder))
@@ -714,8 +726,7 @@ fn go(steps: &[Step], seen: &mut Seen) -> Result<(), TestCaseError> {
     std::fs::create_dir_all(root.join("var/lib")).expect("root");
     let mut node = Node::new(&root);
     let first = node.files();
-    // what a run may leave that goes back: how files were when a run began, since the last one that came to its end
-    let mut before = vec![first.clone()];
+    let mut past = Past { before: vec![first.clone()], ever: vec![first.clone()] };
     let mut last = None;
     for (at, step) in steps.iter().enumerate() {
         match step {
@@ -733,7 +744,8 @@ fn go(steps: &[Step], seen: &mut Seen) -> Result<(), TestCaseError> {
                 };
                 let (promised, pulls) = canary.map_or((None, Vec::new()), |(promised, pulls)| (Some(promised), pulls));
                 node.pass();
-                before.insert(0, node.files());
+                past.before.insert(0, node.files());
+                past.ever.push(node.files());
                 let mut script = Script {
                     node: &mut node,
                     fates: fates.into_iter(),
@@ -747,7 +759,7 @@ fn go(steps: &[Step], seen: &mut Seen) -> Result<(), TestCaseError> {
                 let ran = run(&mut script, &asked);
                 let turned = std::mem::take(&mut script.turned);
                 let context = |error: TestCaseError| TestCaseError::fail(format!("step {at}: {error}"));
-                check(&node, &turned, &ran, &before, spec.as_ref(), mode, seen).map_err(context)?;
+                check(&node, &turned, &ran, &past, spec.as_ref(), mode, seen).map_err(context)?;
                 for unit in [CONTAINERD, CRIO] {
                     // a reload on the way back leaves no trace: it may be done once more
                     let again = turned.iter().any(|(name, turning, back, _)| name == unit && *back && *turning == Turning::Reload);
@@ -757,7 +769,7 @@ fn go(steps: &[Step], seen: &mut Seen) -> Result<(), TestCaseError> {
                 if let Ran::Ended { outcome, .. } = &ran
                     && outcome.ledger.open.is_none()
                 {
-                    before.clear();
+                    past.before.clear();
                 }
                 last = spec.or(last);
                 if let Some(spec) = &last {
@@ -876,6 +888,38 @@ fn killed_at_any_event_beside_a_daemon_that_is_not_well() {
         interrupted += seen.interrupted;
     }
     assert!(killed > 6 && interrupted > 0, "{killed} killed, {interrupted} interrupted");
+}
+
+/// A run that may only reload writes what containerd reads at its start; the restart comes later, with nothing else to do, and fails: what
+/// containerd ran with is back, at once or after the run was killed.
+#[test]
+fn what_was_left_to_be_read_goes_back_with_a_restart_that_fails() {
+    let left = || Step::Run {
+        say: SECOND,
+        mode: 1,
+        fates: Vec::new(),
+        store: Vec::new(),
+        killed: None,
+        along: false,
+        dead_end: false,
+        canary: None,
+    };
+    let seen = gone_through(&[left(), plain(SECOND, &[Fate::Mute], None)]);
+    assert_eq!((seen.applied, seen.rolled_back, seen.interrupted, seen.stuck), (1, 1, 1, 0), "{seen:?}");
+    // another pause image in between: what it ran with is still that of the beginning
+    let other = Say { pause: Some(2), ..SECOND };
+    let seen = gone_through(&[left(), plain(other, &[Fate::Mute, Fate::Mute], None)]);
+    assert_eq!((seen.rolled_back, seen.interrupted, seen.stuck), (1, 1, 0), "{seen:?}");
+    let (mut killed, mut back) = (0, 0);
+    for at in 0..8 {
+        let seen = gone_through(&[left(), plain(SECOND, &[Fate::Mute, Fate::Mute], Some(at)), plain(SECOND, &[], None)]);
+        (killed, back) = (killed + seen.killed, back + seen.rolled_back);
+        assert_eq!(seen.stuck, 0, "{seen:?}");
+    }
+    assert!(killed > 2 && back > 0, "{killed} killed, {back} went back");
+    // once it was read there is nothing of it to go back to
+    let seen = gone_through(&[left(), Step::Boot, plain(SECOND, &[Fate::Mute], None)]);
+    assert_eq!((seen.rolled_back, seen.stuck), (0, 0), "{seen:?}");
 }
 
 /// Two runs that were cut off, with one between them that went back only as far as where it began: the way back leads to where all of

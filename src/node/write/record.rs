@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::{Done, Hands, LEDGER, NEW_LEDGER};
+use crate::desired::Target;
 use crate::format::KeyEdit;
 use crate::ledger::{Due, Ledger, LedgerError, Open, Owns, Prior, Stamp, Was};
 use crate::model::digest::Digest;
@@ -205,8 +206,46 @@ impl Hands<'_> {
             }
         }
         let attempt = Some(&self.plan.attempt).filter(|attempt| !attempt.units.is_empty()).cloned();
-        ahead.open = Some(Open { before, after, between, activations, began, asked: self.plan.asked.clone(), attempt, was: Some(was) });
+        let mut open = Open { before, after, between, activations, began, asked: self.plan.asked.clone(), attempt, was: Some(was) };
+        self.not_read(&standing, &mut open);
+        ahead.open = Some(open);
         Ok(ahead)
+    }
+
+    /// Adds what the daemons that are turned have not read since finished runs changed it: what they run with is what is gone back to.
+    fn not_read(&self, standing: &BTreeMap<NodePath, Stamp>, open: &mut Open) {
+        let mut unread = BTreeMap::new();
+        for (path, prior, owned) in self.old.unread_of(|target| self.plan.turns.iter().any(|turn| turn.serves(target))) {
+            if !open.before.contains_key(path) && !open.after.contains_key(path) {
+                open.after.insert(path.clone(), owned.now.clone());
+            } else if standing.get(path) == Some(&owned.now) {
+                // it stands there until the step is done, and is ours
+                open.between.entry(path.clone()).or_default().insert(owned.now.clone());
+            } else {
+                continue;
+            }
+            unread.insert(path.clone(), prior.clone());
+        }
+        if let Some(was) = open.was.as_mut().filter(|_| !unread.is_empty()) {
+            self.old.adopted_before(&mut was.adopted, &unread);
+            open.before.append(&mut unread);
+        }
+    }
+
+    /// What the daemons run with that have not come to read what was changed.
+    fn unread(&self, owned: &Owns, due: &[Due]) -> BTreeMap<NodePath, Prior> {
+        let waits = |target: &Target| due.iter().any(|due| due.what.who == *target && !matches!(due.what.how, How::Refresh(_)));
+        let is_drifted = |path: &NodePath| {
+            let job = self.jobs.iter().find(|job| job.step.path == *path);
+            job.is_some_and(|job| self.standing(&job.survey.seen) != self.old.owned.get(path).map(|owned| owned.now.clone()))
+        };
+        let runs_with = |path: &NodePath| {
+            let known = self.old.unread.get(path).filter(|_| !is_drifted(path));
+            known.or_else(|| self.current.open.as_ref()?.before.get(path))
+        };
+        let paths = self.old.unread.keys().chain(&self.plan.late);
+        let paths = paths.filter(|path| owned.get(*path).is_some_and(|owned| waits(&owned.target)));
+        paths.filter_map(|path| Some((path.clone(), runs_with(path)?.clone()))).gathered()
     }
 
     pub(super) fn seen_blobs(&self) -> BTreeSet<Digest> {
@@ -226,11 +265,11 @@ impl Hands<'_> {
 
     /// Whether there is nothing new to write down. What a proof rests on is no reason to write: it is only remembered along.
     pub(super) fn says_the_same(&self, ledger: &Ledger) -> bool {
-        let Ledger { version, spec, key, owned, dirs, due, reloaded, adopted, proved: _, open } = ledger;
+        let Ledger { version, spec, key, owned, dirs, due, reloaded, adopted, proved: _, unread, open } = ledger;
         let old = &self.old;
         (*version, spec, key) == (old.version, &old.spec, &old.key)
             && (owned, dirs, due, reloaded) == (&old.owned, &old.dirs, &old.due, &old.reloaded)
-            && (adopted, open) == (&old.adopted, &old.open)
+            && (adopted, unread, open) == (&old.adopted, &old.unread, &old.open)
     }
 
     /// Whether a run without steps and commands leaves the ledger as it is: the same as comparing it with the final one, which
@@ -283,10 +322,11 @@ impl Hands<'_> {
         let new = units.chain(&self.left).filter(|one| !known(one)).map(|one| Due { what: one.clone(), since: self.when });
         let is_done = |what: &Activation| is_turned(what) || is_command(what) && self.ran.contains(&what.who);
         let kept = self.plan.due.iter().filter(|due| !is_done(&due.what));
-        let due = kept.cloned().chain(new).collect();
+        let due: Vec<Due> = kept.cloned().chain(new).collect();
         let reloads = self.plan.turns.iter().filter(|turn| turn.turning == Turning::Reload && self.turned.contains_key(&turn.unit));
         let reloads = reloads.filter_map(|turn| Some((turn.unit.clone(), *self.turned.get(&turn.unit)?)));
         let reloaded = self.old.reloaded.clone().into_iter().chain(reloads).filter(|_| !owned.is_empty()).collect();
+        let unread = self.unread(&owned, &due);
         Ok(Ledger {
             version: self.old.version,
             spec: self.plan.spec.clone(),
@@ -297,6 +337,7 @@ impl Hands<'_> {
             reloaded,
             adopted: self.plan.adopted.clone(),
             proved: self.plan.proved.clone(),
+            unread,
             open: None,
         })
     }

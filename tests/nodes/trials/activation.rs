@@ -159,6 +159,14 @@ pub fn rolled_back(world: &mut World) -> Result<()> {
     ensure!(run.due().is_empty() && run.changed().is_empty(), "{:#}", run.report);
     ensure!(world.node.read(CONFIG).ok() == before, "config.toml is not as before");
     ensure!(world.node.property(UNIT, "ActiveState")? == "active", "it does not run");
+    // the same where an earlier run has written what it reads, and this one only restarts it
+    let run = world.nodeprep(&["apply", "--activate", "never", "--retry"])?;
+    ensure!(run.code == 0 && run.due() == ["restart containerd.service"], "{:#}", run.report);
+    ensure!(world.node.read(CONFIG).ok() != before, "config.toml was not changed");
+    let run = world.nodeprep(&[&AUTO[..], &["--retry"]].concat())?;
+    ensure!(run.code == 6 && text(&run).contains("it is as it was before that run"), "{:#}", run.report);
+    ensure!(world.node.read(CONFIG).ok() == before, "config.toml is not as before");
+    ensure!(world.node.property(UNIT, "ActiveState")? == "active", "it does not run");
     world.upstream.take();
     ensure!(world.pull()?.is_err() && !world.upstream.take().is_empty(), "it does not pull as before");
     Ok(())

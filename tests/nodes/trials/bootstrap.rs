@@ -37,8 +37,8 @@ fn installed(world: &World) -> Result<()> {
     world.spec(&spec(&["fleet"]), &[("fleet.pem", &world.ca)])
 }
 
-/// Neither started nor configured, and the spec comes from a server: the files are there when containerd starts, which is somebody else's doing, and it pulls at once. Then once more, with
-/// containerd running, and on a node that has joined its cluster, where the spec of the bootstrap must not go before the agent's.
+/// Neither started nor configured, and the spec comes from a server: the files are there when containerd starts, which is
+/// somebody else's doing, and it pulls at once. Then once more, with containerd running, and on a node that has joined its cluster, where the spec of the bootstrap must not go before the agent's.
 pub fn stopped(world: &mut World) -> Result<()> {
     const CA: &str = "/etc/nodeprep/fleet.pem";
     let mirror = mirror(world)?;

@@ -86,8 +86,8 @@ fn restarts(variables: &[(&str, &str)]) -> Result<manifest::Pod> {
     kubelet::manifest(&all)
 }
 
-/// With the values of the manifest nothing is restarted: files, trust store and reloads come, the rest is due and said. Then the next version of nodeprep, which may
-/// restart, takes over; a changed ConfigMap is in effect without either.
+/// With the values of the manifest nothing is restarted: files, trust store and reloads come, the rest is due and said. Then the
+/// next version of nodeprep, which may restart, takes over; a changed ConfigMap is in effect without either.
 pub fn on_node(world: &mut World) -> Result<()> {
     // hooks are run by the distribution's own tool; nobody else knows of them
     world.node.write("/etc/ca-certificates/update.d/told", 0o755, "#!/bin/sh\necho run >>/var/tmp/refreshes\n")?;
@@ -146,13 +146,35 @@ pub fn on_node(world: &mut World) -> Result<()> {
     world.pulls()
 }
 
-/// The agent's pod is killed, all of it at once, between a restart of containerd and its proof. The guardian on the node ends the run, and the next pod goes on
-/// from there.
+/// The agent's pod is gone between a restart of containerd and its proof: killed, all of it at once, or told to end. The guardian on the node
+/// brings the run to its end: once containerd does not come up, and everything is as before; once it does. The next pod goes on from there.
 pub fn killed(world: &mut World) -> Result<()> {
     world.node.write("/usr/local/bin/start-containerd", 0o755, outlive::MUTE)?;
     let (_mirror, others) = cluster(world, outlive::STARTS_MUTE)?;
+    let before = world.node.read(CONFIG)?;
     let pod = restarts(&[("NODEPREP_HEALTH_TIMEOUT", "600")])?;
-    cut_off(world, &pod, "first")?;
+    let pids = restarting(world, &pod, "first")?;
+    kubelet::kill(world, &pids)?;
+    world.node.run(&["touch", "/run/dead"])?;
+    outlive::until("the run is brought to its end", || is_through(world))?;
+    ensure!(world.node.read(CONFIG)? == before, "config.toml is not as before");
+    outlive::answers(world)?;
+    others.outlived(world)?;
+    world.node.run(&["rm", "/run/dead"])?;
+
+    // what was not well is not tried again by the next pod; with the next spec it is
+    let start = world.node.start_of(UNIT)?;
+    let second = Pod::start(world, &pod, &format!("{REPOSITORY}:1"), "second")?;
+    let pid = second.pid(world)?;
+    let refused = until(world, "told that it failed before", |state| state.pid == pid && state.failing.is_some())?;
+    ensure!(format!("{refused:?}").contains("failed-before"), "{refused:#?}");
+    ensure!(world.node.start_of(UNIT)? == start && world.node.read(CONFIG)? == before, "it was tried again");
+    second.delete(world)?;
+    tell(world, &more())?;
+    // told to end this time, as when it is deleted: its shim ends what it leaves behind
+    for pid in restarting(world, &pod, "third")? {
+        world.node.run(&["kill", "-TERM", &pid.to_string()])?;
+    }
     world.node.run(&["touch", "/run/mended"])?;
     outlive::until("the run is brought to its end", || is_through(world))?;
     outlive::answers(world)?;
@@ -167,8 +189,8 @@ pub fn killed(world: &mut World) -> Result<()> {
     others.outlived(world)
 }
 
-/// What kubeadm's bootstrap has begun the agent goes on with, in the same ledger: nothing is restarted for it, another writer is refused, and what is given back is what was there before
-/// the bootstrap.
+/// What kubeadm's bootstrap has begun the agent goes on with, in the same ledger: nothing is restarted for it, another writer is refused, and
+/// what is given back is what was there before the bootstrap.
 pub fn takes_over(world: &mut World) -> Result<()> {
     const CA: &str = "/root/fleet.pem";
     let layouts = images(world)?;
@@ -218,8 +240,8 @@ pub fn takes_over(world: &mut World) -> Result<()> {
     Ok(())
 }
 
-/// A pod of the agent that has restarted a containerd which does not answer yet, and is gone then.
-fn cut_off(world: &World, pod: &manifest::Pod, name: &str) -> Result<()> {
+/// A pod of the agent that has restarted a containerd which does not answer yet: its processes.
+fn restarting(world: &World, pod: &manifest::Pod, name: &str) -> Result<Vec<u32>> {
     let before = world.node.start_of(UNIT)?;
     let agent = Pod::start(world, pod, &format!("{REPOSITORY}:1"), name)?;
     let pids = agent.pids(world)?;
@@ -229,5 +251,5 @@ fn cut_off(world: &World, pod: &manifest::Pod, name: &str) -> Result<()> {
     })
     .with_context(|| agent.said(world))?;
     runs(world, GUARDIAN)?;
-    kubelet::kill(world, &pids)
+    Ok(pids)
 }
