@@ -99,8 +99,13 @@ impl Machine {
     }
 
     fn looked(&mut self, now: Now, running: &Running, told: Option<&Told>, failed: Option<Fault>, out: &mut Vec<Action>) {
-        // an attempt that has its time is not made sooner for what is only seen
         let of = told.and_then(|told| told.spec);
+        // that a spec can be had again is seen by a look as well
+        let was_without = self.view.failing.is_some_and(|failing| matches!(failing.kind, Fault::Unavailable | Fault::Spec));
+        if was_without && of.is_some() && failed.is_none() {
+            self.retry = None;
+        }
+        // an attempt that has its time is not made sooner for what is only seen
         let waits = self.retry.is_some_and(|retry| retry.mode != Mode::Look && (retry.spec.is_none() || of.is_none() || retry.spec == of));
         let Some(told) = told.filter(|told| told.spec.is_some()) else {
             if failed == Some(Fault::Unavailable) && self.may_repair_unseen() {
@@ -247,7 +252,9 @@ impl Machine {
             self.waiting = None;
         }
         let waits_for_others = is_soft(failed) && told.spec.is_some();
-        self.failed(now, failed, told.spec, (!waits_for_others).then_some(Mode::Apply));
+        // what is not tried again is looked at: somebody may have done it by hand
+        let again = if failed == Fault::FailedBefore { Mode::Look } else { Mode::Apply };
+        self.failed(now, failed, told.spec, (!waits_for_others).then_some(again));
     }
 
     /// Without its source a look says nothing, but a pass that applies goes by the last good spec, and puts right what others have

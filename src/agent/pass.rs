@@ -13,15 +13,21 @@ use crate::model::digest::Digest;
 /// As many paths, units and the like as are kept of one report.
 pub const MOST: usize = 256;
 /// As many problems as are kept.
-const MOST_PROBLEMS: usize = 16;
+pub(super) const MOST_PROBLEMS: usize = 16;
+
+/// The code of what failed, was put back and is not tried again.
+pub const FAILED_BEFORE: &str = "failed-before";
 
 /// How a pass has ended.
+pub type PassEnd = End<Told>;
+
+/// How a child process has ended whose report says a `T`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct PassEnd {
+pub struct End<T> {
     /// Its exit code; `None` when a signal ended it, or it could not be started.
     pub code: Option<u8>,
     /// What it has said; `None` when that is no report.
-    pub told: Option<Box<Told>>,
+    pub told: Option<Box<T>>,
     /// Why there is no report.
     pub why: String,
 }
@@ -45,6 +51,8 @@ pub struct Told {
     pub changes: u32,
     /// Something is kept back until an endpoint answers.
     pub kept_back: bool,
+    /// Something failed before and is not tried again, and no other target has an error of its own.
+    pub failed_before: bool,
     /// What is due.
     pub due: Vec<Due>,
     /// What became of units.
@@ -76,6 +84,7 @@ pub fn fault(end: &PassEnd) -> Option<Fault> {
         Some(0 | 9 | 10) if told.kept_back => Some(Fault::Unready),
         Some(0 | 9 | 10) => None,
         Some(3) => Some(Fault::Spec),
+        Some(4) if told.failed_before => Some(Fault::FailedBefore),
         Some(4 | 5) => Some(Fault::Refused),
         Some(6 | 7) => Some(Fault::RolledBack),
         Some(8) => Some(Fault::Unready),
@@ -109,6 +118,8 @@ pub fn read(from: impl Read) -> Result<Told, String> {
     }
     told.paths.truncate(MOST);
     problems.retain(|problem| problem.severity != "note");
+    let mut errors = problems.iter().filter(|problem| problem.severity == "error").peekable();
+    told.failed_before = errors.peek().is_some() && errors.all(|problem| problem.code == FAILED_BEFORE);
     // errors first, each in its order
     problems.sort_by_key(|problem| problem.severity != "error");
     problems.truncate(MOST_PROBLEMS);
@@ -205,8 +216,8 @@ impl What {
 
 /// The first of a list, and how many there are: a report of a thousand registries passes by without being held.
 #[derive(Debug)]
-struct Few<T> {
-    kept: Vec<T>,
+pub(super) struct Few<T> {
+    pub kept: Vec<T>,
     count: usize,
 }
 
@@ -287,7 +298,22 @@ mod tests {
         assert_eq!(codes, ["e", "w", "w"]);
         let due: Vec<(&str, &str)> = told.due.iter().map(|due| (due.how.as_str(), due.what.as_str())).collect();
         assert_eq!(due, [("restart", "a.service"), ("refresh", "update -f")]);
-        assert!(told.runtimes.is_some());
+        assert!(told.runtimes.is_some() && !told.failed_before);
+    }
+
+    /// What failed before is all that is wrong, or it does not count: the worst decides.
+    #[test]
+    fn tells_what_failed_before_from_other_errors() {
+        let read = |codes: &[&'static str]| {
+            let mut of = part(PartState::Cannot, 0);
+            of.problems.extend(codes.iter().map(|code| Problem::error(code, "e", "e")));
+            read(Report { parts: vec![of], ..Report::new(Outcome::Cannot) }.to_json().as_bytes()).unwrap()
+        };
+        let of = |codes: &[&'static str]| fault(&PassEnd { code: Some(4), told: Some(Box::new(read(codes))), why: String::new() });
+        assert_eq!(of(&[FAILED_BEFORE]), Some(Fault::FailedBefore));
+        assert_eq!(of(&[FAILED_BEFORE, FAILED_BEFORE]), Some(Fault::FailedBefore));
+        assert_eq!(of(&[FAILED_BEFORE, "no-way"]), Some(Fault::Refused));
+        assert_eq!((of(&["no-way"]), of(&[])), (Some(Fault::Refused), Some(Fault::Refused)));
     }
 
     #[test]

@@ -37,6 +37,8 @@ pub fn backoff(fault: Fault, times: u32) -> i64 {
         Fault::Paused => (MINUTE, 10 * MINUTE),
         Fault::Spec => (10 * SECOND, 10 * MINUTE),
         Fault::Refused => (MINUTE, 30 * MINUTE),
+        // what it waits for is an event; this is for what is forgotten after a day
+        Fault::FailedBefore => (10 * MINUTE, HOUR),
         Fault::RolledBack => (10 * MINUTE, 4 * HOUR),
         Fault::Crashed => (5 * SECOND, 10 * MINUTE),
     };

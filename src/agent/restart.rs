@@ -45,6 +45,13 @@ impl Waiting {
     }
 }
 
+impl Waiting {
+    /// Whoever opens the gate, or mends what a restart has failed of, need not wait until the next question.
+    pub(super) fn ask_anew(&mut self) {
+        (self.again, self.gate_again) = (i64::MIN, i64::MIN);
+    }
+}
+
 /// When there were restarts, within the last hour.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Restarts(Vec<i64>);

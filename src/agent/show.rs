@@ -8,6 +8,7 @@ use crate::model::time::Time;
 impl Machine {
     pub(super) fn show(&mut self, now: Now, out: &mut Vec<Action>) {
         self.show_restart(now);
+        self.show_probe(now);
         self.view.booted = Time::from_secs((now.wall.0 - now.mono).div_euclid(1000));
         if !matches!(self.view.phase, Phase::Starting | Phase::Stopped) {
             let waits =
@@ -48,6 +49,7 @@ impl Machine {
                 Fault::Unavailable => format!("the spec's source cannot be reached, and the node stays as it is{why}"),
                 Fault::Paused => format!("paused{why}"),
                 Fault::Refused => format!("something is left as it is{why}"),
+                Fault::FailedBefore => format!("waiting for another spec, another version or `nodeprep apply --retry`{why}"),
                 Fault::RolledBack => format!("failed and taken back{why}"),
                 Fault::Crashed => format!("the last pass did not get through{why}"),
             };

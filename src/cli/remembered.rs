@@ -1,6 +1,7 @@
 //! What failed before and was put back is not tried again by itself (docs/adr/0016).
 
 use super::session::Session;
+use crate::agent::pass::FAILED_BEFORE;
 use crate::apply::memory::{Failure, Memory};
 use crate::apply::{ApplyError, End, Outcome as Applied};
 use crate::desired::Target;
@@ -55,7 +56,7 @@ fn problem(unit: &str, failure: &Failure) -> Problem {
         Some(until) => format!("{mend}; it is tried again by itself after {until}, and with another spec"),
         None => format!("{mend}; it is tried again by itself with another spec or another version"),
     };
-    Problem::error("failed-before", what, help)
+    Problem::error(FAILED_BEFORE, what, help)
 }
 
 /// Writes down what failed and was put back, and forgets what is well now.

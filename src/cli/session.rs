@@ -91,7 +91,7 @@ pub(super) fn sound(closed: Closed) -> Result<(Spec, Vec<Problem>), Stopped> {
 
 /// The spec with everything that is wrong with it.
 pub(super) fn closed(args: &SpecArgs, node: Option<&Root>) -> Result<Closed, Stopped> {
-    Ok(source::open(args, node, &Fetched::new())?.closed)
+    Ok(source::open(args, node, &node.map_or_else(Fetched::new, source::known))?.closed)
 }
 
 /// A node that was looked at.

@@ -27,9 +27,11 @@ fn it_always_converges() {
             budget: u32::try_from(1 + random.below(3)).unwrap(),
             gate: random.below(2) == 0,
             poll: (random.below(2) == 0).then_some(5 * MINUTE),
+            probe: (random.below(2) == 0).then_some(15 * MINUTE),
             seed: random.number(),
             ..settings()
         });
+        world.remembers = random.below(2) == 0;
         for _ in 0..200 {
             let kind = KINDS[pick(&mut random, KINDS.len())];
             *counts.entry(kind).or_default() += 1;

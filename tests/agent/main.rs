@@ -1,4 +1,4 @@
-//! The agent: its machine under a fake clock (`world`, `long`, `tables`), and the process itself on a scratch root (`process`).
+//! The agent: its machine under a fake clock (`world`, `long`, `tables`, `probing`), and the process itself on a scratch root (`process`).
 #![allow(
     clippy::disallowed_methods,
     clippy::unwrap_used,
@@ -9,8 +9,15 @@
     reason = "tests have effects, and their messages go to whoever runs them"
 )]
 
+#[allow(dead_code, reason = "the other half is for what is no agent")]
+#[path = "../source_cli/server.rs"]
+mod server;
+
+mod bad;
+mod https;
 mod long;
 mod node;
+mod probing;
 mod process;
 mod tables;
 mod world;

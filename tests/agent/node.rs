@@ -1,24 +1,32 @@
 //! A scratch node with an agent on it.
 
 use std::fs;
+use std::io::{Read, Write};
+use std::net::Shutdown;
 use std::os::unix::fs::symlink;
-use std::os::unix::net::UnixDatagram;
+use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use nodeprep::agent::state::AgentState;
+use nodeprep::agent::state::{AgentState, Fault};
 use tempfile::TempDir;
 
-/// Far more than anything takes on a machine that is busy with other things.
-const PATIENCE: Duration = Duration::from_secs(180);
+/// Far more than anything takes on a machine that is busy with other things; `NODEPREP_TEST_PATIENCE` (seconds) is for who looks at what
+/// fails.
+fn patience() -> Duration {
+    let given = std::env::var("NODEPREP_TEST_PATIENCE").ok().and_then(|seconds| seconds.parse().ok());
+    Duration::from_secs(given.unwrap_or(180))
+}
 
 pub struct Node {
     scratch: TempDir,
     agent: Option<Child>,
-    socket: Option<UnixDatagram>,
+    /// What systemd is told: taken from the socket at once, whose queue is short.
+    told: Option<(UnixDatagram, Receiver<String>)>,
 }
 
 /// A spec with one mirror at this port.
@@ -35,7 +43,7 @@ impl Node {
     }
 
     pub fn bare() -> Self {
-        let node = Self { scratch: tempfile::tempdir().unwrap(), agent: None, socket: None };
+        let node = Self { scratch: tempfile::tempdir().unwrap(), agent: None, told: None };
         node.put("node/etc/os-release", "ID=debian\n");
         node.put("node/etc/machine-id", "0123456789abcdef0123456789abcdef\n");
         node.put("node/var/lib/dpkg/status", "Package: containerd\nStatus: install ok installed\nVersion: 1.6.20~ds1-1\n\n");
@@ -89,6 +97,13 @@ impl Node {
         command
     }
 
+    /// An agent whose spec is somewhere else than in the folder.
+    pub fn command_for(&self, spec: &str, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_nodeprep"));
+        command.env_clear().current_dir(self.path("")).args(["agent", "--spec", spec, "--root"]).arg(self.path("node")).args(arguments);
+        command
+    }
+
     /// Starts the agent; it is heard on a notify socket.
     pub fn start(&mut self, arguments: &[&str]) {
         let command = self.command(arguments);
@@ -99,18 +114,24 @@ impl Node {
         let at = self.path("notify");
         let _ = fs::remove_file(&at);
         let socket = UnixDatagram::bind(&at).unwrap();
-        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        let (tell, told) = channel();
+        let reads = socket.try_clone().unwrap();
+        std::thread::spawn(move || {
+            let mut bytes = [0; 4096];
+            while let Ok(length @ 1..) = reads.recv(&mut bytes) {
+                let _ = tell.send(String::from_utf8(bytes[..length].to_vec()).unwrap());
+            }
+        });
         let log = fs::File::create(self.path("log")).unwrap();
         self.agent =
             Some(command.env("NOTIFY_SOCKET", at).stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap());
-        self.socket = Some(socket);
+        self.told = Some((socket, told));
     }
 
     /// What systemd is told next.
     pub fn hear(&self) -> String {
-        let mut bytes = [0; 4096];
-        let length = self.socket.as_ref().unwrap().recv(&mut bytes).unwrap_or_else(|error| panic!("{error}\n{}", self.read("log")));
-        String::from_utf8(bytes[..length].to_vec()).unwrap()
+        let (_, told) = self.told.as_ref().unwrap();
+        told.recv_timeout(patience()).unwrap_or_else(|error| panic!("{error}\n{}", self.read("log")))
     }
 
     /// Everything that systemd is told up to this.
@@ -147,8 +168,51 @@ impl Node {
 
     /// Waits until docker.io is looked for there.
     pub fn until_port(&self, port: u32) {
-        let wanted = format!("registry.example.com:{port}/");
-        wait(|| self.hosts().contains(&wanted)).unwrap_or_else(|()| panic!("never {port}: {:#?}\n{}", self.state(), self.read("log")));
+        self.until_hosts(&format!("registry.example.com:{port}/"));
+    }
+
+    pub fn until_hosts(&self, wanted: &str) {
+        wait(|| self.hosts().contains(wanted)).unwrap_or_else(|()| panic!("never {wanted}: {:#?}\n{}", self.state(), self.read("log")));
+    }
+
+    /// Waits until a pass has this kind of fault and says so.
+    pub fn until_failing(&self, kind: Fault, what: &str) -> AgentState {
+        self.until(what, |state| {
+            let said = state.last_pass.iter().flat_map(|pass| &pass.problems).any(|problem| problem.what.contains(what));
+            said && state.failing.is_some_and(|failing| failing.kind == kind) && !state.converged
+        })
+    }
+
+    /// What the agent answers when it is asked.
+    pub fn ask(&self, path: &str) -> String {
+        let mut answer = String::new();
+        let Ok(mut stream) = UnixStream::connect(self.path("node/run/nodeprep/health.sock")) else { return answer };
+        let _ = stream.write_all(format!("GET {path} HTTP/1.1\r\n\r\n").as_bytes());
+        let _ = stream.read_to_string(&mut answer);
+        answer
+    }
+
+    /// Waits until it answers so: what it says of the node is some seconds old.
+    pub fn until_told(&self, path: &str, wanted: &str) {
+        let mut answer = String::new();
+        wait(|| {
+            answer = self.ask(path);
+            answer.contains(wanted)
+        })
+        .unwrap_or_else(|()| panic!("never {wanted:?}: {answer}\n{}", self.read("log")));
+    }
+
+    /// The agent's process.
+    pub fn pid(&self) -> u32 {
+        self.agent.as_ref().unwrap().id()
+    }
+
+    /// `nodeprep WORDS --root NODE`, by hand: its exit code and what it says.
+    pub fn by_hand(&self, words: &[&str]) -> (Option<i32>, String) {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_nodeprep"));
+        let output = command.env_clear().current_dir(self.path("")).args(words).arg("--root").arg(self.path("node")).output().unwrap();
+        let said = [output.stdout, output.stderr].concat();
+        (output.status.code(), String::from_utf8_lossy(&said).into_owned())
     }
 
     /// Processes other than this one that were started for this node.
@@ -167,7 +231,7 @@ impl Node {
 pub fn wait(mut is: impl FnMut() -> bool) -> Result<(), ()> {
     let begun = Instant::now();
     while !is() {
-        if begun.elapsed() > PATIENCE {
+        if begun.elapsed() > patience() {
             return Err(());
         }
         std::thread::sleep(Duration::from_millis(5));
@@ -180,6 +244,9 @@ impl Drop for Node {
         if let Some(mut agent) = self.agent.take() {
             let _ = agent.kill();
             let _ = agent.wait();
+        }
+        if let Some((socket, _)) = &self.told {
+            let _ = socket.shutdown(Shutdown::Both);
         }
         // a pass goes on without its agent
         let _ = wait(|| self.processes("apply").is_empty() && self.processes("plan").is_empty());

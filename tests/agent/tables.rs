@@ -273,6 +273,47 @@ fn a_spec_that_was_taken_back_waits_longer_each_time() {
     assert!(world.view().converged, "{:#?}", world.view());
 }
 
+/// What failed and was put back is not tried again with the same spec: the agent says for what it waits, looks from time to time, and
+/// goes on when somebody has mended it by hand, when it is forgotten, or with another spec.
+#[test]
+fn what_failed_before_is_waited_for() {
+    let failed = || {
+        let mut world = converged(Settings { splay: 0, budget: 60, ..settings() });
+        (world.spec, world.unhealthy, world.remembers) = (2, Some(2), true);
+        world.happen(Event::SpecChanged);
+        world.pass(world.mono + 8 * HOUR);
+        let count = |wanted| world.passes.iter().filter(|(_, mode, _)| *mode == wanted).count();
+        // the spec, and once more: what came of that is not repeated
+        assert_eq!((count(Mode::Restart), count(Mode::Apply)), (1, 2), "{:?}", world.passes);
+        let view = world.view();
+        assert_eq!(view.failing.map(|failing| failing.kind), Some(Fault::FailedBefore));
+        assert!(
+            view.says.starts_with("waiting for another spec, another version or `nodeprep apply --retry`: containerd"),
+            "{}",
+            view.says
+        );
+        assert!(!view.converged && view.rollbacks == 1 && view.phase == Phase::Waiting, "{view:#?}");
+        world.passes.clear();
+        world
+    };
+    let mut world = failed();
+    (world.seen, world.failed_before) = (Some(2), None);
+    world.happen(Event::NodeChanged(vec![CONFIG.to_owned()]));
+    world.pass(world.mono + MINUTE);
+    assert!(world.view().converged && world.view().failing.is_none(), "{:#?}", world.view());
+    assert!(world.passes.iter().all(|(_, mode, _)| *mode == Mode::Look), "{:?}", world.passes);
+    // forgotten after a day, and well by then
+    let mut world = failed();
+    (world.unhealthy, world.failed_before, world.node) = (None, None, Some(1));
+    world.pass(world.mono + 3 * HOUR);
+    assert!(world.view().converged && world.seen == Some(2), "{:#?}", world.view());
+    let mut world = failed();
+    world.spec = 4;
+    world.happen(Event::SpecChanged);
+    world.pass(world.mono + MINUTE);
+    assert!(world.view().converged, "{:#?}", world.view());
+}
+
 #[test]
 fn each_fault_has_its_own_back_off() {
     type Begin = fn(&mut World);

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use nodeprep::agent::machine::{Action, Event, Machine, Question, step};
 use nodeprep::agent::pass::{PassEnd, Told, Unit};
+use nodeprep::agent::probing::ProbeEnd;
 use nodeprep::agent::random::Random;
 use nodeprep::agent::settings::{DriftPolicy, HOUR, MINUTE, Now, SECOND, Settings};
 use nodeprep::agent::state::{AgentState, Cause, Due, Mode, ProblemView, WaitsFor};
@@ -19,6 +20,7 @@ pub fn settings() -> Settings {
         debounce: 200,
         quiet: 5 * SECOND,
         reread: 10 * MINUTE,
+        probe: None,
         drift: DriftPolicy::Repair,
         restarts: true,
         splay: 30 * MINUTE,
@@ -94,7 +96,17 @@ pub struct World {
     pub gate_shut: bool,
     /// The daemon does not come up with this spec.
     pub unhealthy: Option<u64>,
+    /// Whether what failed and was put back is written down, and what was.
+    pub remembers: bool,
+    pub failed_before: Option<u64>,
     pub passes: Vec<(i64, Mode, Cause)>,
+    /// When endpoints were tried, and when the probe that runs ends.
+    pub probes: Vec<i64>,
+    pub probing: Option<i64>,
+    /// Probes that had to give way.
+    pub interrupted: u32,
+    pub probe_takes: i64,
+    pub probe: ProbeEnd,
     restarts: Vec<i64>,
     pub said: Vec<String>,
     queue: Vec<Event>,
@@ -124,7 +136,14 @@ impl World {
             paused: false,
             gate_shut: false,
             unhealthy: None,
+            remembers: false,
+            failed_before: None,
             passes: Vec::new(),
+            probes: Vec::new(),
+            probing: None,
+            interrupted: 0,
+            probe_takes: 2 * SECOND,
+            probe: ProbeEnd { code: Some(0), told: Some(Box::default()), why: String::new() },
             restarts: Vec::new(),
             said: Vec::new(),
             queue: Vec::new(),
@@ -136,6 +155,7 @@ impl World {
     pub fn start(&mut self, before: Option<AgentState>) {
         self.machine = Some(Machine::new(self.settings.clone(), self.now(), 7, before));
         self.running = None;
+        self.probing = None;
         self.happen(Event::Started);
     }
 
@@ -167,6 +187,7 @@ impl World {
         match action {
             Action::StartPass(mode, cause) => {
                 assert!(self.running.is_none(), "two passes at once");
+                assert!(self.probing.is_none(), "a pass waits for nobody");
                 if mode == Mode::Restart {
                     self.may_restart();
                 }
@@ -185,6 +206,15 @@ impl World {
             Action::Ask(Question::Writer(path)) => self.queue.push(Event::Writer(path, "puppet".to_owned())),
             Action::WakeAt(at) => self.wake = Some(at),
             Action::Say(text) => self.said.push(text),
+            Action::StartProbe => {
+                assert!(self.running.is_none() && self.probing.is_none(), "beside something else");
+                self.probes.push(self.mono);
+                self.probing = Some(self.mono + self.probe_takes);
+            }
+            Action::EndProbe => {
+                assert!(self.probing.take().is_some(), "there is none");
+                self.interrupted += 1;
+            }
             Action::Ask(Question::GateDone(_)) | Action::Watch(_) | Action::Ready | Action::Reloading | Action::Tell(..) | Action::Exit => {
             }
         }
@@ -202,7 +232,7 @@ impl World {
     pub fn pass(&mut self, until: i64) {
         loop {
             let end = self.running.map(|(.., at)| at);
-            let next = [end, self.wake].into_iter().flatten().min();
+            let next = [end, self.wake, self.probing].into_iter().flatten().min();
             let Some(next) = next.filter(|next| *next <= until) else { break };
             self.mono = self.mono.max(next);
             if end.is_some_and(|end| end <= self.mono) {
@@ -215,6 +245,9 @@ impl World {
                 } else {
                     self.happen(Event::PassEnded(ended));
                 }
+            } else if self.probing.is_some_and(|end| end <= self.mono) {
+                self.probing = None;
+                self.happen(Event::ProbeEnded(self.probe.clone()));
             } else {
                 self.happen(Event::Tick);
             }
@@ -252,6 +285,11 @@ impl World {
             runtimes: Some(Digest::of(b"containerd")),
             ..Told::default()
         };
+        let unseen = spec.is_multiple_of(2) && self.seen != Some(spec) || self.drifted.contains("/etc/containerd/config.toml");
+        if unseen && self.failed_before == Some(spec) {
+            let problems = problem("containerd.service was not well with this spec");
+            return end(4, Told { outcome: "cannot".into(), failed_before: true, problems, ..told });
+        }
         let differs = self.node != Some(spec);
         if differs && !self.network {
             told.kept_back = true;
@@ -265,7 +303,6 @@ impl World {
         if self.disk_full && mode != Mode::Look && told.changes > 0 {
             return end(1, Told { outcome: "unexpected".into(), problems: problem("disk full"), ..told });
         }
-        let unseen = spec.is_multiple_of(2) && self.seen != Some(spec) || self.drifted.contains("/etc/containerd/config.toml");
         let unit =
             |state: &str| Unit { unit: "containerd.service".into(), needs: "restart".into(), state: state.into(), why: String::new() };
         let due = || vec![Due { how: "restart".into(), what: "containerd.service".into(), because: Vec::new() }];
@@ -280,6 +317,7 @@ impl World {
             self.restarts.push(self.mono);
             if self.unhealthy == Some(spec) {
                 told.units = vec![unit("failed")];
+                self.failed_before = self.remembers.then_some(spec);
                 return end(6, Told { outcome: "rolled-back".into(), ..told });
             }
             told.units = vec![unit("done")];
@@ -344,6 +382,8 @@ impl World {
         (self.crash, self.network, self.disk_full, self.broken) = (false, true, false, false);
         (self.locked, self.package, self.gate_shut, self.unhealthy, self.keeper) = (false, false, false, None, None);
         (self.gone, self.paused) = (false, false);
+        // somebody runs `apply --retry`
+        self.failed_before = None;
         self.happen(Event::Reload);
         self.pass(self.mono + 48 * HOUR);
         if !self.drifted.is_empty() {

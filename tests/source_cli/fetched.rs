@@ -3,7 +3,7 @@
 use nodeprep::model::digest::Digest;
 
 use crate::node::{Node, SECRET, SPEC};
-use crate::server::{Answer, Ca, Odd, Server, proxy};
+use crate::server::{Answer, Ca, Link, Odd, Server, proxy};
 
 /// A node that knows the CA.
 fn node(ca: &Ca) -> Node {
@@ -175,10 +175,13 @@ fn who_is_believed() {
 
 #[test]
 fn nobody_there() {
-    let node = node(&Ca::new());
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let run = node.run(&["apply", "--spec", &format!("https://{free}/fleet.toml"), "--spec-ca", "ca.pem"]);
-    run.says(69, &["cannot be fetched: tcp: ", "connection refused", "help: start the server"]);
+    let ca = Ca::new();
+    let (node, server) = (node(&ca), Server::new(&ca));
+    let apply = || node.run(&["apply", "--spec", &server.url("/fleet.toml"), "--spec-ca", "ca.pem"]);
+    server.link(Link::HangsUp);
+    apply().says(69, &["cannot be fetched: tls: "]);
+    server.link(Link::Gone);
+    apply().says(69, &["cannot be fetched: tcp: ", "connection refused", "help: start the server"]);
     let run = node.run(&["apply", "--spec", "https://specs.invalid/fleet.toml", "--spec-ca", "ca.pem"]);
     run.says(69, &["cannot be fetched: dns: ", "specs.invalid", "help: correct the name in the URL"]);
 }
@@ -315,7 +318,10 @@ fn what_has_not_changed_is_not_sent_again() {
     std::fs::remove_dir_all(node.path("root/etc/containerd/certs.d")).unwrap();
     apply().says(0, &[]);
     assert_eq!((server.statuses(), node.mirror().as_str()), (vec![304, 304], "n.example.com"));
-    // who only looks has nothing that is kept, and asks for all of it
+    // who only looks at the node knows it, too, and leaves it as it is
     node.run(&["plan", "--spec", &url, "--spec-ca", "ca.pem"]).says(0, &[]);
+    assert_eq!((server.statuses(), node.kept("fetched.json").unwrap()), (vec![304], kept));
+    // who looks at no node asks for all of it
+    node.run(&["check", "--spec", &url, "--spec-ca", "ca.pem"]).says(0, &[]);
     assert_eq!(server.statuses(), [200]);
 }

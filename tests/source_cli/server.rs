@@ -65,6 +65,18 @@ struct Said {
     heads: Vec<String>,
     statuses: Vec<u16>,
     written: usize,
+    link: Link,
+}
+
+/// Whether anybody is there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Link {
+    #[default]
+    Up,
+    /// Connections are taken, and end at once.
+    HangsUp,
+    /// Nobody listens any more, for good.
+    Gone,
 }
 
 pub struct Server {
@@ -104,7 +116,12 @@ impl Server {
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 let (config, said) = (Arc::clone(&config), Arc::clone(&said));
-                std::thread::spawn(move || serve(stream, config, &said));
+                let link = said.lock().unwrap().link;
+                match link {
+                    Link::Up => drop(std::thread::spawn(move || serve(stream, config, &said))),
+                    Link::HangsUp => {}
+                    Link::Gone => break,
+                }
             }
         });
         server
@@ -121,6 +138,16 @@ impl Server {
     /// A file as web servers serve it.
     pub fn serves(&self, path: &str, body: impl AsRef<[u8]>) {
         self.says(path, Answer::Whole(200, "Content-Type: text/plain\r\n".to_owned(), body.as_ref().to_vec()));
+    }
+
+    pub fn link(&self, link: Link) {
+        self.said.lock().unwrap().link = link;
+        if link == Link::Gone {
+            // the one that waits for a connection gets its last one
+            while TcpStream::connect(&self.host).is_ok() {
+                std::thread::yield_now();
+            }
+        }
     }
 
     /// The heads of requests since the last time.

@@ -10,14 +10,13 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
 
-use crate::agent::pass::{PassEnd, read};
+use crate::agent::pass::End;
 use crate::model::path::NodePath;
 use crate::node::root::{Last, Root};
 use crate::node::shadow::OWN_PROGRAM;
-
-/// How long a gate's command may think.
-const GATE: Duration = Duration::from_secs(60);
 
 /// A pass that runs: this program once more, in a process group of its own, so that it goes on when the agent is told to end.
 #[derive(Debug)]
@@ -28,8 +27,8 @@ pub(super) struct Pass {
 }
 
 impl Pass {
-    pub(super) fn start(arguments: &[OsString]) -> Result<Self, PassEnd> {
-        let failed = |why: String| PassEnd { code: None, told: None, why: format!("it cannot be started: {why}") };
+    pub(super) fn start<T>(arguments: &[OsString]) -> Result<Self, End<T>> {
+        let failed = |why: String| End { code: None, told: None, why: format!("it cannot be started: {why}") };
         let said = memfd_create("nodeprep-pass", MFdFlags::MFD_CLOEXEC).map(File::from).map_err(|errno| failed(errno.to_string()))?;
         let out = said.try_clone().map_err(|error| failed(error.to_string()))?;
         let mut command = Command::new(OWN_PROGRAM);
@@ -46,20 +45,20 @@ impl Pass {
         let _ = self.child.kill();
     }
 
-    /// What came of it, once it has ended.
-    pub(super) fn ended(&mut self) -> Option<PassEnd> {
+    /// What came of it, once it has ended, as `read` understands what it says.
+    pub(super) fn ended<T>(&mut self, read: impl FnOnce(BufReader<&File>) -> Result<T, String>) -> Option<End<T>> {
         let status = match self.child.try_wait() {
             Ok(status) => status?,
-            Err(error) => return Some(PassEnd { code: None, told: None, why: error.to_string() }),
+            Err(error) => return Some(End { code: None, told: None, why: error.to_string() }),
         };
         let code = status.code().and_then(|code| u8::try_from(code).ok());
         if let Some(signal) = status.signal() {
-            return Some(PassEnd { code, told: None, why: format!("signal {signal} ended it") });
+            return Some(End { code, told: None, why: format!("signal {signal} ended it") });
         }
         let told = self.said.rewind().map_err(|error| error.to_string()).and_then(|()| read(BufReader::new(&self.said)));
         Some(match told {
-            Ok(told) => PassEnd { code, told: Some(Box::new(told)), why: String::new() },
-            Err(why) => PassEnd { code, told: None, why: format!("{}; {why}", exit(status)) },
+            Ok(told) => End { code, told: Some(Box::new(told)), why: String::new() },
+            Err(why) => End { code, told: None, why: format!("{}; {why}", exit(status)) },
         })
     }
 }
@@ -73,14 +72,28 @@ fn exit(status: ExitStatus) -> String {
 pub(super) struct Gate {
     child: Child,
     begun: Instant,
+    /// How long it may think.
+    patience: Duration,
     /// Whether its answer is waited for.
     pub(super) asks: bool,
+}
+
+/// A question to which nobody wants the answer any more ends, with all that it has started.
+impl Drop for Gate {
+    fn drop(&mut self) {
+        let is_over = self.asks || self.begun.elapsed() >= self.patience;
+        if is_over && matches!(self.child.try_wait(), Ok(None)) {
+            let group = i32::try_from(self.child.id()).map(Pid::from_raw);
+            let _ = group.map(|group| killpg(group, Signal::SIGKILL));
+            let _ = self.child.wait();
+        }
+    }
 }
 
 impl Gate {
     /// Asks the gate: a command's exit code 0 is a yes; a file is a yes where it stands (on the node, inside its root). Of the latter,
     /// and of what cannot be run, the answer comes back at once.
-    pub(super) fn ask(root: &Root, gate: &str, verb: &str, units: &[String]) -> Result<Self, Result<(), String>> {
+    pub(super) fn ask(root: &Root, gate: &str, patience: Duration, verb: &str, units: &[String]) -> Result<Self, Result<(), String>> {
         let words: Vec<&str> = gate.split_whitespace().collect();
         let is_command =
             words.len() > 1 || std::fs::metadata(gate).is_ok_and(|file| file.is_file() && file.permissions().mode() & 0o111 != 0);
@@ -92,25 +105,21 @@ impl Gate {
         command.args(arguments).arg(verb).args(units).stdin(Stdio::null()).stdout(Stdio::null()).process_group(0);
         command.env_remove("NOTIFY_SOCKET").env_remove("WATCHDOG_USEC").env_remove("WATCHDOG_PID").env_remove(super::HANDED);
         match command.spawn() {
-            Ok(child) => Ok(Self { child, begun: Instant::now(), asks: true }),
+            Ok(child) => Ok(Self { child, begun: Instant::now(), patience, asks: true }),
             Err(error) => Err(Err(format!("{program} cannot be run: {error}"))),
         }
     }
 
     /// When it has thought for too long.
     pub(super) fn due(&self, origin: Instant) -> i64 {
-        i64::try_from((self.begun + GATE).saturating_duration_since(origin).as_millis()).unwrap_or(i64::MAX)
+        i64::try_from((self.begun + self.patience).saturating_duration_since(origin).as_millis()).unwrap_or(i64::MAX)
     }
 
     pub(super) fn answered(&mut self) -> Option<Result<(), String>> {
         match self.child.try_wait() {
             Ok(Some(status)) if status.success() => Some(Ok(())),
             Ok(Some(status)) => Some(Err(exit(status))),
-            Ok(None) if self.begun.elapsed() >= GATE => {
-                let _ = self.child.kill();
-                let _ = self.child.wait();
-                Some(Err(format!("no answer within {} s", GATE.as_secs())))
-            }
+            Ok(None) if self.begun.elapsed() >= self.patience => Some(Err(format!("no answer within {:?}", self.patience))),
             Ok(None) => None,
             Err(error) => Some(Err(error.to_string())),
         }
