@@ -14,9 +14,13 @@
 mod server;
 
 mod bad;
+mod gate;
 mod https;
 mod long;
+mod manners;
 mod node;
+mod others;
 mod process;
 mod tables;
+mod watched;
 mod world;

@@ -240,29 +240,6 @@ fn a_pass_that_is_killed_is_made_again() {
     node.until("another one", |state| state.last_pass.as_ref().is_some_and(|pass| pass.mode == Mode::Apply && pass.exit_code.is_some()));
 }
 
-/// Where the kernel gives no watches, the agent looks from time to time, and says so.
-#[test]
-fn without_watches_it_looks_from_time_to_time() {
-    let own = "echo 0 > /proc/sys/user/max_inotify_instances";
-    let can = Command::new("unshare").args(["--user", "--map-root-user", "sh", "-c", own]).stderr(Stdio::null()).status();
-    if !can.is_ok_and(|status| status.success()) {
-        eprintln!("skipped: there are no user namespaces here");
-        return;
-    }
-    let mut node = Node::new();
-    node.put("spec/spec.toml", &spec(5000));
-    let agent = node.command(&[]);
-    let mut command = Command::new("unshare");
-    command.args(["--user", "--map-root-user", "sh", "-c", &format!("{own} && exec \"$0\" \"$@\"")]);
-    command.arg(agent.get_program()).args(agent.get_args());
-    node.run(command);
-    let state = node.until("said", |state| state.converged && !state.watches.polling.is_empty());
-    assert!(state.watches.polling.contains("max_user_instances") && state.watches.count == 0, "{state:#?}");
-    assert!(node.read("log").contains("not everything can be watched"), "{}", node.read("log"));
-    node.put("spec/spec.toml", &spec(5001));
-    node.until_port(5001);
-}
-
 #[test]
 fn what_cannot_be_is_told() {
     let node = Node::new();
