@@ -5,7 +5,7 @@ use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::ExitStatusExt;
 
 use nix::sys::signal::Signal;
-use nodeprep::agent::state::Phase;
+use nodeprep::agent::state::{Cause, Phase};
 
 use crate::node::{Node, spec, wait};
 
@@ -67,6 +67,6 @@ fn told_to_read_everything_again_it_does() {
     node.signal(Signal::SIGHUP);
     node.hear_until("RELOADING=1");
     node.hear_until("READY=1");
-    let state = node.until("once more", |state| state.causes.contains_key(&nodeprep::agent::state::Cause::Reload));
+    let state = node.until("once more", |state| state.last_pass.as_ref().is_some_and(|pass| pass.cause == Cause::Reload));
     assert_eq!(state.failing.map(|failing| failing.times), Some(1), "the back-off begins anew");
 }

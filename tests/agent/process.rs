@@ -3,9 +3,10 @@
 use std::fs;
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 use nodeprep::agent::state::{Cause, Fault, Mode, Phase};
 
@@ -206,7 +207,9 @@ fn slow(node: &mut Node) -> TcpListener {
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = silent.local_addr().unwrap().port();
     node.put("spec/spec.toml", &spec(0).replace("registry.example.com:0", &format!("127.0.0.1:{port}")));
-    node.start(&["--probe", "require"]);
+    let mut command = node.command(&["--probe", "require"]);
+    command.process_group(0);
+    node.run(command);
     silent
 }
 
@@ -218,7 +221,8 @@ fn told_to_end_it_ends_and_leaves_its_pass_alone() {
     let (held, _) = silent.accept().unwrap();
     let passes = node.processes("apply");
     assert_eq!(passes.len(), 1);
-    node.signal(Signal::SIGTERM);
+    // all of its group, as a terminal does it
+    killpg(Pid::from_raw(i32::try_from(node.pid()).unwrap()), Signal::SIGTERM).unwrap();
     assert!(node.ended().success());
     assert_eq!(node.processes("apply"), passes);
     assert!(node.read("log").contains("goes on to its end by itself"), "{}", node.read("log"));
