@@ -1,5 +1,7 @@
 # Recipes are what CI runs. `make` alone shows them.
 CARGO ?= cargo
+# Where cargo puts what it builds.
+TARGET := $(or $(CARGO_TARGET_DIR),target)
 .PHONY: help demo test fmt lint unit real e2e nodes bench build deny size ci portable dist image dist-test reproducible package-lint
 
 help: ## this list
@@ -7,7 +9,7 @@ help: ## this list
 
 demo: ## the main job on a scratch node: plan, apply, explain, a manifest fetched, revert; no root, no runtime, no network
 	$(CARGO) build --quiet --locked --bin nodeprep --example demo
-	target/debug/examples/demo target/debug/nodeprep
+	$(TARGET)/debug/examples/demo $(TARGET)/debug/nodeprep
 
 test: fmt lint unit e2e nodes ## everything that can run on this machine; says what it skipped and why
 
@@ -33,13 +35,13 @@ nodes: ## nodeprep on booted nodes with systemd, containerd and Podman as the di
 
 bench: build ## numbers for docs/benchmarks.md: medians of paired runs
 	$(CARGO) build --quiet --release --locked --example bench
-	target/release/examples/bench target/release/nodeprep
+	$(TARGET)/release/examples/bench $(TARGET)/release/nodeprep
 
 build: ## the release binary
 	$(CARGO) build --release --locked
 
 size: build ## the release binary is at most 6 MB
-	@size=$$(stat -c %s target/release/nodeprep); echo "release binary: $$size bytes"; test $$size -le 6000000
+	@size=$$(stat -c %s $(TARGET)/release/nodeprep); echo "release binary: $$size bytes"; test $$size -le 6000000
 
 PORTABLE := $(shell uname -m)-unknown-linux-musl
 

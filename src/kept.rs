@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::cert::{base64, base64_decode};
 use crate::model::digest::Digest;
+use crate::model::line;
 use crate::spec::documents::Document;
 use crate::spec::reference::{Holds, Reference};
 use crate::spec::signature::Seal;
@@ -90,7 +91,7 @@ impl LastGood {
     /// The bytes to write.
     #[must_use]
     pub fn to_json(&self) -> Vec<u8> {
-        lines(self)
+        line::of(self)
     }
 
     /// Its documents.
@@ -159,7 +160,7 @@ impl Fetched {
     /// The bytes to write.
     #[must_use]
     pub fn to_json(&self) -> Vec<u8> {
-        lines(self)
+        line::of(self)
     }
 
     /// Whether there is nothing in it.
@@ -186,12 +187,6 @@ impl Fetched {
     pub fn keep(&mut self, url: &str, bytes: &[u8], etag: Option<&str>) {
         self.files.insert(Digest::of(url.as_bytes()), File { etag: etag.map(str::to_owned), content: base64(bytes) });
     }
-}
-
-fn lines(what: &impl Serialize) -> Vec<u8> {
-    let mut bytes = serde_json::to_vec(what).unwrap_or_default();
-    bytes.push(b'\n');
-    bytes
 }
 
 #[cfg(test)]

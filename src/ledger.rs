@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::desired::{Foreign, Target};
 use crate::format::{KeyEdit, KeyFormat};
 use crate::model::digest::Digest;
+use crate::model::line;
 use crate::model::order::Gather as _;
 use crate::model::path::NodePath;
 use crate::model::time::Time;
@@ -297,9 +298,7 @@ impl Ledger {
     /// The bytes to write.
     #[must_use]
     pub fn to_json(&self) -> Vec<u8> {
-        let mut bytes = serde_json::to_vec(self).unwrap_or_default();
-        bytes.push(b'\n');
-        bytes
+        line::of(self)
     }
 
     /// The stamp of a file with this content and mode.

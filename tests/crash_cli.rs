@@ -472,6 +472,43 @@ fn killed_run_then_recover() {
     assert!(!cfg!(debug_assertions) || kept.get() > 1 && back.get() > 3, "{} kept, {} put back", kept.get(), back.get());
 }
 
+/// What a run that is taken as it is has left to the next one is named, whoever of two killed runs has put it there.
+#[test]
+fn killed_twice_then_recover_names_what_is_still_to_go() {
+    let ground = Ground::new();
+    ground.undisturbed("before", &["first"]);
+    let named = std::cell::Cell::new(0);
+    for (from, earlier) in [("origin", "first"), ("before", "second")] {
+        killed_somewhere(&ground, from, earlier, 62, |at, root, _| {
+            let between = ground.at("between");
+            let _ = fs::remove_dir_all(&between);
+            copy(root, &between);
+            for again in (30..).step_by(12) {
+                let root = ground.fresh("between", "root");
+                let (code, text) = ground.run(&root, "third", &[], Some(again));
+                if code == 0 {
+                    break;
+                }
+                let at = format!("{at}, third killed at {again}");
+                assert_eq!(code, 137, "{at}: {text}");
+                let ledger: Option<serde_json::Value> =
+                    fs::read(root.join("var/lib/nodeprep/ledger.json")).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
+                let after = ledger.and_then(|ledger| ledger["open"]["after"].as_object().cloned()).unwrap_or_default();
+                let (code, text) = ground.run(&root, "recover", &[], None);
+                if code != 0 || !text.contains("taken as it is") {
+                    continue;
+                }
+                let now = seen(&root);
+                for (path, _) in after.iter().filter(|(path, stamp)| *stamp == "absent" && now.contains_key(*path)) {
+                    assert!(text.contains(&format!("{path} was to go last, and is still there")), "{at}: nothing of {path} in:\n{text}");
+                    named.set(named.get() + 1);
+                }
+            }
+        });
+    }
+    assert!(!cfg!(debug_assertions) || named.get() > 5, "only {} were still to go", named.get());
+}
+
 /// What cannot be put back is left as it is, with what to do, and the next apply goes on from there.
 #[test]
 fn killed_run_then_recover_without_the_copies() {

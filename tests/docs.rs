@@ -1,5 +1,5 @@
-//! The documents say what is so: generated pages are regenerated and compared (`UPDATE_GOLDEN=1` rewrites them), every command
-//! of the README is run as it stands, its spec is a valid one, and its links lead somewhere.
+//! The documents say what is so: generated pages are regenerated and compared (`UPDATE_GOLDEN=1` rewrites them), their specs are valid
+//! ones, and their links lead somewhere. Their commands are run by `tests/commands`.
 #![allow(clippy::disallowed_methods, clippy::unwrap_used, missing_docs, reason = "tests have effects")]
 
 #[path = "pages/markdown.rs"]
@@ -231,63 +231,6 @@ fn the_command_line_is_that_of_the_program() {
     generated("docs/cli.md", &command_line::markdown());
 }
 
-/// The fenced blocks of a document in this language.
-fn blocks(text: &str, language: &str) -> Vec<String> {
-    let fence = format!("```{language}\n");
-    text.split(&fence).skip(1).filter_map(|rest| rest.split("\n```").next()).map(ToOwned::to_owned).collect()
-}
-
-#[test]
-fn the_readme_can_be_followed() {
-    let readme = std::fs::read_to_string(project("README.md")).unwrap();
-    let scratch = tempfile::tempdir().unwrap();
-    let file = |path: &str, text: &str| {
-        let path = scratch.path().join(path);
-        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::fs::write(path, text).unwrap();
-    };
-    let mut ca = rcgen::CertificateParams::new(Vec::new()).unwrap();
-    ca.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-    file("internal-root.pem", &ca.self_signed(&rcgen::KeyPair::generate().unwrap()).unwrap().pem());
-    file("spec.toml", &blocks(&readme, "toml")[0]);
-    file("node/etc/os-release", "ID=debian\n");
-    file("node/usr/bin/containerd", "");
-    file("node/var/lib/dpkg/status", "Package: containerd\nStatus: install ok installed\nVersion: 1.6.20~ds1-1\n\n");
-    file("node/etc/ssl/certs/ca-certificates.crt", "");
-    file("node/usr/local/share/ca-certificates/.keep", "");
-    let run = |line: &str| -> String {
-        let words = line.split('#').next().unwrap().split_whitespace().skip(1);
-        let mut nodeprep = Command::new(env!("CARGO_BIN_EXE_nodeprep"));
-        nodeprep.args(words).current_dir(scratch.path()).env_clear().env("NODEPREP_ROOT", "node");
-        let output = nodeprep.output().unwrap();
-        assert!(output.status.success(), "{line}: {}\n{}", output.status, String::from_utf8_lossy(&output.stdout));
-        String::from_utf8(output.stdout).unwrap()
-    };
-    let commands: Vec<String> = blocks(&readme, "sh").join("\n").lines().map(ToOwned::to_owned).collect();
-    let ours = commands.iter().filter(|line| line.starts_with("nodeprep "));
-    assert_eq!(ours.clone().count(), 8, "{commands:?}");
-    for line in ours {
-        if line.starts_with("nodeprep revert") {
-            // the example session shows an applied node
-            let session = blocks(&readme, "console").remove(0);
-            let (command, want) = session.split_once('\n').unwrap();
-            assert_eq!(shape(&run(command.trim_start_matches("$ "))), shape(want));
-        }
-        run(line);
-    }
-    let makefile = std::fs::read_to_string(project("Makefile")).unwrap();
-    for line in commands.iter().filter(|line| line.starts_with("make ")) {
-        let recipe = line.split_whitespace().nth(1).unwrap();
-        assert!(makefile.contains(&format!("\n{recipe}:")), "the Makefile has no {recipe}");
-    }
-}
-
-/// Text without what differs between certificates.
-fn shape(text: &str) -> String {
-    let is_digest = |word: &str| word.len() == 12 && word.bytes().all(|byte| byte.is_ascii_hexdigit());
-    text.trim().split(['(', ')']).map(|part| if is_digest(part) { "…" } else { part }).collect()
-}
-
 /// Each test that the rules name is there, and says the rule's number in its name or above it.
 #[test]
 fn each_rule_has_a_test_that_names_it() {
@@ -311,18 +254,108 @@ fn each_rule_has_a_test_that_names_it() {
     assert_eq!(seen, (1..=24).filter(|number| *number != 23).collect::<Vec<_>>());
 }
 
+/// The anchors of a page, as GitHub makes them from its headings.
+fn anchors(text: &str) -> Vec<String> {
+    let mut anchors: Vec<String> = Vec::new();
+    let mut block = false;
+    for line in text.lines() {
+        block ^= line.trim_start().starts_with("```");
+        let Some(heading) = line.strip_prefix('#').filter(|_| !block) else { continue };
+        let heading = heading.trim_start_matches('#').trim().to_lowercase();
+        let kept = heading.chars().filter(|char| char.is_alphanumeric() || [' ', '-', '_'].contains(char));
+        let anchor: String = kept.map(|char| if char == ' ' { '-' } else { char }).collect();
+        let same = anchors
+            .iter()
+            .filter(|other| **other == anchor || other.strip_prefix(&format!("{anchor}-")).is_some_and(|rest| rest.parse::<u32>().is_ok()));
+        let same = same.count();
+        anchors.push(if same == 0 { anchor } else { format!("{anchor}-{same}") });
+    }
+    anchors
+}
+
+fn pages() -> Vec<PathBuf> {
+    let mut pages = vec![project("README.md"), project("CONTRIBUTING.md"), project("CHANGELOG.md")];
+    for folder in ["docs", "docs/adr"] {
+        let found = std::fs::read_dir(project(folder)).unwrap().flatten().map(|entry| entry.path());
+        pages.extend(found.filter(|path| path.extension().is_some_and(|ending| ending == "md")));
+    }
+    pages
+}
+
 #[test]
 fn links_lead_somewhere() {
-    let mut pages = vec![project("README.md"), project("CONTRIBUTING.md"), project("CHANGELOG.md")];
-    pages.extend(std::fs::read_dir(project("docs")).unwrap().flatten().map(|entry| entry.path()).filter(|path| path.is_file()));
-    for page in pages {
+    assert_eq!(anchors("# A: `b`, c\n## A b c\n```\n# no\n```\n## [[ca]]"), ["a-b-c", "a-b-c-1", "ca"]);
+    let mut wrong = Vec::new();
+    let mut anchored = 0;
+    for page in pages() {
         let text = std::fs::read_to_string(&page).unwrap();
         for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
-            let target = link.split('#').next().unwrap();
-            if target.is_empty() || target.starts_with("http") {
+            let (target, anchor) = link.split_once('#').unwrap_or((link, ""));
+            if target.starts_with("http") {
                 continue;
             }
-            assert!(page.parent().unwrap().join(target).exists(), "{}: {link} leads nowhere", page.display());
+            let target = if target.is_empty() { page.clone() } else { page.parent().unwrap().join(target) };
+            if !target.exists() {
+                wrong.push(format!("{}: {link} leads nowhere", page.display()));
+            } else if !anchor.is_empty() {
+                anchored += 1;
+                if !anchors(&std::fs::read_to_string(&target).unwrap_or_default()).iter().any(|one| one == anchor) {
+                    wrong.push(format!("{}: {link}: there is no such heading", page.display()));
+                }
+            }
         }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert!(anchored > 10, "only {anchored} links have an anchor");
+}
+
+/// Each page is in the index, with a line.
+#[test]
+fn the_index_has_every_page() {
+    let index = std::fs::read_to_string(project("docs/README.md")).unwrap();
+    for page in std::fs::read_dir(project("docs")).unwrap().flatten().map(|entry| entry.file_name().into_string().unwrap()) {
+        let listed = index.lines().any(|line| line.starts_with('|') && line.contains(&format!("({page})")));
+        assert!(
+            listed || Path::new(&page).extension().is_none_or(|ending| ending != "md") || page == "README.md",
+            "docs/README.md has no line for {page}"
+        );
+    }
+}
+
+/// What the README says of the program's size is what `make size` holds it to.
+#[test]
+fn the_size_is_held() {
+    let makefile = std::fs::read_to_string(project("Makefile")).unwrap();
+    assert!(makefile.contains("test $$size -le 6000000"));
+    let readme = std::fs::read_to_string(project("README.md")).unwrap();
+    assert!(readme.contains("at most 6 MB (`make size` holds it there)"));
+}
+
+/// The names between the backticks of the first cells of a table.
+fn first_cells(page: &str) -> Vec<String> {
+    let rows = page.lines().filter(|line| line.starts_with("| `"));
+    let cells = rows.filter_map(|row| row.trim_start_matches("| ").split(" | ").next());
+    cells.flat_map(|cell| cell.split('`').skip(1).step_by(2).map(ToOwned::to_owned).collect::<Vec<_>>()).collect()
+}
+
+/// The page on the audit trail has each field of a line, and each event.
+#[test]
+fn the_trail_is_that_of_the_program() {
+    let page = std::fs::read_to_string(project("docs/audit.md")).unwrap();
+    let source = std::fs::read_to_string(project("src/report/trail.rs")).unwrap();
+    let body = |of: &str| source.split(of).nth(1).unwrap().split("\n}").next().unwrap().to_owned();
+    let mut fields: Vec<String> = body("pub struct Line {")
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("pub ")?.split(':').next().map(ToOwned::to_owned))
+        .collect();
+    let mut told = first_cells(&page);
+    fields.sort();
+    told.sort();
+    assert!(fields.len() > 15, "{fields:?}");
+    assert_eq!(told, fields);
+    let events = body("pub enum Event {");
+    let events = events.lines().map(str::trim).filter(|line| line.starts_with(char::is_uppercase));
+    for event in events.map(|line| line.trim_end_matches(',').to_lowercase()) {
+        assert!(page.contains(&format!("`{event}`")), "docs/audit.md does not tell of {event}");
     }
 }

@@ -52,6 +52,10 @@ struct StandIn {
     killed_at: Option<usize>,
     calls: usize,
     shims: Vec<u32>,
+    /// Those that are there after a start.
+    survivors: Vec<u32>,
+    /// How often it is looked at until somebody stops it.
+    looks: Option<usize>,
     /// Whether somebody can be set to watch over a run.
     guarded: bool,
     /// What the file held when somebody was.
@@ -74,6 +78,8 @@ impl StandIn {
             killed_at: None,
             calls: 0,
             shims: vec![7, 8],
+            survivors: vec![7, 8],
+            looks: None,
             guarded: true,
             guards: Vec::new(),
             pulls: |_, _| true,
@@ -112,9 +118,15 @@ impl Door for StandIn {
         self.call();
         let answer = if self.now == Fate::Serves { Answer::Ready } else { Answer::NotServed("no CRI".to_owned()) };
         let process = Daemon { pid: self.pid, started: Time(i64::from(self.pid)), config: None };
+        let stopped = self.looks == Some(0);
+        self.looks = self.looks.map(|looks| looks.saturating_sub(1));
         Look {
-            active: if self.now == Fate::Dies { Active::Failed } else { Active::Active },
-            process: (self.now != Fate::Dies).then_some(process),
+            active: match self.now {
+                _ if stopped => Active::Inactive,
+                Fate::Dies => Active::Failed,
+                Fate::Serves | Fate::Mute => Active::Active,
+            },
+            process: (self.now != Fate::Dies && !stopped).then_some(process),
             answer,
             shims: self.shims.iter().map(|pid| Shim { pid: *pid, ticks: 1 }).collect(),
             ..Look::default()
@@ -127,6 +139,7 @@ impl Door for StandIn {
         self.log.push(format!("{}{} with {content}", if back { "back: " } else { "" }, turn.turning.word()));
         self.starts += 1;
         self.pid += 1;
+        self.shims.clone_from(&self.survivors);
         self.now = (self.fate)(&content, self.starts);
         if self.now == Fate::Dies { Err(UnitError::Job { said: "the control process exited".to_owned() }) } else { Ok(()) }
     }
@@ -312,65 +325,23 @@ fn what_was_broken_before_is_told_and_not_blamed() {
     assert_eq!(left(&root), ("old".to_owned(), false, 0));
 }
 
-/// Its restart ends a shim.
-struct Killer(StandIn);
-impl Door for Killer {
-    fn run(&mut self, argv: &[String]) -> Result<Output, CommandError> {
-        self.0.run(argv)
-    }
-    fn look(&mut self, turn: &Turn) -> Look {
-        self.0.look(turn)
-    }
-    fn turn(&mut self, turn: &Turn, back: bool) -> Result<(), UnitError> {
-        self.0.shims = vec![8, 9];
-        self.0.turn(turn, back)
-    }
-    fn watch(&mut self, turn: &Turn, enough: impl FnMut(&Look, Duration) -> bool) -> Look {
-        self.0.watch(turn, enough)
-    }
-    fn pull(&mut self, canary: &Canary) -> Result<(), CriError> {
-        self.0.pull(canary)
-    }
-}
-
 #[test]
 fn shims_that_are_gone_after_a_restart_are_told() {
     let (_dir, root) = fresh();
-    let outcome = execute(&root, &plan(), &mut Killer(StandIn::new(&root, Fate::Serves, |_, _| Fate::Serves)));
+    let mut door = StandIn { survivors: vec![8, 9], ..StandIn::new(&root, Fate::Serves, |_, _| Fate::Serves) };
+    let outcome = execute(&root, &plan(), &mut door);
     assert!(matches!(outcome.end, End::Applied));
     assert_eq!(outcome.remarks, [Remark::ShimsGone { unit: UNIT.to_owned(), count: 1 }]);
-}
-
-/// Somebody stops it between the first byte and its turn.
-struct Stopping(StandIn, u32);
-impl Door for Stopping {
-    fn run(&mut self, argv: &[String]) -> Result<Output, CommandError> {
-        self.0.run(argv)
-    }
-    fn look(&mut self, turn: &Turn) -> Look {
-        self.1 += 1;
-        let look = self.0.look(turn);
-        if self.1 > 1 { Look { active: Active::Inactive, process: None, ..look } } else { look }
-    }
-    fn turn(&mut self, turn: &Turn, back: bool) -> Result<(), UnitError> {
-        self.0.turn(turn, back)
-    }
-    fn watch(&mut self, turn: &Turn, enough: impl FnMut(&Look, Duration) -> bool) -> Look {
-        self.0.watch(turn, enough)
-    }
-    fn pull(&mut self, canary: &Canary) -> Result<(), CriError> {
-        self.0.pull(canary)
-    }
 }
 
 #[test]
 fn what_is_stopped_meanwhile_stays_so_and_nothing_is_put_back_for_it() {
     let (_dir, root) = fresh();
-    let mut door = Stopping(StandIn::new(&root, Fate::Serves, |_, _| Fate::Serves), 0);
+    let mut door = StandIn { looks: Some(1), ..StandIn::new(&root, Fate::Serves, |_, _| Fate::Serves) };
     let outcome = execute(&root, &plan(), &mut door);
     assert!(matches!(outcome.end, End::Applied), "{:?}", outcome.end);
     assert_eq!(outcome.remarks, [Remark::Stopped { unit: UNIT.to_owned() }]);
-    assert!(door.0.log.is_empty(), "{:?}", door.0.log);
+    assert!(door.log.is_empty(), "{:?}", door.log);
     assert_eq!(left(&root), ("new".to_owned(), false, 0));
 }
 

@@ -16,25 +16,41 @@ fn project(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
 }
 
-fn help() -> String {
-    let output = Command::new(env!("CARGO_BIN_EXE_nodeprep")).args(["apply", "--help"]).output().unwrap();
-    String::from_utf8(output.stdout).unwrap()
+/// The variables that a subcommand takes as flags.
+fn variables(subcommand: &str) -> BTreeSet<String> {
+    let output = Command::new(env!("CARGO_BIN_EXE_nodeprep")).args([subcommand, "--help"]).output().unwrap();
+    let help = String::from_utf8(output.stdout).unwrap();
+    let named = help.split("[env: ").skip(1).filter_map(|rest| rest.split(['=', ']']).next());
+    named.map(|name| name.trim().to_owned()).collect()
 }
 
 #[test]
 fn each_setting_is_a_flag_and_its_value_is_taken() {
     let text = std::fs::read_to_string(project("packaging/nodeprep.default")).unwrap();
     let settings: Vec<(&str, &str)> = text.lines().filter_map(|line| line.strip_prefix('#')?.split_once('=')).collect();
-    assert!(settings.len() >= 4, "{settings:?}");
-    let help = help();
-    for (name, value) in settings {
-        assert!(['=', ']'].iter().any(|end| help.contains(&format!("[env: {name}{end}"))), "{name} is no flag of apply");
-        let root = tempfile::tempdir().unwrap();
-        let mut nodeprep = Command::new(env!("CARGO_BIN_EXE_nodeprep"));
-        nodeprep.args(["apply", "--root"]).arg(root.path()).env("NODEPREP_SPEC", "/nonexistent").env(name, value);
-        let status = nodeprep.output().unwrap().status;
-        assert_eq!(status.code(), Some(3), "{name}={value} is not taken: a missing spec is all that should be wrong");
+    assert!(settings.len() >= 30, "{settings:?}");
+    let of = |subcommand: &str| (subcommand.to_owned(), variables(subcommand));
+    let known: BTreeMap<String, BTreeSet<String>> = ["apply", "agent", "verify"].map(of).into();
+    for (name, value) in &settings {
+        let takers: Vec<&String> = known.iter().filter(|(_, names)| names.contains(*name)).map(|(taker, _)| taker).collect();
+        assert!(!takers.is_empty(), "{name} is no flag of anything");
+        for taker in takers {
+            let mut nodeprep = Command::new(env!("CARGO_BIN_EXE_nodeprep"));
+            nodeprep.args([taker, "--root", "/nonexistent"]).env_clear().env("NODEPREP_SPEC", "/nonexistent").env(name, value);
+            // these two go together
+            if name.starts_with("NODEPREP_SPEC_CLIENT_") {
+                nodeprep.env("NODEPREP_SPEC_CLIENT_CERT", value).env("NODEPREP_SPEC_CLIENT_KEY", value);
+            }
+            let status = nodeprep.output().unwrap().status;
+            assert_eq!(status.code(), Some(4), "{taker}: {name}={value} is not taken: a missing root is all that should be wrong");
+        }
     }
+    // what a service can be told stands there; the rest is for one run, or said by the unit
+    let written: BTreeSet<&str> = settings.iter().map(|(name, _)| *name).collect();
+    let left_out = ["NODEPREP_ROOT", "NODEPREP_COLOR", "NODEPREP_OUTPUT", "NODEPREP_UNATTENDED", "NODEPREP_LAST_KNOWN_GOOD"];
+    let settable = ["apply", "agent"].into_iter().flat_map(|of| &known[of]);
+    let missing: Vec<&String> = settable.filter(|name| !written.contains(name.as_str()) && !left_out.contains(&name.as_str())).collect();
+    assert_eq!(missing, Vec::<&String>::new(), "not in packaging/nodeprep.default");
 }
 
 /// Each unit that is shipped, by its name.

@@ -104,6 +104,7 @@ fn spec(folder: &Path) -> Spec {
         pause: None,
         search: None,
         deny_domains: None,
+        canaries: Vec::new(),
         passing: std::collections::BTreeSet::new(),
         exact: std::collections::BTreeSet::new(),
         names: nodeprep::spec::Names::default(),

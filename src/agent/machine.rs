@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use super::outcome::Repair;
 use super::pass::{PassEnd, Told};
+use super::probing::{ProbeEnd, Probes};
 use super::random::Random;
 use super::restart::{Restarts, Waiting};
 use super::settings::{DriftPolicy, HOUR, Now, SECOND, Settings};
@@ -34,6 +35,8 @@ pub enum Event {
     Tick,
     /// A pass has ended.
     PassEnded(PassEnd),
+    /// The endpoints have been tried.
+    ProbeEnded(ProbeEnd),
     /// Whether a package manager is at work: which.
     PackageManager(Option<String>),
     /// Whether the gate is open; why not.
@@ -55,6 +58,10 @@ pub enum Action {
     StartPass(Mode, Cause),
     /// The pass that runs takes too long to be true: it is killed, which is an end like any other.
     KillPass,
+    /// The endpoints are tried, in a process of its own beside nothing else; its end is an event.
+    StartProbe,
+    /// That process is ended: it has changed nothing.
+    EndProbe,
     /// Something is to be found out; the answer is an event.
     Ask(Question),
     /// These are to be watched, beside what always is.
@@ -113,6 +120,7 @@ pub struct Machine {
     pub(super) repair: Option<Repair>,
     reread_at: i64,
     poll_at: Option<i64>,
+    pub(super) probes: Probes,
     pub(super) waiting: Option<Waiting>,
     pub(super) restarts: Restarts,
     /// A spec that was taken back.
@@ -202,6 +210,7 @@ impl Machine {
         view.spec.applied = before.spec.applied;
         view.spec.applied_at = before.spec.applied_at;
         view.converged_at = before.converged_at;
+        view.probe = before.probe;
         settings.drift.word().clone_into(&mut view.drift.policy);
         let restarts = Restarts::restored(&before.restarts, before.booted, now);
         let waiting = before.restart.map(|restart| Waiting::restored(restart, before.spec.applied, before.booted, now, settings.splay));
@@ -222,6 +231,7 @@ impl Machine {
             repair: None,
             reread_at: i64::MAX,
             poll_at: None,
+            probes: Probes::default(),
             held: None,
             clean: false,
             runtimes: None,
@@ -246,7 +256,8 @@ impl Machine {
         let running = self.running.as_ref().map_or(0, |running| running.touched.len());
         let view = &self.view;
         let last = view.last_pass.as_ref().map_or(0, |pass| pass.problems.len());
-        let lists = view.due.len() + view.restarts.len() + view.drift.paths.len() + view.drift.conflicts.len() + last;
+        let probe = view.probe.as_ref().map_or(0, |probe| probe.canaries.len() + probe.problems.len());
+        let lists = probe + view.due.len() + view.restarts.len() + view.drift.paths.len() + view.drift.conflicts.len() + last;
         let counts = view.passes.len() + view.causes.len() + view.activations.len() + self.faults.len();
         repaired + running + lists + counts + self.concerned.references.len() + self.concerned.configs.len()
     }
@@ -258,6 +269,7 @@ impl Machine {
                 // a fleet that is switched on at once does not ask at once for ever after
                 let phase = |poll| super::settings::splay(self.settings.machine, None, poll);
                 self.poll_at = self.settings.poll.map(|poll| now.mono + phase(poll));
+                self.first_probe(now);
             }
             Event::SpecChanged => self.spec = Some(Unrest::touched(self.spec, now.mono)),
             Event::NodeChanged(paths) => match &mut self.running {
@@ -274,6 +286,7 @@ impl Machine {
             },
             Event::Tick => {}
             Event::PassEnded(end) => self.ended(now, &end, out),
+            Event::ProbeEnded(end) => self.probed(now, end),
             Event::PackageManager(holder) => {
                 self.asking = false;
                 self.package_manager(now, holder, out);
@@ -310,6 +323,7 @@ impl Machine {
                     let what = format!("a pass ({}) goes on to its end by itself", cause_word(running.cause));
                     out.push(Action::Tell(Severity::Note, what));
                 }
+                self.interrupt_probe(now, out);
                 self.view.phase = Phase::Stopped;
                 self.view.pid = 0;
                 out.push(Action::Exit);
@@ -365,7 +379,7 @@ impl Machine {
         }
         let next = self.candidates(now).find(|(at, _)| *at <= now.mono).map(|(_, next)| next);
         match next {
-            None => {}
+            None => self.probe(now, out),
             Some(Next::Pass(mode, cause)) => self.begin(now, mode, cause, out),
             Some(Next::PackageManager) => {
                 self.asking = true;
@@ -381,6 +395,7 @@ impl Machine {
     }
 
     pub(super) fn begin(&mut self, now: Now, mode: Mode, cause: Cause, out: &mut Vec<Action>) {
+        self.interrupt_probe(now, out);
         self.start = false;
         self.reload = false;
         // whatever a pass is for, it reads everything
@@ -418,7 +433,7 @@ impl Machine {
         if self.asking || self.view.phase == Phase::Stopped {
             return None;
         }
-        self.candidates(now).map(|(at, _)| at).min()
+        self.candidates(now).map(|(at, _)| at).chain(self.probe_wakes_at()).min()
     }
 
     /// The next pass that has a time, for people.

@@ -6,6 +6,7 @@
 pub mod machine;
 mod outcome;
 pub mod pass;
+pub mod probing;
 pub mod random;
 mod restart;
 pub mod settings;

@@ -13,18 +13,21 @@ use crate::model::digest::Digest;
 /// As many paths, units and the like as are kept of one report.
 pub const MOST: usize = 256;
 /// As many problems as are kept.
-const MOST_PROBLEMS: usize = 16;
+pub(super) const MOST_PROBLEMS: usize = 16;
 
 /// The code of what failed, was put back and is not tried again.
 pub const FAILED_BEFORE: &str = "failed-before";
 
 /// How a pass has ended.
+pub type PassEnd = End<Told>;
+
+/// How a child process has ended whose report says a `T`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct PassEnd {
+pub struct End<T> {
     /// Its exit code; `None` when a signal ended it, or it could not be started.
     pub code: Option<u8>,
     /// What it has said; `None` when that is no report.
-    pub told: Option<Box<Told>>,
+    pub told: Option<Box<T>>,
     /// Why there is no report.
     pub why: String,
 }
@@ -213,8 +216,8 @@ impl What {
 
 /// The first of a list, and how many there are: a report of a thousand registries passes by without being held.
 #[derive(Debug)]
-struct Few<T> {
-    kept: Vec<T>,
+pub(super) struct Few<T> {
+    pub kept: Vec<T>,
     count: usize,
 }
 

@@ -37,6 +37,8 @@ pub struct Settings {
     pub quiet: i64,
     /// How often everything is read again.
     pub reread: i64,
+    /// How often endpoints are tried, in the mean.
+    pub probe: Option<i64>,
     /// What is done about drift.
     pub drift: DriftPolicy,
     /// Whether units are restarted at all.

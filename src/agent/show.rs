@@ -8,6 +8,7 @@ use crate::model::time::Time;
 impl Machine {
     pub(super) fn show(&mut self, now: Now, out: &mut Vec<Action>) {
         self.show_restart(now);
+        self.show_probe(now);
         self.view.booted = Time::from_secs((now.wall.0 - now.mono).div_euclid(1000));
         if !matches!(self.view.phase, Phase::Starting | Phase::Stopped) {
             let waits =

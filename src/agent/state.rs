@@ -40,6 +40,10 @@ pub struct AgentState {
     pub last_pass: Option<PassView>,
     /// The next one that has a time.
     pub next_pass: Option<NextPass>,
+    /// What came of the endpoints when they were tried last.
+    pub probe: Option<ProbeView>,
+    /// When they are tried next.
+    pub next_probe: Option<Time>,
     /// Why passes fail; `None` after one that did not.
     pub failing: Option<Failing>,
     /// What running programs have not seen yet.
@@ -151,6 +155,42 @@ pub struct PassView {
     pub changes: u32,
     /// The first of its errors and warnings.
     pub problems: Vec<ProblemView>,
+}
+
+/// Endpoints that were tried (`nodeprep verify`). It says nothing of whether the node is as the spec says.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ProbeView {
+    /// When that began.
+    pub began: Time,
+    /// When it ended.
+    pub ended: Time,
+    /// How it ended: `converged`, `verify-failed`, …, `crashed`.
+    pub outcome: String,
+    /// Its exit code; `None` when a signal ended it.
+    pub exit_code: Option<u8>,
+    /// How many endpoints were tried.
+    pub endpoints: u32,
+    /// How many of them do not answer as they should.
+    pub unreachable: u32,
+    /// The canaries of the spec, at each of their endpoints.
+    pub canaries: Vec<CanaryView>,
+    /// The first of what is amiss.
+    pub problems: Vec<ProblemView>,
+}
+
+/// A canary at one endpoint.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct CanaryView {
+    /// The image.
+    pub image: String,
+    /// Where it was asked for, as `scheme://host`.
+    pub endpoint: String,
+    /// Whether it is as the spec wants it; `None` where that could not be told.
+    pub fresh: Option<bool>,
+    /// When it was so last, as far as this agent and those before it since the boot have seen.
+    pub fresh_at: Option<Time>,
 }
 
 /// A problem of a report.

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::{ApplyError, UnitError};
 use crate::ledger::Attempt;
 use crate::model::digest::Digest;
+use crate::model::line;
 use crate::model::time::Time;
 use crate::node::command::CommandError;
 
@@ -92,9 +93,7 @@ impl Memory {
     /// The bytes to write.
     #[must_use]
     pub fn to_json(&self) -> Vec<u8> {
-        let mut bytes = serde_json::to_vec(self).unwrap_or_default();
-        bytes.push(b'\n');
-        bytes
+        line::of(self)
     }
 
     /// The failure that is in the way of turning this unit for this spec and this version of its runtime.

@@ -2,20 +2,19 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, Command, CommandFactory, ValueEnum};
 use serde::{Deserialize, Serialize};
 
-use super::activate::ActivateArgs;
 use super::session::{Session, Stopped};
 use super::verify::image;
-use super::{Cli, Ended, Output, PlanChoices, ProbeArgs, RootArgs, SpecArgs};
+use super::{Cli, Ended, Output, PassArgs, RootArgs};
 use crate::agent::machine::{Action, Event, Machine, step};
 use crate::agent::settings::{DriftPolicy, HOUR, MINUTE, SECOND, Settings, Window};
-use crate::agent::state::Mode;
+use crate::agent::state::{Mode, STATE_FILE as AGENT_FILE};
 use crate::model::image::ImageRef;
 use crate::model::problem::Problem;
 use crate::node::agent::{Door, Setup, arguments, handed, machine, pid, seed, start_anew};
@@ -29,15 +28,7 @@ use crate::report::style::Style;
 #[derive(Debug, Args)]
 pub(super) struct Agent {
     #[command(flatten)]
-    spec: SpecArgs,
-    #[command(flatten)]
-    root: RootArgs,
-    #[command(flatten)]
-    choices: PlanChoices,
-    #[command(flatten)]
-    activate: ActivateArgs,
-    #[command(flatten)]
-    probe: ProbeArgs,
+    pass: PassArgs,
     /// Let each running runtime pull this image before each change and after it, as `apply --canary` does.
     #[arg(long, env = "NODEPREP_CANARY", value_name = "IMAGE", value_parser = image)]
     canary: Option<ImageRef>,
@@ -56,6 +47,13 @@ pub(super) struct Agent {
     /// How often everything is read again.
     #[arg(long, env = "NODEPREP_REREAD", default_value = "10m", value_name = "TIME", value_parser = interval)]
     reread: i64,
+    /// How often the endpoints are tried, and the canaries of the spec asked for, as `verify` does it; each node at other times, spread
+    /// over the whole of it. What comes of it is told by `status` and the metrics, and decides nothing. 0: never.
+    #[arg(long, env = "NODEPREP_PROBE_INTERVAL", default_value = "15m", value_name = "TIME", value_parser = gentle)]
+    probe_interval: i64,
+    /// Write the metrics to nodeprep.prom in this folder after each pass and each probe, for node_exporter's textfile collector.
+    #[arg(long, env = "NODEPREP_TEXTFILE_DIR", value_name = "DIR")]
+    textfile_dir: Option<PathBuf>,
     /// Over how much time the restarts of a fleet are spread, from the moment when a node needs one; each node has its place in it,
     /// by its machine id and the spec. `apply` restarts at once.
     #[arg(long, env = "NODEPREP_RESTART_SPLAY", default_value = "30m", value_name = "TIME", value_parser = time)]
@@ -106,28 +104,29 @@ impl Agent {
     }
 
     fn keeps(self, verbose: u8, colour: bool) -> Result<Keeps, Stopped> {
-        let source = self.spec.spec.display().to_string();
+        let source = self.pass.spec.spec.display().to_string();
         let is_url = source.contains("://");
         if source == "-" {
             let problem =
                 Problem::error("no-source", "an agent cannot read its spec from standard input", "give a file, a folder or a URL");
             return Err(Stopped { problems: vec![problem], outcome: Outcome::Usage });
         }
-        let root = Session::root(&self.root)?;
-        let socket = self.health_socket.unwrap_or_else(|| self.root.root.join(health::SOCKET.trim_start_matches('/')));
+        let root = Session::root(&self.pass.root)?;
+        let socket = self.health_socket.unwrap_or_else(|| self.pass.root.root.join(health::SOCKET.trim_start_matches('/')));
         let health = health::Settings {
-            root: self.root.root.clone(),
+            root: self.pass.root.root.clone(),
             socket: (!socket.as_os_str().is_empty()).then_some(socket),
             address: self.health_address,
             program: crate::node::shadow::OWN_PROGRAM.into(),
         };
-        let activates = self.activate.mode(root.is_live() || root.is_unseen());
+        let activates = self.pass.activate.mode(root.is_live() || root.is_unseen());
         let settings = Settings {
             source: if is_url { without_login(&source) } else { source },
             poll: is_url.then_some(self.poll),
             debounce: self.debounce,
             quiet: self.quiet,
             reread: self.reread,
+            probe: (self.probe_interval > 0).then_some(self.probe_interval),
             drift: match self.drift {
                 Drift::Report => DriftPolicy::Report,
                 Drift::Repair => DriftPolicy::Repair,
@@ -142,13 +141,15 @@ impl Agent {
             seed: seed(),
         };
         let setup = Setup {
-            spec: (!is_url).then_some(self.spec.spec),
-            material: self.spec.material,
+            spec: (!is_url).then_some(self.pass.spec.spec),
+            material: self.pass.spec.material,
             gate: self.restart_gate,
             gate_timeout: Duration::from_millis(self.restart_gate_timeout.unsigned_abs()),
             arguments: passes(activates),
+            probe: probe_line(&self.pass.root.root),
+            metrics: self.textfile_dir,
         };
-        Ok(Keeps { root: self.root.root, settings, setup, health, verbose, colour })
+        Ok(Keeps { root: self.pass.root.root, settings, setup, health, verbose, colour })
     }
 }
 
@@ -215,22 +216,6 @@ impl Keeps {
 /// The command lines of passes: what was given to the agent and is a flag of theirs, too. What comes from variables they read
 /// themselves.
 fn passes(activates: Activate) -> BTreeMap<Mode, Vec<OsString>> {
-    let mut command = Cli::command();
-    // flags of all subcommands are known to each of them after this
-    command.build();
-    let given = command.clone().try_get_matches_from(arguments()).ok();
-    let given = given.as_ref().and_then(|given| given.subcommand_matches("agent"));
-    let line = |name: &str, own: &[&str]| {
-        let mut line = vec![OsString::from(name)];
-        if let (Some(given), Some(of)) = (given, command.find_subcommand(name)) {
-            line.extend(shared(given, of));
-            // nobody means this very pass, and it goes by the last good spec where there is no other
-            let standing = of.get_arguments().filter(|flag| ["unattended", "last_known_good"].contains(&flag.get_id().as_str()));
-            line.extend(standing.filter_map(|flag| Some(OsString::from(format!("--{}", flag.get_long()?)))));
-        }
-        line.extend(own.iter().map(OsString::from));
-        line
-    };
     let (reloads, restarts) = match activates {
         Activate::Auto => ("reload-only", "auto"),
         Activate::ReloadOnly => ("reload-only", "reload-only"),
@@ -244,12 +229,42 @@ fn passes(activates: Activate) -> BTreeMap<Mode, Vec<OsString>> {
     .into()
 }
 
+/// The command line of what tries the endpoints: by the spec that was applied last, so that nobody is asked for it once more. What it
+/// finds is left where the metrics are made from.
+fn probe_line(root: &Path) -> Vec<OsString> {
+    let mut line = line("verify", &["--output=json", "--applied", "--only-endpoints", "--textfile-dir"]);
+    let folder = Path::new(AGENT_FILE.trim_start_matches('/')).parent().unwrap_or(Path::new(""));
+    line.push(root.join(folder).into_os_string());
+    line
+}
+
+/// The command line of a subcommand: what it shares with the one that was given, and what is its own.
+fn line(name: &str, own: &[&str]) -> Vec<OsString> {
+    let mut command = Cli::command();
+    // flags of all subcommands are known to each of them after this
+    command.build();
+    let given = command.clone().try_get_matches_from(arguments()).ok();
+    let given = given.as_ref().and_then(|given| given.subcommand_matches("agent"));
+    let mut line = vec![OsString::from(name)];
+    if let (Some(given), Some(of)) = (given, command.find_subcommand(name)) {
+        line.extend(shared(given, of));
+        // nobody means this very pass, and it goes by the last good spec where there is no other
+        let standing = of.get_arguments().filter(|flag| ["unattended", "last_known_good"].contains(&flag.get_id().as_str()));
+        line.extend(standing.filter_map(|flag| Some(OsString::from(format!("--{}", flag.get_long()?)))));
+    }
+    line.extend(own.iter().map(OsString::from));
+    line
+}
+
+/// Flags that mean something else of another subcommand, or are given to each of them.
+const NOT_SHARED: [&str; 5] = ["activate", "output", "color", "verbose", "textfile_dir"];
+
 fn shared(given: &ArgMatches, of: &Command) -> Vec<OsString> {
     let mut line = Vec::new();
     for flag in of.get_arguments() {
         let name = flag.get_id().as_str();
         let is_given = given.try_contains_id(name).unwrap_or(false) && given.value_source(name) == Some(ValueSource::CommandLine);
-        let Some(long) = flag.get_long().filter(|_| is_given && !["activate", "output", "color", "verbose"].contains(&name)) else {
+        let Some(long) = flag.get_long().filter(|_| is_given && !NOT_SHARED.contains(&name)) else {
             continue;
         };
         let long = OsString::from(format!("--{long}"));
@@ -293,6 +308,12 @@ fn interval(text: &str) -> Result<i64, String> {
     time(text).and_then(|time| if time >= SECOND { Ok(time) } else { Err("it is at least 1s".to_owned()) })
 }
 
+/// A time of a minute or more, or 0: registries are asked, and by a whole fleet.
+fn gentle(text: &str) -> Result<i64, String> {
+    let gentle = |time: &i64| *time == 0 || *time >= MINUTE;
+    time(text).and_then(|time| if gentle(&time) { Ok(time) } else { Err("it is 0, which is never, or at least 1m".to_owned()) })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -306,6 +327,7 @@ mod tests {
             assert!(time(text).is_err(), "{text}");
         }
         assert!(interval("999ms").is_err() && interval("1s") == Ok(1000));
+        assert!(gentle("59s").is_err() && gentle("1m") == Ok(MINUTE) && gentle("0") == Ok(0));
     }
 
     #[test]

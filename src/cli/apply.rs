@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::activate::{ActivateArgs, account, progress};
+use super::activate::{account, progress};
 use super::pause_image::{self, Settled};
 use super::plan::{refused, report};
 use super::preflight::{Asks, dead_ends};
@@ -15,7 +15,7 @@ use super::session::{Session, Stopped, outcome, secrets};
 use super::source::Given;
 use super::trail::Trail;
 use super::verify::image;
-use super::{Ended, OutputArgs, PlanChoices, PreflightArgs, ProbeArgs, RootArgs, SpecArgs};
+use super::{Ended, OutputArgs, PassArgs, PreflightArgs};
 use crate::apply::{End, Outcome as Applied, Progress, execute, tidy};
 use crate::desired::PAUSED;
 use crate::model::image::ImageRef;
@@ -42,15 +42,7 @@ use crate::trust;
 #[derive(Debug, Args)]
 pub(super) struct Apply {
     #[command(flatten)]
-    spec: SpecArgs,
-    #[command(flatten)]
-    root: RootArgs,
-    #[command(flatten)]
-    choices: PlanChoices,
-    #[command(flatten)]
-    activate: ActivateArgs,
-    #[command(flatten)]
-    probe: ProbeArgs,
+    pass: PassArgs,
     /// Let each running runtime pull this image before the change and after it, as kubelet would. Where it was pulled before, or an
     /// endpoint has shown its manifest, and it is not pulled afterwards, everything is put back (exit code 6); else that is a
     /// warning. It stays in the runtime's store.
@@ -76,10 +68,10 @@ impl Apply {
     }
 
     fn report(&self) -> Result<Report, Stopped> {
-        let root = Session::root(&self.root)?;
+        let root = Session::root(&self.pass.root)?;
         let last_good =
-            |root: &Root, stopped| if self.last_known_good { Given::last_good(&self.spec, root, stopped) } else { Err(stopped) };
-        let given = Given::named(&self.spec, &root).or_else(|stopped| last_good(&root, stopped))?;
+            |root: &Root, stopped| if self.last_known_good { Given::last_good(&self.pass.spec, root, stopped) } else { Err(stopped) };
+        let given = Given::named(&self.pass.spec, &root).or_else(|stopped| last_good(&root, stopped))?;
         let state = NodePath::fixed(crate::flow::STATE);
         let _lock = Lock::take(&root, &state)?;
         let trail = Trail::of(&root, "apply");
@@ -95,24 +87,24 @@ impl Apply {
             return Ok(left_alone(pause));
         }
         tidy(&root, state)?;
-        let mut session = Session::open(root, &self.choices.runtimes)?;
+        let mut session = Session::open(root, &self.pass.choices.runtimes)?;
         session.stays = stays;
         trail.interrupted(&session);
         let after_all = if self.unattended { None } else { given_back(&session)? };
         session.sweep()?;
-        if let Err(stopped) = session.guard(&given.spec, &self.choices) {
+        if let Err(stopped) = session.guard(&given.spec, &self.pass.choices) {
             if !self.last_known_good {
                 return Err(stopped);
             }
-            given = given.or_last_good(&self.spec, &session.root, stopped)?;
-            session.guard(&given.spec, &self.choices)?;
+            given = given.or_last_good(&self.pass.spec, &session.root, stopped)?;
+            session.guard(&given.spec, &self.pass.choices)?;
         }
         let Given { spec, mut problems, mut origin } = given;
         problems.extend(after_all);
-        session.configure(&spec, &self.choices);
-        let choice = self.activate.choice(&session.snapshot.probes);
-        let gated = session.gated(&spec, &self.choices, &self.probe, Asks::ToDo);
-        let settled = match pause_image::settle(session, spec, gated, &self.choices, &self.probe, self.canary.as_ref(), trail)? {
+        session.configure(&spec, &self.pass.choices);
+        let choice = self.pass.activate.choice(&session.snapshot.probes);
+        let gated = session.gated(&spec, &self.pass.choices, &self.pass.probe, Asks::ToDo);
+        let settled = match pause_image::settle(session, spec, gated, &self.pass.choices, &self.pass.probe, self.canary.as_ref(), trail)? {
             Ok(settled) => settled,
             Err(mut report) => {
                 origin.tell(&mut report);
@@ -127,18 +119,18 @@ impl Apply {
         };
         let decided = session.decide(&mut planned, &choice);
         planned.plan.attempt = attempt(&session, &decided, Some(spec.digest));
-        planned.plan.dead_ends = dead_ends(&session, &planned.plan, &self.probe.preflight);
-        let unasked = session.send(self.canary.as_ref(), &spec, &mut planned, self.probe.probe);
+        planned.plan.dead_ends = dead_ends(&session, &planned.plan, &self.pass.probe.preflight);
+        let unasked = session.send(self.canary.as_ref(), &spec, &mut planned, self.pass.probe.probe);
         let problems = problems.into_iter().chain(told).chain(unasked).collect();
         let mut report = report(&session, &spec, &planned, problems, refused(&planned).unwrap_or(kept));
         let activation = Activation {
             choice: &choice,
             decided: &decided,
-            health: self.activate.health(),
-            preflight: &self.probe.preflight,
+            health: self.pass.activate.health(),
+            preflight: &self.pass.probe.preflight,
             secrets: &secrets(&spec),
             trail,
-            guard: self.activate.guard(&session.state),
+            guard: self.pass.activate.guard(&session.state),
         };
         let done = carry_out(&session, &planned.plan, activation, &mut report);
         if done && planned.refreshes() && !report.due.iter().any(|due| matches!(due.how, How::Refresh(_))) {

@@ -94,6 +94,21 @@ enum Command {
     },
 }
 
+/// What one pass over a node needs to be told: `plan`, `apply`, and those of the agent.
+#[derive(Debug, Args)]
+struct PassArgs {
+    #[command(flatten)]
+    spec: SpecArgs,
+    #[command(flatten)]
+    root: RootArgs,
+    #[command(flatten)]
+    choices: PlanChoices,
+    #[command(flatten)]
+    activate: activate::ActivateArgs,
+    #[command(flatten)]
+    probe: ProbeArgs,
+}
+
 /// The spec.
 #[derive(Debug, Args)]
 struct SpecArgs {

@@ -2,10 +2,10 @@
 
 use clap::Args;
 
-use super::activate::{ActivateArgs, unit_reports};
+use super::activate::unit_reports;
 use super::preflight::{Asks, dead_ends, no_way_back};
 use super::session::{Session, Stopped, secrets, spec};
-use super::{Ended, OutputArgs, PlanChoices, ProbeArgs, RootArgs, SpecArgs, runtimes};
+use super::{Ended, OutputArgs, PassArgs, runtimes};
 use crate::desired::{PAUSED, Refusal};
 use crate::model::problem::Problem;
 use crate::plan::whole::{Planned, problems};
@@ -20,15 +20,7 @@ use crate::spec::Spec;
 #[derive(Debug, Args)]
 pub(super) struct PlanArgs {
     #[command(flatten)]
-    spec: SpecArgs,
-    #[command(flatten)]
-    root: RootArgs,
-    #[command(flatten)]
-    choices: PlanChoices,
-    #[command(flatten)]
-    activate: ActivateArgs,
-    #[command(flatten)]
-    probe: ProbeArgs,
+    pass: PassArgs,
     #[command(flatten)]
     output: OutputArgs,
     /// End with exit code 10 when there are changes to make.
@@ -42,14 +34,14 @@ impl PlanArgs {
     }
 
     fn report(&self) -> Result<Report, Stopped> {
-        let root = Session::root(&self.root)?;
-        let (spec, problems) = spec(&self.spec, Some(&root))?;
-        let mut session = Session::open(root, &self.choices.runtimes)?;
-        session.guard(&spec, &self.choices)?;
-        session.configure(&spec, &self.choices);
+        let root = Session::root(&self.pass.root)?;
+        let (spec, problems) = spec(&self.pass.spec, Some(&root))?;
+        let mut session = Session::open(root, &self.pass.choices.runtimes)?;
+        session.guard(&spec, &self.pass.choices)?;
+        session.configure(&spec, &self.pass.choices);
         let paused = session.heed();
-        let (mut planned, unready) = session.gated(&spec, &self.choices, &self.probe, Asks::ToKnow);
-        let choice = self.activate.choice(&session.snapshot.probes);
+        let (mut planned, unready) = session.gated(&spec, &self.pass.choices, &self.pass.probe, Asks::ToKnow);
+        let choice = self.pass.activate.choice(&session.snapshot.probes);
         let decided = session.decide(&mut planned, &choice);
         let outcome = match refused(&planned) {
             Some(outcome) => outcome,
@@ -58,7 +50,7 @@ impl PlanArgs {
             None if self.exit_code && !planned.is_empty() => Outcome::Pending,
             None => Outcome::Converged,
         };
-        let ends = no_way_back(&dead_ends(&session, &planned.plan, &self.probe.preflight));
+        let ends = no_way_back(&dead_ends(&session, &planned.plan, &self.pass.probe.preflight));
         let problems = problems.into_iter().chain(paused).chain(unready).chain(ends).chain(runtimes::in_use(&session, &planned)).collect();
         let report = report(&session, &spec, &planned, problems, outcome);
         Ok(Report { units: unit_reports(&decided, &choice), ..report })

@@ -30,45 +30,28 @@ const MOST_FETCHED: usize = 16 << 20;
 
 /// How a spec is fetched, and whose it has to be.
 #[derive(Debug, Args)]
+#[allow(clippy::struct_field_names, reason = "they are the names of the flags, which stand beside those of others")]
 pub(super) struct SourceArgs {
     /// Believe the server of a spec from a URL only if one of these CAs (PEM) has issued its certificate [default: what the system
     /// trusts on which this runs].
-    #[arg(id = "spec_ca", long = "spec-ca", env = "NODEPREP_SPEC_CA", value_name = "FILE")]
-    ca: Option<PathBuf>,
+    #[arg(long, env = "NODEPREP_SPEC_CA", value_name = "FILE")]
+    spec_ca: Option<PathBuf>,
     /// Client certificate (PEM) for the server of a spec from a URL.
-    #[arg(
-        id = "spec_client_cert",
-        long = "spec-client-cert",
-        env = "NODEPREP_SPEC_CLIENT_CERT",
-        value_name = "FILE",
-        requires = "spec_client_key"
-    )]
-    client_cert: Option<PathBuf>,
+    #[arg(long, env = "NODEPREP_SPEC_CLIENT_CERT", value_name = "FILE", requires = "spec_client_key")]
+    spec_client_cert: Option<PathBuf>,
     /// Its key (PEM).
-    #[arg(
-        id = "spec_client_key",
-        long = "spec-client-key",
-        env = "NODEPREP_SPEC_CLIENT_KEY",
-        value_name = "FILE",
-        requires = "spec_client_cert"
-    )]
-    client_key: Option<PathBuf>,
+    #[arg(long, env = "NODEPREP_SPEC_CLIENT_KEY", value_name = "FILE", requires = "spec_client_cert")]
+    spec_client_key: Option<PathBuf>,
     /// File with a bearer token for the server of a spec from a URL.
-    #[arg(id = "spec_token_file", long = "spec-token-file", env = "NODEPREP_SPEC_TOKEN_FILE", value_name = "FILE")]
-    token_file: Option<PathBuf>,
+    #[arg(long, env = "NODEPREP_SPEC_TOKEN_FILE", value_name = "FILE")]
+    spec_token_file: Option<PathBuf>,
     /// How long fetching may take, all of it.
-    #[arg(id = "spec_timeout", long = "spec-timeout", env = "NODEPREP_SPEC_TIMEOUT", value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=3600))]
-    timeout: u64,
+    #[arg(long, env = "NODEPREP_SPEC_TIMEOUT", value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    spec_timeout: u64,
     /// Take only a spec that is signed with this minisign key, given itself or as a file (may be repeated: one has to fit). The
     /// signature is SPEC.minisig; that of a folder is SHA256SUMS.minisig in it.
-    #[arg(
-        id = "spec_public_key",
-        long = "spec-public-key",
-        env = "NODEPREP_SPEC_PUBLIC_KEY",
-        value_name = "KEY|FILE",
-        value_delimiter = ','
-    )]
-    public_keys: Vec<String>,
+    #[arg(long, env = "NODEPREP_SPEC_PUBLIC_KEY", value_name = "KEY|FILE", value_delimiter = ',')]
+    spec_public_key: Vec<String>,
 }
 
 /// A spec as it was found, and what is to be kept of it.
@@ -80,7 +63,7 @@ pub(super) struct Opened {
 
 /// Reads the spec; of what was fetched before, `known`, only what has changed since is asked for.
 pub(super) fn open(args: &SpecArgs, node: Option<&Root>, known: &Fetched) -> Result<Opened, Stopped> {
-    let keys = keys(&args.source.public_keys).map_err(usage)?;
+    let keys = keys(&args.source.spec_public_key).map_err(usage)?;
     match args.spec.to_str().filter(|text| url::is_meant(text)) {
         None => in_place(args, node, &keys),
         Some(text) => {
@@ -146,10 +129,10 @@ struct Fetcher<'a> {
 fn from_url(args: &SpecArgs, url: &Url, node: Option<&Root>, keys: &Keys, known: &Fetched) -> Result<Opened, Stopped> {
     let source = &args.source;
     let named = Named {
-        ca: source.ca.as_deref(),
-        client: source.client_cert.as_deref().zip(source.client_key.as_deref()),
-        token: source.token_file.as_deref(),
-        patience: Duration::from_secs(source.timeout),
+        ca: source.spec_ca.as_deref(),
+        client: source.spec_client_cert.as_deref().zip(source.spec_client_key.as_deref()),
+        token: source.spec_token_file.as_deref(),
+        patience: Duration::from_secs(source.spec_timeout),
     };
     let (way, told) = way(named).map_err(usage)?;
     let mut fetcher = Fetcher { way, url, known, fetched: Fetched::new(), left: MOST_FETCHED };
@@ -262,9 +245,7 @@ impl Given {
         let closed = match found.map(|bytes| LastGood::from_json(&bytes)) {
             None => Err("there is none: nothing of a spec was applied here, or all of it was reverted".to_owned()),
             Some(Err(why)) => Err(format!("{STATE}/{} {why}", kept::LAST_GOOD)),
-            Some(Ok(good)) => closed_again(args, root, &good)
-                .and_then(|(closed, good)| Ok((sound(closed)?, good)))
-                .map_err(|stopped| stopped.problems.into_iter().map(|problem| problem.what).collect::<Vec<_>>().join("; ")),
+            Some(Ok(good)) => closed_again(args, root, &good).and_then(|(closed, good)| Ok((sound(closed)?, good))).map_err(said),
         };
         match closed {
             Ok(((spec, problems), good)) => {
@@ -318,9 +299,27 @@ impl Origin {
     }
 }
 
+/// The spec that was applied last, as it is; nothing where there is none, or why there is none that could be used.
+pub(super) fn applied(args: &SpecArgs, root: &Root) -> (Option<Spec>, Option<Problem>) {
+    let Some(bytes) = kept::read(root, &NodePath::fixed(STATE), kept::LAST_GOOD) else { return (None, None) };
+    let good = LastGood::from_json(&bytes).map_err(|why| format!("{STATE}/{} {why}", kept::LAST_GOOD));
+    let closed = good.and_then(|good| closed_again(args, root, &good).and_then(|(closed, _)| sound(closed)).map_err(said));
+    match closed {
+        Ok((spec, _)) => (Some(spec), None),
+        Err(why) => {
+            let what = format!("the spec that was applied last cannot be used: {why}");
+            (None, Some(Problem::warning("no-last-good", what, "apply the spec again")))
+        }
+    }
+}
+
+fn said(stopped: Stopped) -> String {
+    stopped.problems.into_iter().map(|problem| problem.what).collect::<Vec<_>>().join("; ")
+}
+
 /// The spec that was applied last, with its keys and logins from where they are.
 fn closed_again(args: &SpecArgs, root: &Root, good: &LastGood) -> Result<(Closed, LastGood), Stopped> {
-    let keys = keys(&args.source.public_keys).map_err(usage)?;
+    let keys = keys(&args.source.spec_public_key).map_err(usage)?;
     let beside = beside(&args.spec);
     let folder = args.material.as_deref().or(beside.as_deref());
     close(&good.name, &good.documents(), good.seal().as_ref(), &keys, |references| {

@@ -1,6 +1,7 @@
 //! What `apply` and `revert` write into the audit trail, and when (docs/adr/0020).
 
 use std::cell::RefCell;
+use std::sync::Arc;
 
 use super::session::{Session, Stopped, problem};
 use crate::apply::{End, Outcome as Applied};
@@ -29,6 +30,8 @@ pub(super) struct Trail {
     /// How many changes stand.
     changes: RefCell<usize>,
     activated: RefCell<Vec<String>>,
+    /// The ledger as it is on the node, as far as this command knows: reading it again costs as much as all of its files.
+    ledger: RefCell<Option<Arc<Ledger>>>,
     /// Why the first line that could not be written was not.
     failed: RefCell<Option<NodeError>>,
 }
@@ -42,6 +45,7 @@ impl Trail {
             written: RefCell::default(),
             changes: RefCell::default(),
             activated: RefCell::default(),
+            ledger: RefCell::default(),
             failed: RefCell::default(),
         }
     }
@@ -60,6 +64,7 @@ impl Trail {
 
     /// What a run that was cut off has done, unless it came to write that itself, or another run has done so since.
     pub(super) fn interrupted(&self, session: &Session) {
+        *self.ledger.borrow_mut() = Some(Arc::clone(&session.ledger));
         let Some(open) = &session.ledger.open else { return };
         let lines =
             cut_off(&self.head(Event::Change), open, &session.snapshot.tree, &session.ledger, |blob| session.blobs.get(blob).cloned());
@@ -85,6 +90,9 @@ impl Trail {
 
     /// What came of a transaction beside its changes.
     pub(super) fn through(&self, session: &Session, plan: &Plan, applied: &Applied, why: &[Problem]) {
+        if !matches!(applied.end, End::Unchanged) {
+            self.ledger.borrow_mut().take();
+        }
         let written = self.written.borrow_mut().take();
         let run = written.map(|(began, _)| began).or_else(|| applied.ledger.open.as_ref().map(|open| open.began.0));
         let head = Line { run, ..self.head(Event::Activation).under(plan.spec.as_ref()) };
@@ -161,7 +169,8 @@ impl Trail {
             nodeprep: Some(env!("CARGO_PKG_VERSION").to_owned()),
             ..self.head(Event::Run)
         };
-        let ledger = crate::apply::load_ledger(&self.root, &self.state).ok().flatten();
+        let ledger = self.ledger.borrow_mut().take();
+        let ledger = ledger.or_else(|| crate::apply::load_ledger(&self.root, &self.state).ok().flatten().map(Arc::new));
         let run = run.under(ledger.as_ref().and_then(|ledger| ledger.spec.as_ref()));
         let known = trail::tail(&self.root, &self.state, TAIL).unwrap_or_default();
         let last = read(&known).rev().find(|line| line.event == Event::Run);

@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::Args;
 
 use super::session::{Session, Stopped, spec, tried};
-use super::{Ended, OutputArgs, PlanChoices, RootArgs, SpecArgs, runtimes};
+use super::{Ended, OutputArgs, PlanChoices, RootArgs, SpecArgs, runtimes, source};
 use crate::model::image::ImageRef;
 use crate::model::order;
 use crate::node::{probe, side_by_side, textfile};
@@ -19,7 +19,7 @@ use crate::report::{Report, metrics, problems};
 use crate::runtime::containerd::tokens::Answers;
 use crate::spec::Spec;
 use crate::verify::anchors::anchors;
-use crate::verify::{Check, checks, online};
+use crate::verify::{Check, canary, checks, online};
 
 /// Arguments of `verify`.
 #[derive(Debug, Args)]
@@ -33,6 +33,12 @@ pub(super) struct VerifyArgs {
     root: RootArgs,
     #[command(flatten)]
     choices: PlanChoices,
+    /// By the spec that was applied last, which is kept beside the ledger: where --spec is from is not asked. Without one, as --without-spec.
+    #[arg(long, conflicts_with = "without_spec")]
+    applied: bool,
+    /// Try the endpoints, and what --manifest and the canaries of the spec ask of them, and nothing else: files and runtimes are not judged.
+    #[arg(long, conflicts_with_all = ["offline", "pull"])]
+    only_endpoints: bool,
     /// From the files alone: no endpoint is tried.
     #[arg(long)]
     offline: bool,
@@ -63,39 +69,55 @@ impl VerifyArgs {
 
     fn report(&self) -> Result<Report, Stopped> {
         let root = Session::root(&self.root)?;
-        let spec = if self.without_spec { None } else { Some(spec(&self.spec, Some(&root))?) };
+        let (spec, told) = if self.without_spec {
+            (None, None)
+        } else if self.applied {
+            source::applied(&self.spec, &root)
+        } else {
+            (Some(spec(&self.spec, Some(&root))?.0), None)
+        };
         let (mut session, warning) = Session::look(root, &self.choices.runtimes)?;
-        if let Some((spec, _)) = &spec {
+        let spec = spec.as_ref();
+        if let Some(spec) = spec {
             session.configure(spec, &self.choices);
         }
-        let spec = spec.as_ref().map(|(spec, _)| spec);
-        let mut checks = checks(spec, &session.snapshot.tree, &session.found, &session.ledger.adopted);
+        let of_files = || checks(spec, &session.snapshot.tree, &session.found, &session.ledger.adopted);
+        let mut checks = if self.only_endpoints { Vec::new() } else { of_files() };
         // the store of a root that is not the running system's is refreshed by the first run on the node; a ledger that cannot be
         // read does not say otherwise
         let due = !session.snapshot.probes.live && (cut_off(&session.ledger) || warning.is_some());
-        checks.extend(spec.into_iter().flat_map(|spec| anchors(spec, &session.snapshot.tree, due)));
+        if !self.only_endpoints {
+            checks.extend(spec.into_iter().flat_map(|spec| anchors(spec, &session.snapshot.tree, due)));
+        }
+        let mut canaries = Vec::new();
         if !self.offline {
-            let (found, tried) = self.online(&session, spec, due);
-            checks.extend(found);
+            let tried;
+            (checks, tried, canaries) = self.online(&session, spec, due, checks);
             if let Some(folder) = &self.textfile_dir {
-                let text = metrics::endpoints(&tried, probe::now());
+                let text = metrics::endpoints(&tried, &canaries, probe::now());
                 textfile::write(folder, "nodeprep-endpoints.prom", &text).map_err(|error| super::status::unwritten(folder, &error))?;
             }
         }
         order::sort(&mut checks);
         let failed = checks.iter().any(|check| check.result == crate::verify::Outcome::Failed);
         let outcome = if failed { Outcome::VerifyFailed } else { Outcome::Converged };
-        let problems = warning.into_iter().chain(session.nothing_found()).chain(session.unseen()).collect();
-        Ok(Report { runtimes: session.found, checks, problems, ..Report::new(outcome) })
+        let problems = told.into_iter().chain(warning).chain(session.nothing_found()).chain(session.unseen()).collect();
+        Ok(Report { runtimes: session.found, checks, canaries, problems, ..Report::new(outcome) })
     }
 
-    /// What only asking tells.
-    fn online(&self, session: &Session, spec: Option<&Spec>, due: bool) -> (Vec<Check>, Vec<metrics::Endpoint>) {
-        let mut checks = Vec::new();
-        if let Some(spec) = spec {
+    /// What only asking tells, beside `checks`.
+    fn online(
+        &self,
+        session: &Session,
+        spec: Option<&Spec>,
+        due: bool,
+        mut checks: Vec<Check>,
+    ) -> (Vec<Check>, Vec<metrics::Endpoint>, Vec<canary::Found>) {
+        if let Some(spec) = spec.filter(|_| !self.only_endpoints) {
             checks.extend(online::as_planned(&session.plan(spec, &self.choices, &Answers::default()), due));
         }
         let patience = Duration::from_secs(self.timeout);
+        let now = Some(probe::now()).filter(|now| now.is_plausible());
         // nobody waits for both
         let of = |whom: &Whom| match whom {
             Whom::Endpoints => {
@@ -104,13 +126,18 @@ impl VerifyArgs {
                 tracing::info!(endpoints = ways.len(), "probe");
                 let seen = tried(&session.root, &ways, patience);
                 let found = online::each(&endpoints, &seen).filter_map(|(endpoint, seen)| online::reached(endpoint, seen)).collect();
-                (online::of_endpoints(&endpoints, &seen), found)
+                let mut checks = online::of_endpoints(&endpoints, &seen);
+                let (more, canaries) = spec.map(|spec| canary::judge(spec, &endpoints, &seen, now)).unwrap_or_default();
+                checks.extend(more);
+                (checks, found, canaries)
             }
-            Whom::Runtimes => (runtimes::checks(session, spec, &self.pull, patience), Vec::new()),
+            Whom::Runtimes => (runtimes::checks(session, spec, &self.pull, patience), Vec::new(), Vec::new()),
         };
-        let mut reached = Vec::new();
-        for (found, tried) in side_by_side::each(&[Whom::Endpoints, Whom::Runtimes], of) {
+        let (mut reached, mut canaries) = (Vec::new(), Vec::new());
+        let whom: &[Whom] = if self.only_endpoints { &[Whom::Endpoints] } else { &[Whom::Endpoints, Whom::Runtimes] };
+        for (found, tried, of_spec) in side_by_side::each(whom, of) {
             checks.extend(found);
+            canaries.extend(of_spec);
             reached.extend(tried.into_iter().map(|(scheme, host, reachable, took_ms)| metrics::Endpoint {
                 scheme,
                 host,
@@ -118,7 +145,8 @@ impl VerifyArgs {
                 took_ms,
             }));
         }
-        (checks, reached)
+        order::sort(&mut canaries);
+        (checks, reached, canaries)
     }
 }
 

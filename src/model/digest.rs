@@ -106,6 +106,9 @@ impl<'de> Deserialize<'de> for Digest {
     }
 }
 
+/// No hexadecimal digit.
+const NONE: u8 = 0x80;
+
 impl TryFrom<&str> for Digest {
     type Error = String;
     fn try_from(text: &str) -> Result<Self, String> {
@@ -114,15 +117,21 @@ impl TryFrom<&str> for Digest {
         if bytes.len() != 64 {
             return Err(wrong());
         }
-        let mut out = [0; 32];
+        let digit = |c: u8| match c {
+            b'0'..=b'9' => c - b'0',
+            b'a'..=b'f' => c - b'a' + 10,
+            b'A'..=b'F' => c - b'A' + 10,
+            _ => NONE,
+        };
+        // a ledger holds thousands of them: looked at once in the end
+        let (mut out, mut seen) = ([0; 32], 0);
         for (byte, pair) in out.iter_mut().zip(bytes.chunks_exact(2)) {
-            let digit = |c: u8| match c {
-                b'0'..=b'9' => Some(c - b'0'),
-                b'a'..=b'f' => Some(c - b'a' + 10),
-                b'A'..=b'F' => Some(c - b'A' + 10),
-                _ => None,
-            };
-            *byte = digit(pair[0]).ok_or_else(wrong)? << 4 | digit(pair[1]).ok_or_else(wrong)?;
+            let (high, low) = (digit(pair[0]), digit(pair[1]));
+            seen |= high | low;
+            *byte = high << 4 | low & 0xf;
+        }
+        if seen & NONE != 0 {
+            return Err(wrong());
         }
         Ok(Self(out))
     }

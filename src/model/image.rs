@@ -113,7 +113,9 @@ fn is_tag(text: &str) -> bool {
     word(first) && text.bytes().all(|byte| word(byte) || byte == b'.' || byte == b'-')
 }
 
-fn is_digest(text: &str) -> bool {
+/// Whether it is `algorithm:hex`, of an algorithm that registries use.
+#[must_use]
+pub fn is_digest(text: &str) -> bool {
     let Some((algorithm, hex)) = text.split_once(':') else { return false };
     let digits = match algorithm {
         "sha256" => 64,

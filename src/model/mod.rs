@@ -13,6 +13,7 @@ pub mod endpoint;
 pub mod host;
 pub mod image;
 pub mod keyring;
+pub mod line;
 pub mod order;
 pub mod path;
 pub mod pause;

@@ -57,6 +57,25 @@ impl Time {
         self.0 >= BUILT.0
     }
 
+    /// A time as RFC 3339 writes it, with fractions of a second and an offset where it has them.
+    #[must_use]
+    pub fn parse_rfc3339(text: &str) -> Option<Self> {
+        let (seconds, rest) = text.split_at_checked(19)?;
+        let rest = rest.strip_prefix('.').map_or(rest, |rest| rest.trim_start_matches(|c: char| c.is_ascii_digit()));
+        let offset = match rest {
+            "Z" | "z" => 0,
+            _ => {
+                let (hours, minutes) = rest.get(1..)?.split_once(':')?;
+                let number =
+                    |text: &str| text.parse::<i64>().ok().filter(|_| text.len() == 2 && text.bytes().all(|byte| byte.is_ascii_digit()));
+                let minutes = number(hours)? * 60 + number(minutes)?;
+                if rest.starts_with('-') { -minutes } else { rest.starts_with('+').then_some(minutes)? }
+            }
+        };
+        let seconds = Self::parse(&format!("{}Z", seconds.to_ascii_uppercase()))?;
+        Some(Self(seconds.0 - offset * 60_000))
+    }
+
     /// What [`fmt::Display`] writes; `None` for everything else. Days from the civil date by Howard Hinnant's `days_from_civil`.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
@@ -127,6 +146,17 @@ mod tests {
         assert_eq!(Time::from_secs(-1).to_string(), "1969-12-31T23:59:59Z");
         for secs in [0, 951_782_400, 1_795_197_661, 4_102_444_799, 68_169_600] {
             assert_eq!(Time::parse(&Time::from_secs(secs).to_string()), Some(Time::from_secs(secs)));
+        }
+        for (text, secs) in [
+            ("2026-11-20T18:01:01Z", 1_795_197_661),
+            ("2026-11-20t18:01:01.123456789z", 1_795_197_661),
+            ("2026-11-20T20:01:01+02:00", 1_795_197_661),
+            ("2026-11-20T12:31:01.5-05:30", 1_795_197_661),
+        ] {
+            assert_eq!(Time::parse_rfc3339(text), Some(Time::from_secs(secs)), "{text}");
+        }
+        for wrong in ["", "2026-11-20T18:01:01", "2026-11-20T18:01:01 02:00", "2026-11-20T18:01:01+2:00", "2026-11-20T18:01:0é1Z"] {
+            assert_eq!(Time::parse_rfc3339(wrong), None, "{wrong}");
         }
         for wrong in ["", "2026-11-20", "2026-11-20T18:01:01+", "2026-13-20T18:01:01Z", "2026-11-20T18:01:0xZ", "2026-11-20 18:01:01Z"] {
             assert_eq!(Time::parse(wrong), None, "{wrong}");

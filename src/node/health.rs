@@ -314,7 +314,13 @@ impl Desk {
         }
         let mut command = Command::new(&self.settings.program);
         command.args(["status", "--metrics", "--root"]).arg(&self.settings.root);
-        let mut child = command.env_remove("NODEPREP_OUTPUT").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
+        let mut child = command
+            .env_remove("NODEPREP_OUTPUT")
+            .env_remove("NODEPREP_TEXTFILE_DIR")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()?;
         let text = output(&mut child);
         if text.is_err() {
             let _ = child.kill();

@@ -12,6 +12,7 @@ use super::blobs;
 use super::error::NodeError;
 use super::files::{self, Seen};
 use super::root::{Folder, Last, Root, make_folder_as};
+use crate::model::line;
 use crate::model::path::NodePath;
 use crate::model::pause::{Pauses, VERSION};
 
@@ -78,9 +79,7 @@ pub fn change_pauses(root: &Root, state: &NodePath, anyway: bool, change: impl F
         files::unlink(folder, PAUSES)?;
     } else {
         files::unlink(folder, NEW_PAUSES)?;
-        let mut bytes = serde_json::to_vec(&pauses).unwrap_or_default();
-        bytes.push(b'\n');
-        let file = match files::create(folder, NEW_PAUSES, &bytes, &blobs::private()) {
+        let file = match files::create(folder, NEW_PAUSES, &line::of(&pauses), &blobs::private()) {
             Ok(file) => file,
             Err(error) => {
                 // what could not be written whole is in nobody's way

@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::activation::{activations, cut_off, go_before, refresh_back, take_over};
-use super::build::{Now, give_back, overlay_plan};
+use super::build::{Now, overlay_plan};
+use super::give_back::give_back;
 use super::turn::{Turn, Turning};
 use super::whole::{Planned, PlannedPart, keep, readers};
 use super::{Act, Activation, How, Plan, store};

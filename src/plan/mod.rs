@@ -10,6 +10,7 @@ pub mod build;
 pub mod canary;
 pub mod diff;
 pub mod drift;
+mod give_back;
 pub mod guard;
 pub mod hold;
 mod losses;

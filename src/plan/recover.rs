@@ -37,7 +37,9 @@ fn is_there(now: Now<'_>, path: &NodePath, stamp: &Stamp) -> bool {
 pub fn left_to_go(now: Now<'_>, open: &Open) -> Vec<NodePath> {
     let gone = open.after.iter().filter(|(_, stamp)| **stamp == Stamp::Absent).map(|(path, _)| path);
     let is_there = |path: &&NodePath| {
-        let was_file = !matches!(open.before.get(*path), None | Some(Prior::Absent));
+        // of two runs that were cut off the first may have made it, so that nothing was there before
+        let made = open.between.get(*path).is_some_and(|stamps| stamps.iter().any(|stamp| *stamp != Stamp::Absent));
+        let was_file = made || !matches!(open.before.get(*path), None | Some(Prior::Absent));
         was_file && !matches!(standing(now, path, false), Ok(Standing::Absent))
     };
     gone.filter(is_there).cloned().collect()

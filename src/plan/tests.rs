@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use super::activation::take_over;
 use super::back;
-use super::build::{Foreign, Now, in_order, way_back};
+use super::build::{Foreign, Now, in_order};
+use super::give_back::way_back;
 use super::owned::left_alone;
 use super::turn::{Proof, Turn, Turning};
 use super::{Act, Activation, How, Plan};

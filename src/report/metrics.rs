@@ -9,9 +9,12 @@ use std::fmt::Write as _;
 use super::expiry::Expiry;
 use super::status::Status;
 use super::trail::Event;
+use crate::agent::probing::MOST_CANARIES;
+use crate::model::order;
 use crate::model::pause::By;
 use crate::model::time::Time;
 use crate::plan::How;
+use crate::verify::canary::Found as Canary;
 
 /// The content type of the text.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -78,10 +81,15 @@ metrics! {
     EXPIRY Gauge "nodeprep_certificate_expiry_timestamp_seconds" ["role", "subject", "fingerprint"] "When a CA (role ca) or a client certificate (role client) that nodeprep left on the node runs out.";
     REACHABLE Gauge "nodeprep_endpoint_reachable" ["scheme", "host"] "Whether the endpoint answered in the way in which the node's daemons ask it, when it was tried last.";
     LATENCY Gauge "nodeprep_endpoint_latency_seconds" ["scheme", "host"] "How long that took: name, connection, handshake, /v2/ and login together.";
+    ENDPOINTS Gauge "nodeprep_endpoints" ["state"] "Endpoints that were tried last: state reachable or unreachable. Of more than 200, those that do not answer have the metrics above, then the first of the others.";
+    FRESH Gauge "nodeprep_mirror_fresh" ["image", "scheme", "host"] "Whether the mirror had what it should have of a canary of the spec when it was asked last; missing where that could not be told.";
+    CREATED Gauge "nodeprep_mirror_canary_created_timestamp_seconds" ["image", "scheme", "host"] "When the canary that the mirror has was made, where the spec says how old it may be.";
+    FRESH_AT Gauge "nodeprep_mirror_fresh_timestamp_seconds" ["image", "scheme", "host"] "When the agent has found the mirror fresh last, since the boot.";
     PROBED Gauge "nodeprep_endpoint_probed_timestamp_seconds" [] "When the endpoints were tried last.";
     AGENT Gauge "nodeprep_agent_up" [] "Whether the agent's process is there; missing where there is none since the boot, or it cannot be told.";
     AGENT_FAILING Gauge "nodeprep_agent_failing_since_timestamp_seconds" [] "Since when all passes of the agent fail for one reason; missing where they do not.";
     AGENT_PASS Gauge "nodeprep_agent_last_pass_timestamp_seconds" [] "When the agent's last pass ended.";
+    AGENT_PROBE Gauge "nodeprep_agent_last_probe_timestamp_seconds" [] "When the agent has tried the endpoints last, whatever came of it.";
     PASSES Counter "nodeprep_agent_passes_total" ["outcome"] "Passes of the agent, by outcome.";
     ACTIVATIONS Counter "nodeprep_agent_activations_total" ["kind", "result"] "Units that the agent's passes turned: kind reload or restart, result done, failed or left.";
     ROLLBACKS Counter "nodeprep_agent_rollbacks_total" [] "Passes of the agent that failed and put everything back.";
@@ -228,6 +236,14 @@ fn agent(status: &Status, all: &mut Samples) {
     if let Some(pass) = &state.last_pass {
         all.put(AGENT_PASS, &[], secs(pass.ended));
     }
+    if let Some(probe) = &state.probe {
+        all.put(AGENT_PROBE, &[], secs(probe.ended));
+        for canary in &probe.canaries {
+            if let Some(((scheme, host), at)) = canary.endpoint.split_once("://").zip(canary.fresh_at) {
+                all.put(FRESH_AT, &[&canary.image, scheme, host], secs(at));
+            }
+        }
+    }
     for (outcome, count) in &state.passes {
         all.put(PASSES, &[outcome], count);
     }
@@ -256,19 +272,43 @@ pub struct Endpoint {
     pub took_ms: u64,
 }
 
-/// The metrics of endpoints that were tried `now`. One that several daemons ask is reachable when it is for all of them; the slowest counts.
+/// As many endpoints have metrics of their own, those that do not answer first.
+const MOST_ENDPOINTS: usize = 200;
+
+/// The metrics of endpoints that were tried `now`, and of canaries. One that several daemons ask is reachable when it is for all of them; the
+/// slowest counts, and the one that is not fresh.
 #[must_use]
-pub fn endpoints(tried: &[Endpoint], now: Time) -> String {
+pub fn endpoints(tried: &[Endpoint], canaries: &[Canary], now: Time) -> String {
     let mut by: BTreeMap<(&str, &str), (bool, u64)> = BTreeMap::new();
     for Endpoint { scheme, host, reachable, took_ms } in tried {
         let known = by.entry((scheme, host)).or_insert((true, 0));
         *known = (known.0 && *reachable, known.1.max(*took_ms));
     }
     let mut all = Samples::default();
-    for ((scheme, host), (reachable, took_ms)) in by {
+    let answer = by.values().filter(|(reachable, _)| *reachable).count();
+    all.put(ENDPOINTS, &["reachable"], answer);
+    all.put(ENDPOINTS, &["unreachable"], by.len() - answer);
+    let mut by: Vec<_> = by.into_iter().collect();
+    order::sort_by_key(&mut by, |(_, (reachable, _))| *reachable);
+    for ((scheme, host), (reachable, took_ms)) in by.into_iter().take(MOST_ENDPOINTS) {
         all.put(REACHABLE, &[scheme, host], u8::from(reachable));
         if reachable {
             all.put(LATENCY, &[scheme, host], format!("{}.{:03}", took_ms / 1000, took_ms % 1000));
+        }
+    }
+    let mut fresh: BTreeMap<[&str; 3], (Option<bool>, Option<Time>)> = BTreeMap::new();
+    for canary in canaries {
+        let Some((scheme, host)) = canary.endpoint.split_once("://") else { continue };
+        let known = fresh.entry([&canary.image, scheme, host]).or_insert((canary.fresh, canary.created));
+        known.0 = known.0.zip(canary.fresh).map(|(one, other)| one && other);
+        known.1 = known.1.into_iter().chain(canary.created).min();
+    }
+    for (labels, (fresh, created)) in fresh.into_iter().take(MOST_CANARIES) {
+        if let Some(fresh) = fresh {
+            all.put(FRESH, &labels, u8::from(fresh));
+        }
+        if let Some(created) = created {
+            all.put(CREATED, &labels, secs(created));
         }
     }
     all.put(PROBED, &[], secs(now));
@@ -278,7 +318,7 @@ pub fn endpoints(tried: &[Endpoint], now: Time) -> String {
 /// What of a text that was written before are metrics of endpoints; nothing where something else stands there.
 #[must_use]
 pub fn endpoints_of(text: &str) -> &str {
-    let names = [REACHABLE.name, LATENCY.name, PROBED.name];
+    let names = [REACHABLE, LATENCY, ENDPOINTS, FRESH, CREATED, PROBED].map(|metric| metric.name);
     let is_ours = |line: &str| {
         let name = line.strip_prefix("# HELP ").or_else(|| line.strip_prefix("# TYPE ")).unwrap_or(line);
         names.iter().any(|known| name.strip_prefix(known).is_some_and(|rest| rest.starts_with([' ', '{'])))

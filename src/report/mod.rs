@@ -55,6 +55,9 @@ pub struct Report {
     /// What `verify` looked at.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub checks: Vec<crate::verify::Check>,
+    /// What became of the canaries of the spec (`verify`).
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub canaries: Vec<crate::verify::canary::Found>,
     /// What runtimes ask for images (`explain`).
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub resolutions: Vec<explain::Answer>,
@@ -194,6 +197,7 @@ impl Report {
             units: Vec::new(),
             problems: Vec::new(),
             checks: Vec::new(),
+            canaries: Vec::new(),
             resolutions: Vec::new(),
         }
     }

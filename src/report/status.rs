@@ -11,7 +11,7 @@ use super::explain::plural;
 use super::problems::escape;
 use super::style::Style;
 use super::trail::{Event, Line};
-use crate::agent::state::{AgentState, Phase};
+use crate::agent::state::{AgentState, Phase, ProbeView};
 use crate::ledger::{Due, LastSpec, Ledger};
 use crate::model::digest::Digest;
 use crate::model::path::NodePath;
@@ -319,6 +319,9 @@ pub fn text(status: &Status, style: Style) -> String {
     }
     if let Some(agent) = &status.agent {
         row("agent", &escape(&agent_text(agent)));
+        for said in agent.state.probe.iter().flat_map(probe_text) {
+            row("endpoints", &escape(&said));
+        }
     }
     if !status.problems.is_empty() {
         out.push_str(&super::problems::render(&status.problems, style.colour));
@@ -353,6 +356,23 @@ fn managed_text(managed: &Managed, style: Style) -> String {
         drift => style.red(&format!("{drift} not as left")),
     };
     format!("{}, {state}{readers}", counts.join(", "))
+}
+
+/// What came of the endpoints, and what is amiss with them or with mirrors.
+fn probe_text(probe: &ProbeView) -> Vec<String> {
+    let dead = if probe.unreachable == 0 {
+        String::new()
+    } else {
+        format!(", {} of them without the answer that they should give", probe.unreachable)
+    };
+    let tried = plural(usize::try_from(probe.endpoints).unwrap_or(0), "endpoint");
+    let stale = probe.canaries.iter().filter(|canary| canary.fresh == Some(false)).map(|canary| {
+        let since = canary.fresh_at.map_or_else(|| "never seen fresh".to_owned(), |at| format!("last fresh at {at}"));
+        format!("{} is not fresh at {}, {since}", canary.image, canary.endpoint)
+    });
+    let amiss = probe.problems.iter().map(|problem| problem.what.clone());
+    let first = format!("{tried} tried at {}{dead}", probe.ended);
+    std::iter::once(first).chain(amiss).chain(stale).collect()
 }
 
 fn agent_text(agent: &Agent) -> String {

@@ -52,6 +52,8 @@ pub struct Raw {
     pub mirrors: Vec<RawMirror>,
     /// `[[blocked]]`.
     pub blocked: Vec<RawBlocked>,
+    /// `[[canary]]`.
+    pub canaries: Vec<RawCanary>,
     /// `deny_domains`.
     pub deny_domains: Option<At<Vec<At<String>>>>,
     /// `[runtime] pause_image`.
@@ -153,6 +155,19 @@ pub struct RawBlocked {
     pub runtimes: Option<At<Vec<At<String>>>>,
 }
 
+/// A `[[canary]]`.
+#[derive(Clone, Debug)]
+pub struct RawCanary {
+    /// Its header.
+    pub at: Range<usize>,
+    /// `image`.
+    pub image: Option<At<String>>,
+    /// `digest`.
+    pub digest: Option<At<String>>,
+    /// `max_age`.
+    pub max_age: Option<At<String>>,
+}
+
 /// Fills the structs.
 #[must_use]
 pub fn decode(root: &Node, problems: &mut Problems<'_>) -> Raw {
@@ -213,6 +228,11 @@ pub fn decode(root: &Node, problems: &mut Problems<'_>) -> Raw {
     for node in row.tables("blocked") {
         let row = Row::read(&table::BLOCKED, node, problems);
         raw.blocked.push(RawBlocked { at: node.span.clone(), source: row.text("source"), runtimes: row.texts("runtimes", problems) });
+    }
+    for node in row.tables("canary") {
+        let row = Row::read(&table::CANARY, node, problems);
+        let [image, digest, max_age] = ["image", "digest", "max_age"].map(|name| row.text(name));
+        raw.canaries.push(RawCanary { at: node.span.clone(), image, digest, max_age });
     }
     if let Some(node) = row.value("runtime") {
         let row = Row::read(&table::RUNTIME, node, problems);

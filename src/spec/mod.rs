@@ -126,6 +126,8 @@ pub struct Spec {
     /// Domains that are closed under `unlisted = "deny"` where only what is named can be closed; `None`: the shipped ones
     /// ([`domains`]).
     pub deny_domains: Option<Vec<Suffix>>,
+    /// Images by which it is known whether mirrors are fresh.
+    pub canaries: Vec<Canary>,
     /// Hosts that are named as endpoints only, by no `[[registry]]` and no pause image.
     pub passing: BTreeSet<Host>,
     /// Sources whose `never` is for this one name of the registry: only adopted ([`mod@adopt`]), a document cannot say it.
@@ -340,6 +342,19 @@ impl std::fmt::Display for Source {
             Self::Prefix { host, path } => write!(f, "{host}/{path}"),
         }
     }
+}
+
+/// A `[[canary]]`.
+#[derive(Clone, Debug)]
+pub struct Canary {
+    /// The image.
+    pub image: ImageRef,
+    /// The digest that its tag has to have.
+    pub digest: Option<String>,
+    /// How old it may be.
+    pub max_age: Option<std::time::Duration>,
+    /// Where it is written.
+    pub at: Place,
 }
 
 /// `pause_image`.

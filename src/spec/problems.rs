@@ -22,6 +22,7 @@ pub const CODES: &[(&str, &str)] = &[
     ("ca-unused", "a [[ca]] is trusted by no registry and not by the operating system"),
     ("ca-with-key", "a file of CA certificates holds a private key"),
     ("ca-without-flag", "a self-signed certificate has no CA flag: some trust stores drop it"),
+    ("canary", "a [[canary]] is in no mirror, or there are too many of them"),
     ("client-expired", "a client certificate is not valid now"),
     ("client-expires-soon", "a client certificate expires within 30 days"),
     ("client-incomplete", "a client certificate without its key, or the reverse"),

@@ -184,6 +184,7 @@ pub const DOCUMENT: TableDef = TableDef {
         key("mirror", Kind::Tables(&MIRROR), "", "What is pulled from where.").elsewhere(&["mirrors", "imagemirror"]),
         key("runtime", Kind::Table(&RUNTIME), "", "Settings of the runtimes themselves."),
         key("blocked", Kind::Tables(&BLOCKED), "", "Sources from which nothing is pulled.").elsewhere(&["block", "deny", "denied"]),
+        key("canary", Kind::Tables(&CANARY), "", "Images by which it is known whether a mirror is fresh.").elsewhere(&["canaries"]),
     ],
     one_of: &[],
 };
@@ -381,6 +382,35 @@ pub const BLOCKED: TableDef = TableDef {
     one_of: &[],
 };
 
+/// `[[canary]]`.
+pub const CANARY: TableDef = TableDef {
+    name: "canary",
+    header: "[[canary]]",
+    doc: "An image by which it is known whether a mirror is fresh: `verify` and the agent ask for its manifest at each endpoint of its mirror, \
+          never at the source itself. Without `digest` and `max_age` all of them have to have the same as the first.",
+    fields: &[
+        key(
+            "image",
+            Kind::Text,
+            "image = \"docker.io/library/canary:fresh\"",
+            "The image as it is pulled, below the source of a [[mirror]], with a tag that is renewed whenever the mirror is, or with a digest \
+             that it must have.",
+        )
+        .required()
+        .elsewhere(&["name", "reference", "tag", "ref"]),
+        key("digest", Kind::Text, "digest = \"sha256:e3b0c442…\"", "The digest of the manifest that the tag must have.")
+            .elsewhere(&["sha256", "checksum"]),
+        key(
+            "max_age",
+            Kind::Text,
+            "max_age = \"26h\"",
+            "How old the image may be, by its own creation date: a number with `m`, `h` or `d`.",
+        )
+        .elsewhere(&["age", "maximum_age", "maxage", "older_than"]),
+    ],
+    one_of: &[],
+};
+
 /// `[runtime]`.
 pub const RUNTIME: TableDef = TableDef {
     name: "runtime",
@@ -401,7 +431,7 @@ pub const RUNTIME: TableDef = TableDef {
 };
 
 /// Every table, the document first.
-pub const TABLES: [&TableDef; 7] = [&DOCUMENT, &CA, &REGISTRY, &MIRROR, &ENDPOINT, &BLOCKED, &RUNTIME];
+pub const TABLES: [&TableDef; 8] = [&DOCUMENT, &CA, &REGISTRY, &MIRROR, &ENDPOINT, &BLOCKED, &CANARY, &RUNTIME];
 
 #[cfg(test)]
 mod tests {

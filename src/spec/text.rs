@@ -62,7 +62,8 @@ impl Text {
             let start = text.all.len();
             text.parts.push(Part { file, notation, start, line: text.lines.len() });
             text.lines.push(start);
-            text.lines.extend(document.match_indices('\n').map(|(at, _)| start + at + 1));
+            let ends = document.bytes().enumerate().filter(|(_, byte)| *byte == b'\n');
+            text.lines.extend(ends.map(|(at, _)| start + at + 1));
             text.secrets.extend(secrets_in(&document).into_iter().map(|secret| start + secret.start..start + secret.end));
             if text.all.is_empty() { text.all = document } else { text.all.push_str(&document) }
         }

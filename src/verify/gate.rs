@@ -35,7 +35,7 @@ pub fn changed(spec: &Spec, before: &Tree, after: &Tree, roots: &Tree, found: &[
         let view = now.iter().find(|(other, _)| std::ptr::eq(*other, reader)).map(|(_, view)| view);
         view.is_none_or(|view| !view.resolve(&then.image).same(then))
     };
-    endpoints_of(Some(spec), after, roots, found, &[], differs)
+    endpoints_of(Some(spec), after, roots, found, &[], false, differs)
 }
 
 /// What came of the endpoints, `seen` in the order of all their ways: what each target that keeps things back does so for, and

@@ -2,11 +2,12 @@
 //!
 //! What lives here: what is looked at ([`images`]) and what each finding is called ([`checks`]); whether CAs arrived
 //! ([`anchors`](fn@anchors::anchors)); which endpoints are tried and what came of it ([`online`]), whether a server is believed
-//! ([`believe`]), what runtimes say of themselves ([`cri`]). What must not: effects, knowledge of a runtime or a file format: the
+//! ([`believe`]), whether mirrors are fresh ([`canary`]), what runtimes say of themselves ([`cri`]). What must not: effects, knowledge of a runtime or a file format: the
 //! views answer.
 
 pub mod anchors;
 pub mod believe;
+pub mod canary;
 pub mod cri;
 pub mod gate;
 pub mod in_use;
@@ -36,7 +37,7 @@ pub struct Check {
     /// How it came out; failures first.
     pub result: Outcome,
     /// Which kind of check: `leak`, `meaning`, `file-broken`, `file-ignored`, `file-shadowed`, `registry`, `anchor`; online also
-    /// `planned`, `activation`, `endpoint`, `manifest`, `runtime`, `pull`.
+    /// `planned`, `activation`, `endpoint`, `manifest`, `canary`, `runtime`, `pull`.
     pub id: &'static str,
     /// What was looked at, in words.
     pub subject: String,

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::believe::Pool;
-use super::probe::{Identity, Manifest, Seen, Stage, Step, Target, Trouble, Trusted};
+use super::probe::{Ask, Identity, Manifest, Seen, Stage, Step, Target, Trouble, Trusted};
 use super::{Check, Outcome, check, images};
 use crate::model::digest::Fingerprint;
 use crate::model::endpoint::Scheme;
@@ -45,10 +45,11 @@ type Key = (
 );
 
 /// Every endpoint of every resolution, once for each way in which a daemon of the node reaches it. `roots`: a tree that holds
-/// what [`golang::root_wishes`] asks for, for each of `found`. Manifests of `asked` are asked for wherever they may be.
+/// what [`golang::root_wishes`] asks for, for each of `found`. Manifests of `asked` are asked for wherever they may be, those of the spec's
+/// canaries wherever copies are kept.
 #[must_use]
 pub fn endpoints(spec: Option<&Spec>, tree: &Tree, roots: &Tree, found: &[FoundRuntime], asked: &[ImageRef]) -> Vec<Endpoint> {
-    endpoints_of(spec, tree, roots, found, asked, |_, _| true)
+    endpoints_of(spec, tree, roots, found, asked, true, |_, _| true)
 }
 
 /// The same of the resolutions that count.
@@ -58,6 +59,7 @@ pub fn endpoints_of(
     roots: &Tree,
     found: &[FoundRuntime],
     asked: &[ImageRef],
+    canaries: bool,
     counts: impl Fn(&FoundRuntime, &Resolution) -> bool,
 ) -> Vec<Endpoint> {
     let mut endpoints: BTreeMap<Key, Endpoint> = BTreeMap::new();
@@ -67,8 +69,12 @@ pub fn endpoints_of(
         let view = reader.view(tree, dialect);
         // what is for others only is asked by nobody here
         let own = spec.map(|spec| spec.for_runtime(reader.runtime));
-        let mut all: Vec<(ImageRef, bool)> = images(own.as_deref(), &view).into_iter().map(|image| (image, false)).collect();
-        all.extend(asked.iter().cloned().map(|image| (image, true)));
+        let mut all: Vec<(ImageRef, Option<Ask>)> = images(own.as_deref(), &view).into_iter().map(|image| (image, None)).collect();
+        all.extend(asked.iter().cloned().map(|image| (image, Some(Ask::There))));
+        if let Some(own) = own.as_deref().filter(|_| canaries) {
+            let here = own.canaries.iter().filter(|canary| own.mirror_of(&canary.image).is_some());
+            all.extend(here.map(|canary| (canary.image.clone(), Some(if canary.max_age.is_some() { Ask::Age } else { Ask::Digest }))));
+        }
         for (image, wanted) in all {
             let resolution = view.resolve(&image);
             if !counts(reader, &resolution) {
@@ -95,8 +101,10 @@ pub fn endpoints_of(
                     key,
                 });
                 endpoint.readers.insert(reader.runtime);
-                for (way, target) in ways.iter().zip(&mut endpoint.ways).filter(|_| wanted) {
-                    let manifest = manifest(&view, &image, way);
+                for (way, target) in ways.iter().zip(&mut endpoint.ways) {
+                    // a canary is about copies
+                    let Some(ask) = wanted.filter(|ask| *ask == Ask::There || !way.upstream) else { continue };
+                    let manifest = manifest(&view, &image, way, ask);
                     if !target.manifests.contains(&manifest) {
                         target.manifests.push(manifest);
                     }
@@ -113,14 +121,14 @@ fn store(env: &Env) -> Vec<String> {
     vec![says("SSL_CERT_FILE"), says("SSL_CERT_DIR")]
 }
 
-fn manifest(view: &View, image: &ImageRef, way: &Attempt) -> Manifest {
+fn manifest(view: &View, image: &ImageRef, way: &Attempt, ask: Ask) -> Manifest {
     let repo = format!("{}/{}", way.api_root.strip_prefix("/v2").unwrap_or(&way.api_root), way.repo).trim_start_matches('/').to_owned();
     let mut path = format!("{}/{}/manifests/{}", way.api_root, way.repo, image.reference());
     // containerd says whose image it is where it asks elsewhere (`runtime-semantics.md` 1.5)
     if matches!(view, View::Containerd(_)) && way.host != image.host && way.host != image.host.api() {
         path = format!("{path}?ns={}", image.host.as_str().replace(':', "%3A"));
     }
-    Manifest { image: image.to_string(), path, repo }
+    Manifest { image: image.to_string(), path, repo, ask }
 }
 
 /// What a target is made of.
@@ -242,7 +250,8 @@ impl Endpoint {
     /// What came of the manifests, a check for each image.
     fn manifests(&self, seen: &[Seen]) -> Vec<Check> {
         let Some((target, seen)) = self.best(&self.readers, seen) else { return Vec::new() };
-        let mut images: Vec<&String> = target.manifests.iter().map(|manifest| &manifest.image).collect();
+        let asked_for = target.manifests.iter().filter(|manifest| manifest.ask == Ask::There);
+        let mut images: Vec<&String> = asked_for.map(|manifest| &manifest.image).collect();
         images.dedup();
         // what /v2/ is good for need not be what manifests are
         let asked = |stage: Stage| seen.steps.iter().filter(move |step| step.stage == stage);
@@ -264,8 +273,14 @@ impl Endpoint {
         images.into_iter().map(of).collect()
     }
 
+    /// It, as it is named in checks.
+    #[must_use]
+    pub fn subject(&self, target: &Target) -> String {
+        subject(&self.readers, target)
+    }
+
     /// The first of the ways that works, else the first.
-    fn best<'a>(&'a self, readers: &BTreeSet<Runtime>, seen: &'a [Seen]) -> Option<(&'a Target, &'a Seen)> {
+    pub(super) fn best<'a>(&'a self, readers: &BTreeSet<Runtime>, seen: &'a [Seen]) -> Option<(&'a Target, &'a Seen)> {
         let ways = || self.ways.iter().zip(seen);
         ways().find(|(_, seen)| self.trouble(readers, seen).is_none()).or_else(|| ways().next())
     }

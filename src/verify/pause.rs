@@ -13,7 +13,7 @@ use crate::spec::Spec;
 #[must_use]
 pub fn endpoints(spec: &Spec, image: &ImageRef, after: &Tree, roots: &Tree, reader: &FoundRuntime) -> Vec<Endpoint> {
     let asked = [image.clone()];
-    endpoints_of(Some(spec), after, roots, std::slice::from_ref(reader), &asked, |_, resolution| resolution.image == *image)
+    endpoints_of(Some(spec), after, roots, std::slice::from_ref(reader), &asked, false, |_, resolution| resolution.image == *image)
 }
 
 /// Whether one of them has its manifest.

@@ -10,6 +10,7 @@ use crate::model::challenge::Challenge;
 use crate::model::endpoint::Scheme;
 use crate::model::host::Host;
 use crate::model::secret::Secret;
+use crate::model::time::Time;
 use crate::runtime::golang::Route;
 
 /// One endpoint as one daemon reaches it.
@@ -62,6 +63,30 @@ pub struct Manifest {
     pub path: String,
     /// The repository there, for the scope of a token.
     pub repo: String,
+    /// What is to be known of it.
+    pub ask: Ask,
+}
+
+/// What is to be known of a manifest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ask {
+    /// Whether it is there.
+    There,
+    /// Of a canary: which it is.
+    Digest,
+    /// Of a canary: which it is, and when its image was made.
+    Age,
+}
+
+/// What is held of a canary.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// Path and query of the request.
+    pub path: String,
+    /// The manifest's digest; `None` where the registry does not say it, and it could not be worked out.
+    pub digest: Option<String>,
+    /// When the image was made, or why that is not known; `None` where it was not to be known.
+    pub created: Option<Result<Time, String>>,
 }
 
 /// The stages of a probe, in order.
@@ -116,6 +141,8 @@ pub struct Seen {
     pub steps: Vec<Step>,
     /// What `/v2/` asks for, when it was reached.
     pub challenge: Option<Challenge>,
+    /// What is held of canaries.
+    pub held: Vec<Held>,
     /// What is amiss, with the stage; the first that stops the probe, or each manifest that is not there.
     pub troubles: Vec<(Stage, Trouble)>,
 }

@@ -27,6 +27,7 @@ fn it_always_converges() {
             budget: u32::try_from(1 + random.below(3)).unwrap(),
             gate: random.below(2) == 0,
             poll: (random.below(2) == 0).then_some(5 * MINUTE),
+            probe: (random.below(2) == 0).then_some(15 * MINUTE),
             seed: random.number(),
             ..settings()
         });

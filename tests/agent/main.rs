@@ -1,4 +1,4 @@
-//! The agent: its machine under a fake clock (`world`, `long`, `tables`), and the process itself on a scratch root (`process`).
+//! The agent: its machine under a fake clock (`world`, `long`, `tables`, `probing`), and the process itself on a scratch root (`process`).
 #![allow(
     clippy::disallowed_methods,
     clippy::unwrap_used,
@@ -20,6 +20,7 @@ mod long;
 mod manners;
 mod node;
 mod others;
+mod probing;
 mod process;
 mod tables;
 mod watched;

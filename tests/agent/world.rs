@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use nodeprep::agent::machine::{Action, Event, Machine, Question, step};
 use nodeprep::agent::pass::{PassEnd, Told, Unit};
+use nodeprep::agent::probing::ProbeEnd;
 use nodeprep::agent::random::Random;
 use nodeprep::agent::settings::{DriftPolicy, HOUR, MINUTE, Now, SECOND, Settings};
 use nodeprep::agent::state::{AgentState, Cause, Due, Mode, ProblemView, WaitsFor};
@@ -19,6 +20,7 @@ pub fn settings() -> Settings {
         debounce: 200,
         quiet: 5 * SECOND,
         reread: 10 * MINUTE,
+        probe: None,
         drift: DriftPolicy::Repair,
         restarts: true,
         splay: 30 * MINUTE,
@@ -100,6 +102,13 @@ pub struct World {
     pub remembers: bool,
     pub failed_before: Option<u64>,
     pub passes: Vec<(i64, Mode, Cause)>,
+    /// When endpoints were tried, and when the probe that runs ends.
+    pub probes: Vec<i64>,
+    pub probing: Option<i64>,
+    /// Probes that had to give way.
+    pub interrupted: u32,
+    pub probe_takes: i64,
+    pub probe: ProbeEnd,
     restarts: Vec<i64>,
     pub said: Vec<String>,
     queue: Vec<Event>,
@@ -133,6 +142,11 @@ impl World {
             remembers: false,
             failed_before: None,
             passes: Vec::new(),
+            probes: Vec::new(),
+            probing: None,
+            interrupted: 0,
+            probe_takes: 2 * SECOND,
+            probe: ProbeEnd { code: Some(0), told: Some(Box::default()), why: String::new() },
             restarts: Vec::new(),
             said: Vec::new(),
             queue: Vec::new(),
@@ -144,6 +158,7 @@ impl World {
     pub fn start(&mut self, before: Option<AgentState>) {
         self.machine = Some(Machine::new(self.settings.clone(), self.now(), 7, before));
         self.running = None;
+        self.probing = None;
         self.happen(Event::Started);
     }
 
@@ -175,6 +190,7 @@ impl World {
         match action {
             Action::StartPass(mode, cause) => {
                 assert!(self.running.is_none(), "two passes at once");
+                assert!(self.probing.is_none(), "a pass waits for nobody");
                 if mode == Mode::Restart {
                     self.may_restart();
                 }
@@ -193,6 +209,15 @@ impl World {
             Action::Ask(Question::Writer(path)) => self.queue.push(Event::Writer(path, "puppet".to_owned())),
             Action::WakeAt(at) => self.wake = Some(at),
             Action::Say(text) => self.said.push(text),
+            Action::StartProbe => {
+                assert!(self.running.is_none() && self.probing.is_none(), "beside something else");
+                self.probes.push(self.mono);
+                self.probing = Some(self.mono + self.probe_takes);
+            }
+            Action::EndProbe => {
+                assert!(self.probing.take().is_some(), "there is none");
+                self.interrupted += 1;
+            }
             Action::Ask(Question::GateDone(_)) | Action::Watch(_) | Action::Ready | Action::Reloading | Action::Tell(..) | Action::Exit => {
             }
         }
@@ -210,7 +235,7 @@ impl World {
     pub fn pass(&mut self, until: i64) {
         loop {
             let end = self.running.map(|(.., at)| at);
-            let next = [end, self.wake].into_iter().flatten().min();
+            let next = [end, self.wake, self.probing].into_iter().flatten().min();
             let Some(next) = next.filter(|next| *next <= until) else { break };
             self.mono = self.mono.max(next);
             if end.is_some_and(|end| end <= self.mono) {
@@ -223,6 +248,9 @@ impl World {
                 } else {
                     self.happen(Event::PassEnded(ended));
                 }
+            } else if self.probing.is_some_and(|end| end <= self.mono) {
+                self.probing = None;
+                self.happen(Event::ProbeEnded(self.probe.clone()));
             } else {
                 self.happen(Event::Tick);
             }

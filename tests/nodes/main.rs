@@ -22,6 +22,8 @@ mod cgroup;
 mod grpc;
 #[path = "../real/image.rs"]
 mod image;
+mod kubelet;
+mod manifest;
 mod node;
 mod packages;
 #[path = "../pages/command.rs"]

@@ -108,9 +108,12 @@ impl Pod {
 
     /// Its two processes: that of the pause image and that of the container.
     pub fn processes(&self, world: &World) -> Result<[Process; 2]> {
-        let mut all = processes(world)?;
-        let mut take = |id: &str| all.remove(id).with_context(|| format!("{id} does not run"));
-        Ok([take(&self.sandbox)?, take(&self.container)?])
+        let all = world.containers()?;
+        let of = |id: &String| {
+            let found = all.iter().find(|(known, _)| known == id);
+            process(world, found.with_context(|| format!("{id} does not run"))?.1)
+        };
+        Ok([of(&self.sandbox)?, of(&self.container)?])
     }
 }
 
@@ -126,25 +129,26 @@ pub struct Process {
 
 /// Of all that runs, by the identity of container or sandbox.
 pub fn processes(world: &World) -> Result<BTreeMap<String, Process>> {
-    let seen = |(id, pid): (String, u32)| -> Result<(String, Process)> {
-        let told = world.node.run(&["cat", &format!("/proc/{pid}/stat")])?;
-        // proc_pid_stat(5): field 22, the 20th behind the name
-        let start = told.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(19)).context("its start")?.to_owned();
-        let image = world.node.run(&["cat", &format!("/proc/{pid}/root/which")])?;
-        Ok((id, Process { pid, start, image }))
-    };
-    world.containers()?.into_iter().map(seen).collect()
+    world.containers()?.into_iter().map(|(id, pid)| Ok((id, process(world, pid)?))).collect()
+}
+
+fn process(world: &World, pid: u32) -> Result<Process> {
+    let told = world.node.run(&["cat", &format!("/proc/{pid}/stat")])?;
+    // proc_pid_stat(5): field 22, the 20th behind the name
+    let start = told.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(19)).context("its start")?.to_owned();
+    let image = world.node.run(&["cat", &format!("/proc/{pid}/root/which")])?;
+    Ok(Process { pid, start, image })
 }
 
 /// What an image in the store is called by its content: `ImageStatusResponse` begins with it.
-fn identity(world: &World, image: &str) -> Result<String> {
+pub fn identity(world: &World, image: &str) -> Result<String> {
     let told = call(world, "ImageService/ImageStatus", &grpc::image(image))?;
     let told = String::from_utf8_lossy(&told);
     let found = told.find("sha256:").and_then(|at| told.get(at..at + "sha256:".len() + 64));
     Ok(found.with_context(|| format!("{image} is not in the store"))?.to_owned())
 }
 
-fn call(world: &World, method: &str, message: &[u8]) -> Result<Vec<u8>> {
+pub fn call(world: &World, method: &str, message: &[u8]) -> Result<Vec<u8>> {
     let outcome = world.node.inside()?.cri(method, message)?;
     outcome.map_err(|said| anyhow::anyhow!("{method}: {said}"))
 }
@@ -157,7 +161,7 @@ fn sandbox(name: &str) -> Vec<u8> {
 }
 
 /// `RunPodSandboxResponse`, `CreateContainerResponse`: a field with an identity, which is 64 characters.
-fn id(message: &[u8]) -> Result<String> {
+pub fn id(message: &[u8]) -> Result<String> {
     let id = message.strip_prefix(&[1 << 3 | 2, 64]).and_then(|id| id.get(..64)).with_context(|| format!("no identity: {message:?}"))?;
     Ok(std::str::from_utf8(id).context("an identity")?.to_owned())
 }

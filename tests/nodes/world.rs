@@ -54,19 +54,23 @@ impl World {
 
     /// The same with these images, each in a repository.
     pub fn registry_of(&self, name: &str, address: &str, held: &[(&str, &Path)]) -> Result<Registry> {
-        let certificate = Arc::new(Mutex::new(self.ca.sign(vec![name.to_owned()])?.certified()?));
-        let arrived = Arrived::default();
-        let shown = certificate.clone();
-        let certificates = move |_: Option<&str>, _| Some(shown.lock().expect("no thread panics while it looks").clone());
         let demand = |repository: &str| Demand { listen: address.to_owned(), holds: vec![repository.to_owned()], ..Demand::default() };
         let held: Vec<(Demand, PathBuf)> = held.iter().map(|(repository, layout)| (demand(repository), layout.to_path_buf())).collect();
-        let answers = move |ask: &Ask| match ask.path() {
+        self.server(name, address, move |ask| match ask.path() {
             "/v2/" => Answer::status(200).with("Docker-Distribution-Api-Version", "registry/2.0"),
             path => {
                 let found = held.iter().find_map(|(demand, layout)| answer::content(demand, None, layout, path));
                 found.unwrap_or_else(|| Answer::status(404))
             }
-        };
+        })
+    }
+
+    /// The same of whatever answers so.
+    pub fn server(&self, name: &str, address: &str, answers: impl Fn(&Ask) -> Answer + Send + Sync + 'static) -> Result<Registry> {
+        let certificate = Arc::new(Mutex::new(self.ca.sign(vec![name.to_owned()])?.certified()?));
+        let arrived = Arrived::default();
+        let shown = certificate.clone();
+        let certificates = move |_: Option<&str>, _| Some(shown.lock().expect("no thread panics while it looks").clone());
         responder::listen(address, &arrived, Arc::new(certificates), Arc::new(answers))?;
         let mut hosts = self.node.read("/etc/hosts").unwrap_or_default();
         let _ = writeln!(hosts, "{} {name}", address.split(':').next().unwrap_or_default());
@@ -104,7 +108,7 @@ impl World {
     /// All files of the node that are not the doing of whatever runs there.
     pub fn files(&self) -> Result<Tree> {
         let mut files = tree::read(&self.node.root())?;
-        let busy = ["var/log", "var/lib/containerd", "var/lib/systemd", "var/cache/ldconfig"].map(Path::new);
+        let busy = ["var/log", "var/lib/containerd", "var/lib/kubelet", "var/lib/systemd", "var/cache/ldconfig"].map(Path::new);
         files.retain(|path, _| !busy.iter().any(|folder| path.starts_with(folder)));
         Ok(files)
     }

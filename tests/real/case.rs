@@ -23,6 +23,8 @@
 //! ca = "unknown"                              # its certificate comes from a CA that is not the spec's; reached if the spec says `insecure`
 //! ca = "self"                                 # its certificate is its own CA, without the CA flag; it lies beside the spec as self-1.pem (-2 …)
 //! ca = "self-flagged"                         # the same with the CA flag
+//! ca = "expired"                              # its certificate comes from the spec's CA, long ago
+//! ca = "common-name"                          # its certificate comes from the spec's CA and has its name where nobody looks any more
 //! dead = true                                 # nothing listens there
 //! answer = "500"                              # a program of our own that answers so: any status, or
 //!                                             #   "html"      a page, with 200
@@ -31,6 +33,10 @@
 //!                                             #   "token"     the image, for a token that it issues itself
 //!                                             #   "header"    the image, to whoever sends X-Team: a; 403 to others
 //! login = "user:password"                     # with "token": what the token costs; default nothing
+//!
+//! [says."docker.io/library/hello:1"]          # what each program says when it cannot pull this image, once the registries hold what they hold:
+//! containerd = "x509: certificate …"          #   the words under which docs/troubleshooting.md is searched; skopeo, podman, and
+//! verify = "x509: certificate …"              #   `nodeprep verify --manifest`, which has to name the cause
 //! ```
 //!
 //! Registries may listen on `[::1]` too.
@@ -56,6 +62,8 @@ pub struct Case {
     pub probe: String,
     /// What it is told of files of others that are in the way.
     pub foreign: String,
+    /// Image, program and the words with which it says that it cannot pull.
+    pub says: Vec<(String, String, String)>,
     /// The spec says so for the whole document: then nothing may ever arrive at an upstream, whatever `explain` says.
     pub closed: bool,
 }
@@ -87,6 +95,8 @@ pub enum Ca {
     #[default]
     Known,
     Unknown,
+    Expired,
+    CommonName,
     /// It is its own CA, with the CA flag or without.
     Itself {
         flag: bool,
@@ -116,7 +126,8 @@ impl Demand {
 
     /// Nothing reaches the log of a registry that is not there or that is not believed.
     pub fn reachable(&self) -> bool {
-        !self.dead && (self.ca != Ca::Unknown || self.insecure) && (!self.client || self.shown)
+        let believed = !matches!(self.ca, Ca::Unknown | Ca::Expired | Ca::CommonName);
+        !self.dead && (believed || self.insecure) && (!self.client || self.shown)
     }
 
     /// Does `authority` (the host and port of a URL) lead here?
@@ -167,8 +178,21 @@ pub fn load(folder: &Path) -> Result<Case> {
         without,
         probe,
         foreign,
+        says: says(&document)?,
         closed,
     })
+}
+
+fn says(document: &DocumentMut) -> Result<Vec<(String, String, String)>> {
+    let mut says = Vec::new();
+    let images = document.get("says").and_then(Item::as_table);
+    for (image, words) in images.into_iter().flat_map(Table::iter) {
+        for (program, words) in words.as_table().with_context(|| format!("says.{image} is no table"))? {
+            ensure!(["containerd", "skopeo", "podman", "verify"].contains(&program), "says.{image}: {program} pulls nothing");
+            says.push((image.to_owned(), program.to_owned(), text(words)?));
+        }
+    }
+    Ok(says)
 }
 
 fn read(path: &Path) -> Result<DocumentMut> {
@@ -200,6 +224,8 @@ fn demand(table: &Table) -> Result<Demand> {
 fn ca(text: &str) -> Result<Ca> {
     Ok(match text {
         "unknown" => Ca::Unknown,
+        "expired" => Ca::Expired,
+        "common-name" => Ca::CommonName,
         "self" => Ca::Itself { flag: false },
         "self-flagged" => Ca::Itself { flag: true },
         other => bail!("ca = {other:?}"),

@@ -69,6 +69,22 @@ impl Authority {
         fs::write(file, &self.pair.certificate).with_context(|| file.display().to_string())
     }
 
+    /// A server's certificate of long ago.
+    pub fn expired(&self, names: Vec<String>) -> Result<Pair> {
+        let mut params = CertificateParams::new(names)?;
+        (params.not_before, params.not_after) = (rcgen::date_time_ymd(2001, 1, 1), rcgen::date_time_ymd(2002, 1, 1));
+        let key = KeyPair::generate()?;
+        Ok(Pair::new(&params.signed_by(&key, &self.issuer)?, &key))
+    }
+
+    /// A server's certificate without alternative names.
+    pub fn common_name(&self, name: String) -> Result<Pair> {
+        let mut params = CertificateParams::new(Vec::new())?;
+        params.distinguished_name.push(DnType::CommonName, name);
+        let key = KeyPair::generate()?;
+        Ok(Pair::new(&params.signed_by(&key, &self.issuer)?, &key))
+    }
+
     /// A certificate and its key, for a server with these names or, without names, for a client.
     pub fn sign(&self, names: Vec<String>) -> Result<Pair> {
         let usage = if names.is_empty() { ExtendedKeyUsagePurpose::ClientAuth } else { ExtendedKeyUsagePurpose::ServerAuth };

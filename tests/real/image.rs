@@ -40,6 +40,12 @@ pub fn write(folder: &Path) -> Result<String> {
 
 /// The same of an image with these files that runs `command`.
 pub fn write_program(folder: &Path, files: &[File], command: &[&str]) -> Result<String> {
+    let runs = if command.is_empty() { serde_json::json!({}) } else { serde_json::json!({ "Cmd": command }) };
+    write_configured(folder, files, &runs)
+}
+
+/// The same of one whose `config` is this: its entry point, its environment.
+pub fn write_configured(folder: &Path, files: &[File], runs: &serde_json::Value) -> Result<String> {
     let blobs = folder.join("blobs/sha256");
     std::fs::create_dir_all(&blobs).with_context(|| blobs.display().to_string())?;
     let put = |bytes: &[u8]| -> Result<(String, usize)> {
@@ -54,7 +60,6 @@ pub fn write_program(folder: &Path, files: &[File], command: &[&str]) -> Result<
         "aarch64" => "arm64",
         other => other,
     };
-    let runs = if command.is_empty() { serde_json::json!({}) } else { serde_json::json!({ "Cmd": command }) };
     let config =
         format!(r#"{{"architecture":"{architecture}","os":"linux","config":{runs},"rootfs":{{"type":"layers","diff_ids":["{layer}"]}}}}"#);
     let (config, config_size) = put(config.as_bytes())?;

@@ -144,6 +144,7 @@ fn furnish(what: &Path, programs: &Programs, scratch: &Scratch) -> Result<()> {
         podman: false,
         probe: String::new(),
         foreign: String::new(),
+        says: Vec::new(),
         closed: false,
         versions: String::new(),
         without: Vec::new(),

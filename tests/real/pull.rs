@@ -26,6 +26,14 @@ impl Puller {
         }
     }
 
+    pub fn name(self) -> &'static str {
+        match self {
+            Puller::Containerd => "containerd",
+            Puller::Skopeo => "skopeo",
+            Puller::Podman => "podman",
+        }
+    }
+
     /// Pulls; the error inside is what the program said.
     pub fn pull(self, scratch: &Scratch, image: &str) -> Result<Result<(), String>> {
         let mut command = match self {

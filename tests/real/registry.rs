@@ -50,6 +50,8 @@ impl Registry {
         let pair = match demand.ca {
             Ca::Known => known.sign(names)?,
             Ca::Unknown => unknown.sign(names)?,
+            Ca::Expired => known.expired(names)?,
+            Ca::CommonName => known.common_name(names.pop().unwrap_or_default())?,
             Ca::Itself { flag } => {
                 let pair = certificate::itself(names, flag)?;
                 fs::write(beside, &pair.certificate).with_context(|| beside.display().to_string())?;

@@ -186,6 +186,11 @@ impl World<'_> {
                 if outcome.is_ok() != expected.served {
                     self.wrong.push(format!("{what}: should {}, but {said}", if expected.served { "succeed" } else { "fail" }));
                 }
+                for (_, _, words) in self.case.says.iter().filter(|(of, by, _)| filled && of == image && by == puller.name()) {
+                    if outcome.is_ok() || !said.contains(words) {
+                        self.wrong.push(format!("{what}: should say {words:?}, but {said}"));
+                    }
+                }
                 self.leaked(&what, expected.upstream && !expected.served);
             }
         }

@@ -34,6 +34,9 @@ pub fn verify(case: &Case, programs: &Programs, scratch: &Scratch, spec: &Path, 
             std::fs::write(scratch.folder.join("verify.json"), &output.stdout)?;
             let report: Value = serde_json::from_slice(&output.stdout).context("verify --output json is not JSON")?;
             wrong.extend(checks(case, programs, &report));
+            let said = report["checks"].to_string();
+            let words = case.says.iter().filter(|(_, by, _)| by == "verify").map(|(_, _, words)| words);
+            wrong.extend(words.filter(|words| !said.contains(*words)).map(|words| format!("verify: should say {words:?}, but {said}")));
         }
     }
     Ok(wrong)

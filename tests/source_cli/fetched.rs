@@ -3,7 +3,7 @@
 use nodeprep::model::digest::Digest;
 
 use crate::node::{Node, SECRET, SPEC};
-use crate::server::{Answer, Ca, Odd, Server, proxy};
+use crate::server::{Answer, Ca, Link, Odd, Server, proxy};
 
 /// A node that knows the CA.
 fn node(ca: &Ca) -> Node {
@@ -175,10 +175,13 @@ fn who_is_believed() {
 
 #[test]
 fn nobody_there() {
-    let node = node(&Ca::new());
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let run = node.run(&["apply", "--spec", &format!("https://{free}/fleet.toml"), "--spec-ca", "ca.pem"]);
-    run.says(69, &["cannot be fetched: tcp: ", "connection refused", "help: start the server"]);
+    let ca = Ca::new();
+    let (node, server) = (node(&ca), Server::new(&ca));
+    let apply = || node.run(&["apply", "--spec", &server.url("/fleet.toml"), "--spec-ca", "ca.pem"]);
+    server.link(Link::HangsUp);
+    apply().says(69, &["cannot be fetched: tls: "]);
+    server.link(Link::Gone);
+    apply().says(69, &["cannot be fetched: tcp: ", "connection refused", "help: start the server"]);
     let run = node.run(&["apply", "--spec", "https://specs.invalid/fleet.toml", "--spec-ca", "ca.pem"]);
     run.says(69, &["cannot be fetched: dns: ", "specs.invalid", "help: correct the name in the URL"]);
 }

@@ -8,10 +8,11 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use nodeprep::agent::state::{AgentState, Drift, Due, Failing, PassView, Phase, Restart};
+use nodeprep::agent::state::{AgentState, CanaryView, Drift, Due, Failing, PassView, Phase, ProbeView, Restart};
 use nodeprep::model::time::Time;
 use nodeprep::node::health::{Settings, start};
 use nodeprep::report::metrics::{Endpoint, METRICS, Metric, endpoints, endpoints_of, markdown};
+use nodeprep::verify::canary::Found as Canary;
 use saphyr_parser::{Event, Parser};
 
 use crate::node::{BINARY, Node};
@@ -107,8 +108,9 @@ fn the_page_is_made_from_the_table() {
     let text = format!(
         "# Metrics\n\n`nodeprep status --metrics` prints them, `--textfile-dir DIR` writes them to `nodeprep.prom` there (for node_exporter), and the \
          agent tells them\nat `/metrics`. Times are times, not ages: ages are worked out where they are looked at, as in the rules of \
-         `packaging/monitoring`. Endpoints are\nas `nodeprep verify --textfile-dir /run/nodeprep` has found them; nobody asks a registry to answer a \
-         question for metrics.\n\nThe format is the text format 0.0.4 of Prometheus. What is not known is missing. This page is generated from the \
+         `packaging/monitoring`. Endpoints and mirrors are\nas the agent has found them when it tried them last (`--probe-interval`), or `nodeprep verify --textfile-dir \
+         /run/nodeprep`; nobody asks a registry to\nanswer a question for metrics. Of more than 200 endpoints those that do not answer have metrics of \
+         their own, and the first of the others.\n\nThe format is the text format 0.0.4 of Prometheus. What is not known is missing. This page is generated from the \
          table in\n`src/report/metrics.rs`.\n\n{}\n## At the agent\n\n| path | answers |\n|---|---|\n| `/healthz` | 200 while the agent does what it \
          should: it was not told to end, and its next pass is not five minutes overdue; else 503 |\n| `/readyz` | 200 while the node is as the spec \
          says, else 503 with what the agent says of it |\n| `/metrics` | the metrics above, at most two seconds old |\n\nThey are served on \
@@ -142,6 +144,11 @@ fn samples(text: &str) -> BTreeMap<String, f64> {
     found
 }
 
+fn canary(fresh: Option<bool>) -> Canary {
+    let (image, endpoint) = ("docker.io/library/canary:1".to_owned(), "https://one.example".to_owned());
+    Canary { image, endpoint, fresh, digest: None, created: Some(Time(40_000)) }
+}
+
 /// A node of which there is everything to say.
 fn eventful() -> Node {
     let node = Node::new();
@@ -152,6 +159,18 @@ fn eventful() -> Node {
         phase: Phase::Idle,
         converged: true,
         last_pass: Some(PassView { ended: Time(5000), ..PassView::default() }),
+        probe: Some(ProbeView {
+            ended: Time(43_000),
+            endpoints: 2,
+            unreachable: 1,
+            canaries: vec![CanaryView {
+                image: "docker.io/library/canary:1".into(),
+                endpoint: "https://one.example".into(),
+                fresh: Some(false),
+                fresh_at: Some(Time(41_000)),
+            }],
+            ..ProbeView::default()
+        }),
         failing: Some(Failing { since: Time(7000), ..Failing::default() }),
         passes: BTreeMap::from([("converged".to_owned(), 3)]),
         activations: BTreeMap::from([("restart".to_owned(), BTreeMap::from([("done".to_owned(), 2)]))]),
@@ -164,7 +183,7 @@ fn eventful() -> Node {
     node.put("/run/nodeprep/agent.json", serde_json::to_vec(&state).unwrap());
     let tried = [("one.example", true, 1234), ("one.example", true, 12), ("two.example:5000", false, 9)];
     let tried = tried.map(|(host, reachable, took_ms)| Endpoint { scheme: "https".into(), host: host.into(), reachable, took_ms });
-    node.put("/run/nodeprep/nodeprep-endpoints.prom", endpoints(&tried, Time(42_000)));
+    node.put("/run/nodeprep/nodeprep-endpoints.prom", endpoints(&tried, &[canary(Some(true)), canary(Some(false))], Time(42_000)));
     node
 }
 
@@ -190,7 +209,17 @@ fn metrics_of_a_node() {
         ("nodeprep_endpoint_reachable{scheme=\"https\",host=\"one.example\"}", 1.0),
         ("nodeprep_endpoint_latency_seconds{scheme=\"https\",host=\"one.example\"}", 1.234),
         ("nodeprep_endpoint_reachable{scheme=\"https\",host=\"two.example:5000\"}", 0.0),
+        ("nodeprep_endpoints{state=\"reachable\"}", 1.0),
+        ("nodeprep_endpoints{state=\"unreachable\"}", 1.0),
+        // several daemons ask there, and for one of them it is not what it should be
+        ("nodeprep_mirror_fresh{image=\"docker.io/library/canary:1\",scheme=\"https\",host=\"one.example\"}", 0.0),
+        (
+            "nodeprep_mirror_canary_created_timestamp_seconds{image=\"docker.io/library/canary:1\",scheme=\"https\",host=\"one.example\"}",
+            40.0,
+        ),
+        ("nodeprep_mirror_fresh_timestamp_seconds{image=\"docker.io/library/canary:1\",scheme=\"https\",host=\"one.example\"}", 41.0),
         ("nodeprep_endpoint_probed_timestamp_seconds", 42.0),
+        ("nodeprep_agent_last_probe_timestamp_seconds", 43.0),
         ("nodeprep_agent_activations_total{kind=\"restart\",result=\"done\"}", 2.0),
         ("nodeprep_agent_rollbacks_total", 1.0),
         ("nodeprep_agent_drift_repaired_total", 3.0),
@@ -201,6 +230,15 @@ fn metrics_of_a_node() {
     }
     let expiry: Vec<_> = all.keys().filter(|sample| sample.starts_with("nodeprep_certificate_expiry")).collect();
     assert!(expiry.len() == 2 && expiry[0].contains("role=\"ca\"") && expiry[1].contains("role=\"client\""), "{expiry:?}");
+    let text = node.run("status").out;
+    for said in [
+        "2 endpoints tried at 1970-01-01T00:00:43Z, 1 of them",
+        "canary:1 is not fresh at https://one.example, last fresh at 1970-01-01T00:00:41Z",
+    ] {
+        assert!(text.contains(said), "{text}");
+    }
+    // what could not be told for somebody is told of nobody
+    assert!(!endpoints(&[], &[canary(Some(true)), canary(None)], Time(0)).contains("nodeprep_mirror_fresh{"));
     // nobody else's lines get in among ours
     assert_eq!(endpoints_of("node_load1 1\n"), "");
     assert_eq!(endpoints_of("nodeprep_endpoint_reachable 1\nnodeprep_endpoint_reachablex 1\n"), "");
@@ -299,4 +337,20 @@ fn the_agent_serves() {
     let ended = Command::new("kill").arg(agent.id().to_string()).status().unwrap();
     assert!(ended.success() && agent.wait().unwrap().success());
     assert!(!socket.exists());
+}
+
+/// However many endpoints a spec has, there is a bound to the metrics of them, and those that do not answer are among them.
+#[test]
+fn there_is_a_bound_to_the_endpoints() {
+    let endpoint = |number: u32| Endpoint {
+        scheme: "https".into(),
+        host: format!("r{number}.example"),
+        reachable: !(number > 900 || number == 3),
+        took_ms: 1,
+    };
+    let tried: Vec<Endpoint> = (0..1000).map(endpoint).collect();
+    let all = samples(&endpoints(&tried, &[], Time(1)));
+    let of = |name: &str, value: &str| all.iter().filter(|(sample, said)| sample.starts_with(name) && said.to_string() == value).count();
+    assert_eq!((of("nodeprep_endpoint_reachable", "0"), of("nodeprep_endpoint_reachable", "1")), (100, 100));
+    assert_eq!((of("nodeprep_endpoints", "900"), of("nodeprep_endpoints", "100")), (1, 1));
 }

@@ -13,7 +13,7 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
-use crate::agent::pass::{PassEnd, read};
+use crate::agent::pass::End;
 use crate::model::path::NodePath;
 use crate::node::root::{Last, Root};
 use crate::node::shadow::OWN_PROGRAM;
@@ -27,8 +27,8 @@ pub(super) struct Pass {
 }
 
 impl Pass {
-    pub(super) fn start(arguments: &[OsString]) -> Result<Self, PassEnd> {
-        let failed = |why: String| PassEnd { code: None, told: None, why: format!("it cannot be started: {why}") };
+    pub(super) fn start<T>(arguments: &[OsString]) -> Result<Self, End<T>> {
+        let failed = |why: String| End { code: None, told: None, why: format!("it cannot be started: {why}") };
         let said = memfd_create("nodeprep-pass", MFdFlags::MFD_CLOEXEC).map(File::from).map_err(|errno| failed(errno.to_string()))?;
         let out = said.try_clone().map_err(|error| failed(error.to_string()))?;
         let mut command = Command::new(OWN_PROGRAM);
@@ -45,20 +45,20 @@ impl Pass {
         let _ = self.child.kill();
     }
 
-    /// What came of it, once it has ended.
-    pub(super) fn ended(&mut self) -> Option<PassEnd> {
+    /// What came of it, once it has ended, as `read` understands what it says.
+    pub(super) fn ended<T>(&mut self, read: impl FnOnce(BufReader<&File>) -> Result<T, String>) -> Option<End<T>> {
         let status = match self.child.try_wait() {
             Ok(status) => status?,
-            Err(error) => return Some(PassEnd { code: None, told: None, why: error.to_string() }),
+            Err(error) => return Some(End { code: None, told: None, why: error.to_string() }),
         };
         let code = status.code().and_then(|code| u8::try_from(code).ok());
         if let Some(signal) = status.signal() {
-            return Some(PassEnd { code, told: None, why: format!("signal {signal} ended it") });
+            return Some(End { code, told: None, why: format!("signal {signal} ended it") });
         }
         let told = self.said.rewind().map_err(|error| error.to_string()).and_then(|()| read(BufReader::new(&self.said)));
         Some(match told {
-            Ok(told) => PassEnd { code, told: Some(Box::new(told)), why: String::new() },
-            Err(why) => PassEnd { code, told: None, why: format!("{}; {why}", exit(status)) },
+            Ok(told) => End { code, told: Some(Box::new(told)), why: String::new() },
+            Err(why) => End { code, told: None, why: format!("{}; {why}", exit(status)) },
         })
     }
 }

@@ -16,7 +16,7 @@ use std::hash::{Hash, Hasher};
 use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -32,6 +32,7 @@ use super::shadow::OWN_PROGRAM;
 use crate::agent::machine::{Action, Event, Question};
 use crate::agent::settings::Now;
 use crate::agent::state::{AgentState, Mode};
+use crate::agent::{pass, probing};
 use crate::model::digest::Digest;
 use crate::model::path::NodePath;
 use crate::model::problem::Severity;
@@ -54,6 +55,10 @@ pub struct Setup {
     pub gate_timeout: Duration,
     /// The command line of a pass.
     pub arguments: BTreeMap<Mode, Vec<OsString>>,
+    /// That of what tries the endpoints.
+    pub probe: Vec<OsString>,
+    /// The folder into which metrics are written after each of both.
+    pub metrics: Option<PathBuf>,
 }
 
 /// The one place where the agent meets the world.
@@ -69,7 +74,12 @@ pub struct Door {
     systemd: Systemd,
     file: StateFile,
     pass: Option<Pass>,
+    /// What tries the endpoints, and whether its end is waited for.
+    probe: Option<(Pass, bool)>,
     gate: Option<Gate>,
+    /// What writes the metrics; whether they are to be written once more.
+    writer: Option<Child>,
+    unwritten: bool,
 }
 
 impl Door {
@@ -97,7 +107,10 @@ impl Door {
             systemd: Systemd::new(),
             file,
             pass: None,
+            probe: None,
             gate: None,
+            writer: None,
+            unwritten: false,
         })
     }
 
@@ -117,6 +130,26 @@ impl Door {
     /// Lets others read how the agent sees itself, when that has changed.
     pub fn keep(&mut self, state: &AgentState) {
         self.file.write(state);
+        self.write_metrics();
+    }
+
+    /// Has the metrics written, by what is kept now; one after the other.
+    fn write_metrics(&mut self) {
+        if let Some(writer) = &mut self.writer {
+            if matches!(writer.try_wait(), Ok(None)) {
+                return;
+            }
+            self.writer = None;
+        }
+        let Some(folder) = self.setup.metrics.as_ref().filter(|_| self.unwritten) else { return };
+        self.unwritten = false;
+        let mut command = Command::new(OWN_PROGRAM);
+        command.arg0("nodeprep").args(["status", "--root"]).arg(self.root.dir()).arg("--textfile-dir").arg(folder);
+        command.env_remove("NODEPREP_OUTPUT").stdin(Stdio::null()).stdout(Stdio::null());
+        match command.spawn() {
+            Ok(writer) => self.writer = Some(writer),
+            Err(error) => tracing::warn!(%error, "metrics cannot be written"),
+        }
     }
 
     /// Waits until something happens, at most until `wake` ([`Now::mono`]).
@@ -141,11 +174,17 @@ impl Door {
         // what a pass has changed is heard of before its end is
         let mut events = self.watcher.hear(&self.root);
         events.extend(signals);
-        if let Some(end) = self.pass.as_mut().and_then(Pass::ended) {
+        if let Some(end) = self.pass.as_mut().and_then(|child| child.ended(|said| pass::read(said))) {
             self.pass = None;
+            self.unwritten = true;
             // what it has changed between the last look at the watches and its end
             events.extend(self.watcher.hear(&self.root));
             events.push(Event::PassEnded(end));
+        }
+        if let Some(end) = self.probe.as_mut().and_then(|(child, _)| child.ended(|said| probing::read(said))) {
+            let asked = self.probe.take().is_some_and(|(_, asked)| asked);
+            self.unwritten |= asked;
+            events.extend(asked.then_some(Event::ProbeEnded(end)));
         }
         if let Some(answer) = self.gate.as_mut().and_then(Gate::answered) {
             let asked = self.gate.take().is_some_and(|gate| gate.asks);
@@ -181,6 +220,24 @@ impl Door {
                 }
             }
             Action::KillPass => self.pass.iter_mut().for_each(Pass::kill),
+            Action::StartProbe => {
+                tracing::debug!("probe");
+                // one that was ended may not be gone yet
+                let started = match self.probe {
+                    Some(_) => Err(probing::ProbeEnd { why: "the one before has not ended".to_owned(), ..probing::ProbeEnd::default() }),
+                    None => Pass::start(&self.setup.probe),
+                };
+                match started {
+                    Ok(child) => self.probe = Some((child, true)),
+                    Err(end) => return vec![Event::ProbeEnded(end)],
+                }
+            }
+            Action::EndProbe => {
+                if let Some((child, asked)) = &mut self.probe {
+                    child.kill();
+                    *asked = false;
+                }
+            }
             Action::Ask(question) => return self.ask(question).into_iter().collect(),
             Action::Watch(concerned) => {
                 self.watcher.concerned(concerned.references, &concerned.configs);

@@ -9,11 +9,14 @@ use super::http::{Answer, Body, Broken, Request, exchange};
 use super::tls::{Noted, Terms, Tls, shake};
 use crate::model::cert::base64;
 use crate::model::challenge::Challenge;
+use crate::model::digest::Digest;
 use crate::model::endpoint::Scheme;
 use crate::model::host::Host;
+use crate::model::image::is_digest;
 use crate::model::secret::Secret;
+use crate::model::time::Time;
 use crate::runtime::golang::Route;
-use crate::verify::probe::{Manifest, Seen, Stage, Step, Target, Trouble, Trusted};
+use crate::verify::probe::{Ask, Held, Manifest, Seen, Stage, Step, Target, Trouble, Trusted};
 
 /// What a registry may keep an image as.
 const MANIFESTS: &str = "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, \
@@ -21,7 +24,7 @@ application/vnd.docker.distribution.manifest.list.v2+json, application/vnd.docke
 
 /// Tries one target.
 pub(super) fn probe(target: &Target, patience: Duration) -> Seen {
-    let mut probe = Probe { target, deadline: Instant::now() + patience, steps: Vec::new(), challenge: None };
+    let mut probe = Probe { target, deadline: Instant::now() + patience, steps: Vec::new(), held: Vec::new(), challenge: None };
     let mut troubles = Vec::new();
     let reached = probe.reach();
     // containerd never asks for /v2/: a server that has none may have manifests
@@ -44,13 +47,14 @@ pub(super) fn probe(target: &Target, patience: Duration) -> Seen {
             }
         }
     }
-    Seen { steps: probe.steps, challenge: probe.challenge, troubles }
+    Seen { steps: probe.steps, challenge: probe.challenge, held: probe.held, troubles }
 }
 
 struct Probe<'a> {
     target: &'a Target,
     deadline: Instant,
     steps: Vec<Step>,
+    held: Vec<Held>,
     challenge: Option<Challenge>,
 }
 
@@ -140,7 +144,8 @@ impl Probe<'_> {
             }
             _ => {}
         }
-        let answer = self.ask(&self.own(), "HEAD", &manifest.path, headers, Body::Never)?;
+        let (method, body) = if manifest.ask == Ask::Age { ("GET", Body::Always) } else { ("HEAD", Body::Never) };
+        let answer = self.ask(&self.own(), method, &manifest.path, headers.clone(), body)?;
         self.steps.push(step(
             Stage::Manifest,
             begun,
@@ -153,11 +158,63 @@ impl Probe<'_> {
         match answer.status {
             // taken for the manifest, and the pull ends there: nobody else is asked (T42)
             200 if answer.is_html() => Err(Trouble::NoManifest { image: manifest.image.clone() }),
-            200 => Ok(()),
+            200 if manifest.ask == Ask::There => Ok(()),
+            200 => {
+                let held = self.held(manifest, &answer, &headers);
+                self.held.push(held);
+                Ok(())
+            }
             status @ (401 | 403) if self.target.more || self.challenge.is_none() => {
                 Err(Trouble::Closed { image: manifest.image.clone(), status })
             }
             status => Err(Trouble::Manifest { image: manifest.image.clone(), status }),
+        }
+    }
+
+    /// Which manifest was answered, and when its image was made where that is to be known.
+    fn held(&self, manifest: &Manifest, answer: &Answer, headers: &[(&str, Vec<u8>)]) -> Held {
+        let mut digest =
+            answer.header("docker-content-digest").next().map(|digest| digest.trim().to_owned()).filter(|digest| is_digest(digest));
+        let mut created = None;
+        if manifest.ask == Ask::Age {
+            created = Some(self.created(manifest, &answer.body, headers));
+            digest = digest.or_else(|| digest_of(&answer.body));
+        } else if digest.is_none() {
+            let answer = self.ask(&self.own(), "GET", &manifest.path, headers.to_vec(), Body::Always);
+            digest = answer.ok().filter(|answer| answer.status == 200).and_then(|answer| digest_of(&answer.body));
+        }
+        Held { path: manifest.path.clone(), digest, created }
+    }
+
+    /// When the image of a manifest was made: what its annotations say (OCI image spec, annotations.md), else its configuration. Of an index
+    /// the first manifest counts: they are made together.
+    fn created(&self, manifest: &Manifest, body: &[u8], headers: &[(&str, Vec<u8>)]) -> Result<Time, String> {
+        let (path, query) =
+            manifest.path.split_once('?').map_or((manifest.path.as_str(), String::new()), |(path, query)| (path, format!("?{query}")));
+        let repo = path.rsplit_once("/manifests/").map_or(path, |(repo, _)| repo);
+        let json =
+            |what: &str, body: &[u8]| serde_json::from_slice::<serde_json::Value>(body).map_err(|_| format!("its {what} cannot be read"));
+        let get = |what: &str, kind: &str, digest: &serde_json::Value| {
+            let digest = digest.as_str().filter(|digest| is_digest(digest)).ok_or_else(|| format!("its {what} is not named"))?;
+            let answer = self.ask(&self.own(), "GET", &format!("{repo}/{kind}/{digest}{query}"), headers.to_vec(), Body::Always);
+            let answer = answer.map_err(|trouble| trouble.what())?;
+            match answer.status {
+                200 => json(what, &answer.body),
+                300..400 => Err(format!("its {what} is kept elsewhere, and redirects are not followed")),
+                status => Err(format!("its {what} is answered with {status}")),
+            }
+        };
+        let time = |said: &serde_json::Value| {
+            let text = said.as_str().ok_or_else(|| "it does not say so".to_owned())?;
+            Time::parse_rfc3339(text).ok_or_else(|| "its creation date is no date".to_owned())
+        };
+        let mut said = json("manifest", body)?;
+        if said["annotations"][CREATED].is_null() && said["config"].is_null() {
+            said = get("first manifest", "manifests", &said["manifests"][0]["digest"])?;
+        }
+        match &said["annotations"][CREATED] {
+            serde_json::Value::Null => time(&get("configuration", "blobs", &said["config"]["digest"])?["created"]),
+            annotation => time(annotation),
         }
     }
 
@@ -289,6 +346,14 @@ impl Probe<'_> {
         tell(Stage::Tls, begun, noted.words(&tls.conn));
         Ok(Line::Tls(Box::new(tls), noted))
     }
+}
+
+/// The annotation that says when an image was made.
+const CREATED: &str = "org.opencontainers.image.created";
+
+/// The digest of a manifest that is whole.
+fn digest_of(body: &[u8]) -> Option<String> {
+    serde_json::from_slice::<serde::de::IgnoredAny>(body).ok().map(|_| format!("sha256:{}", Digest::of(body)))
 }
 
 fn step(stage: Stage, since: Instant, found: String) -> Step {

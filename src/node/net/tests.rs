@@ -21,7 +21,7 @@ use crate::node::root::Root;
 use crate::runtime::golang::Route;
 use crate::verify::Outcome;
 use crate::verify::believe::Pool;
-use crate::verify::probe::{Identity, Manifest, Seen, Stage, Target, Trouble, Trusted};
+use crate::verify::probe::{Ask, Identity, Manifest, Seen, Stage, Target, Trouble, Trusted};
 
 fn own() -> Root {
     Root::open(std::path::Path::new("/")).unwrap()
@@ -154,7 +154,8 @@ fn stage_by_stage_to_a_manifest() {
         (true, true) if line.contains("/gone/") => said(404, "", ""),
         (_, true) => said(200, "", ""),
     });
-    let manifest = |repo: &str| Manifest { image: format!("{repo}:1"), path: format!("/v2/{repo}/manifests/1"), repo: repo.into() };
+    let manifest =
+        |repo: &str| Manifest { image: format!("{repo}:1"), path: format!("/v2/{repo}/manifests/1"), repo: repo.into(), ask: Ask::There };
     let mut target = target(Scheme::Https, &host, ca.pool());
     target.login = Some(Secret::new(LOGIN));
     target.manifests = vec![manifest("here"), manifest("gone/away")];
@@ -190,7 +191,7 @@ fn tokens_are_fetched_from_the_registry_s_own_host_only() {
     });
     let mut target = target(Scheme::Https, &host, ca.pool());
     target.login = Some(Secret::new(LOGIN));
-    target.manifests = vec![Manifest { image: "a/b:1".into(), path: "/v2/a/b/manifests/1".into(), repo: "a/b".into() }];
+    target.manifests = vec![Manifest { image: "a/b:1".into(), path: "/v2/a/b/manifests/1".into(), repo: "a/b".into(), ask: Ask::There }];
     *realm.lock().unwrap() = format!("https://{host}/token");
     assert_eq!(one(target.clone()).troubles, []);
     assert!(lines(&arrived).contains(&"GET /token?service=s%201&scope=repository:a/b:pull HTTP/1.1".to_owned()));
@@ -360,7 +361,7 @@ fn headers_and_client_certificates_go_to_their_own_host_over_tls() {
             ("bad name".into(), Secret::new("x")),
             ("X-Bad".into(), Secret::new("a\r\nb")),
         ],
-        manifests: vec![Manifest { image: "a/b:1".into(), path: "/v2/a/b/manifests/1".into(), repo: "a/b".into() }],
+        manifests: vec![Manifest { image: "a/b:1".into(), path: "/v2/a/b/manifests/1".into(), repo: "a/b".into(), ask: Ask::There }],
         ..target(scheme, host, server.pool())
     };
     let realm = Arc::new(Mutex::new(String::new()));
@@ -412,7 +413,7 @@ fn no_stage_follows_a_redirect() {
     *name.lock().unwrap() = host.to_string();
     let mut target = target(Scheme::Https, &host, ca.pool());
     target.login = Some(Secret::new(LOGIN));
-    target.manifests = vec![Manifest { image: "a/b:1".into(), path: "/v2/a/b/manifests/1".into(), repo: "a/b".into() }];
+    target.manifests = vec![Manifest { image: "a/b:1".into(), path: "/v2/a/b/manifests/1".into(), repo: "a/b".into(), ask: Ask::There }];
     for (stage, trouble) in [
         ("api", Trouble::Status(307)),
         ("token", Trouble::LoginRefused(307)),
@@ -458,7 +459,7 @@ fn a_page_of_html_is_no_registry() {
                 if line.contains("/manifests/") { said(manifest.0, manifest.1, "") } else { said(v2.0, v2.1, v2.2) }
             },
         );
-        let manifests = vec![Manifest { image: "a/b:1".into(), path: "/v2/a/b/manifests/1".into(), repo: "a/b".into() }];
+        let manifests = vec![Manifest { image: "a/b:1".into(), path: "/v2/a/b/manifests/1".into(), repo: "a/b".into(), ask: Ask::There }];
         let seen = one(Target { manifests, ..target(Scheme::Http, &host, Trusted::Anybody) });
         assert_eq!(seen.steps.last().unwrap().stage, Stage::Manifest, "{seen:?}");
         seen.troubles.into_iter().map(|(_, trouble)| trouble).collect::<Vec<_>>()

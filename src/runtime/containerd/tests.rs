@@ -83,6 +83,7 @@ fn spec(mirrors: Vec<Mirror>, access_of: BTreeMap<Host, Access>) -> Spec {
         pause: None,
         search: None,
         deny_domains: None,
+        canaries: Vec::new(),
         passing: std::collections::BTreeSet::new(),
         exact: std::collections::BTreeSet::new(),
         names: crate::spec::Names::default(),

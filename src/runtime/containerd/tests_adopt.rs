@@ -37,6 +37,7 @@ fn spec(fallback: Fallback, hosts: &[&str]) -> Spec {
         unlisted: crate::spec::Unlisted::Allow,
         search: None,
         deny_domains: None,
+        canaries: Vec::new(),
         passing: std::collections::BTreeSet::new(),
         exact: std::collections::BTreeSet::new(),
         names: crate::spec::Names::default(),

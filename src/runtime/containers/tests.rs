@@ -98,6 +98,7 @@ fn spec(mirrors: &[(&str, &[&str], Fallback)]) -> Spec {
         pause: None,
         search: None,
         deny_domains: None,
+        canaries: Vec::new(),
         passing: std::collections::BTreeSet::new(),
         exact: std::collections::BTreeSet::new(),
         names: crate::spec::Names::default(),

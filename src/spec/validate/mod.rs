@@ -5,6 +5,7 @@
 mod access;
 mod blocked;
 mod ca;
+mod canary;
 mod client;
 mod closing;
 mod credentials;
@@ -119,7 +120,7 @@ pub fn validate(raw: &Raw, materials: &mut Materials<'_>, now: Option<Time>, pro
     pull_secrets(&mirrors, runtimes.as_deref(), problems);
     let blocked = blocked::check(raw, &mirrors, problems);
     let mirrors = mirrors.into_iter().map(|checked| checked.mirror).chain(blocked).collect();
-    let spec = Spec {
+    let mut spec = Spec {
         file: problems.text().file().clone(),
         digest: Digest::of(b""),
         references: Vec::new(),
@@ -135,12 +136,14 @@ pub fn validate(raw: &Raw, materials: &mut Materials<'_>, now: Option<Time>, pro
         pause,
         search: closing::search(raw, problems),
         deny_domains: closing::domains(raw, problems),
+        canaries: Vec::new(),
         passing: access.passing,
         exact: BTreeSet::new(),
         names: crate::spec::Names::default(),
     };
     closing::judge(&spec, raw, problems);
     blocked::pause(&spec, spec.pause.as_ref(), raw, problems);
+    spec.canaries = canary::check(raw, &spec, problems);
     spec
 }
 

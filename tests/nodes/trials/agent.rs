@@ -19,7 +19,7 @@ fn state(world: &World) -> Result<AgentState> {
 }
 
 /// Waits until the agent sees itself so.
-fn until(world: &World, what: &str, is: impl Fn(&AgentState) -> bool) -> Result<AgentState> {
+pub fn until(world: &World, what: &str, is: impl Fn(&AgentState) -> bool) -> Result<AgentState> {
     let begun = Instant::now();
     loop {
         let now = state(world);

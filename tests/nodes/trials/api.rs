@@ -14,7 +14,7 @@ const AUTO: [&str; 4] = ["apply", "--health-timeout", "20", "--allow-shrink"];
 const LONG: Duration = Duration::from_secs(60);
 
 /// Starts a unit and waits until it answers on its socket; before that the signal would end it.
-fn serves(world: &World, socket: &str) -> Result<()> {
+pub fn serves(world: &World, socket: &str) -> Result<()> {
     let begun = Instant::now();
     while !world.node.try_run(&["curl", "--silent", "--fail", "--unix-socket", socket, "http://d/_ping"])?.status.success() {
         ensure!(begun.elapsed() < LONG, "the API service does not answer");
@@ -24,7 +24,7 @@ fn serves(world: &World, socket: &str) -> Result<()> {
 }
 
 /// Pulls through it; whether these registries were asked.
-fn pulls(world: &World, socket: &str, registries: [&Registry; 2]) -> Result<[bool; 2]> {
+pub fn pulls<const N: usize>(world: &World, socket: &str, registries: [&Registry; N]) -> Result<[bool; N]> {
     world.node.run(&["podman", "rmi", "--all", "--force"])?;
     for registry in registries {
         registry.asked();
@@ -34,7 +34,7 @@ fn pulls(world: &World, socket: &str, registries: [&Registry; 2]) -> Result<[boo
     let said = world.node.run(&["curl", "--silent", "--unix-socket", socket, "--request", "POST", url])?;
     let asked = registries.map(|registry| !registry.asked().is_empty());
     let pulled = said.contains("\"id\"");
-    ensure!(pulled == (asked != [false, false]), "{said}: {asked:?}");
+    ensure!(pulled == (asked.contains(&true)), "{said}: {asked:?}");
     ensure!(pulled == world.upstream.take().is_empty(), "{said}: who was asked?");
     Ok(asked)
 }

@@ -7,6 +7,7 @@ mod boots;
 mod bootstrap;
 mod crio;
 mod cut;
+mod daemonset;
 mod edges;
 mod facts;
 mod first;
@@ -87,6 +88,9 @@ pub const ALL: &[Test] = &[
     Test { name: "pod", versions: Versions::Own, run: pod::on_host },
     Test { name: "pod-lacking", versions: Versions::Own, run: pod::lacking },
     Test { name: "agent", versions: Versions::Own, run: agent::unit },
+    Test { name: "daemonset", versions: Versions::Own, run: daemonset::on_node },
+    Test { name: "daemonset-takes-over", versions: Versions::Own, run: daemonset::takes_over },
+    Test { name: "daemonset-killed", versions: Versions::Own, run: daemonset::killed },
     Test { name: "revert-made-config", versions: Versions::Own, run: edges::made_config },
     Test { name: "revert-without-ca", versions: Versions::Own, run: edges::without_ca },
     Test { name: "revert-never", versions: Versions::Own, run: edges::never },

@@ -9,19 +9,19 @@ use super::activation::{AUTO, CONFIG, REFUSES, fresh, text, unit, was};
 use super::{UNIT, spec};
 use crate::world::{IMAGE, World};
 
-const GUARDIAN: &str = "nodeprep-guardian.service";
+pub const GUARDIAN: &str = "nodeprep-guardian.service";
 const RECOVER: &str = "nodeprep-recover.service";
 const LEDGER: &str = "/var/lib/nodeprep/ledger.json";
 /// What a state is waited for, on a machine that is busy with other things too.
 const PATIENCE: Duration = Duration::from_secs(180);
 
 /// A daemon that starts with a config.toml of ours and does not answer until it is told to, or to end.
-const MUTE: &str = "#!/bin/sh\nif grep -q certs.d /etc/containerd/config.toml; then\n  \
+pub const MUTE: &str = "#!/bin/sh\nif grep -q certs.d /etc/containerd/config.toml; then\n  \
                     while [ ! -e /run/mended ]; do if [ -e /run/dead ]; then echo it is not my day >&2; exit 1; fi; sleep 0.05; done\nfi\n\
                     exec /usr/bin/containerd\n";
-const STARTS_MUTE: &str = "[Service]\nType=simple\nRestart=no\nExecStart=\nExecStart=/usr/local/bin/start-containerd\n";
+pub const STARTS_MUTE: &str = "[Service]\nType=simple\nRestart=no\nExecStart=\nExecStart=/usr/local/bin/start-containerd\n";
 
-fn until(what: &str, mut is: impl FnMut() -> Result<bool>) -> Result<()> {
+pub fn until(what: &str, mut is: impl FnMut() -> Result<bool>) -> Result<()> {
     let begun = Instant::now();
     while !is()? {
         ensure!(begun.elapsed() < PATIENCE, "waited in vain: {what}");
@@ -31,21 +31,21 @@ fn until(what: &str, mut is: impl FnMut() -> Result<bool>) -> Result<()> {
 }
 
 /// A kubelet that needs containerd, as on a node.
-fn kubelet(world: &World) -> Result<()> {
+pub fn kubelet(world: &World) -> Result<()> {
     let text = "[Unit]\nWants=containerd.service\nAfter=containerd.service\n[Service]\nExecStart=/bin/sleep infinity\n[Install]\nWantedBy=multi-user.target\n";
     world.node.write("/etc/systemd/system/kubelet.service", 0o644, text)?;
     world.node.offline(&["systemctl", "enable", "kubelet.service"])?;
     Ok(())
 }
 
-fn runs(world: &World, name: &str) -> Result<()> {
+pub fn runs(world: &World, name: &str) -> Result<()> {
     let state = world.node.property(name, "ActiveState")?;
     ensure!(state == "active", "{name} is {state}");
     Ok(())
 }
 
 /// No run is open: neither a ledger of one nor a guardian that waits, nor its program.
-fn is_through(world: &World) -> Result<bool> {
+pub fn is_through(world: &World) -> Result<bool> {
     let ledger = world.node.read(LEDGER).unwrap_or_default();
     let open = ledger.contains("\"began\"");
     let guarded = world.node.exists("/var/lib/nodeprep/guardian");
@@ -68,7 +68,7 @@ fn begun(world: &mut World) -> Result<Option<String>> {
 }
 
 /// Its unit is active as soon as it is started: it may take a while until it listens.
-fn answers(world: &World) -> Result<()> {
+pub fn answers(world: &World) -> Result<()> {
     runs(world, UNIT)?;
     until("containerd answers", || Ok(world.node.inside()?.remove(IMAGE).is_ok()))
 }
