@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use super::outcome::Repair;
-use super::pass::PassEnd;
+use super::pass::{PassEnd, Told};
 use super::probing::{ProbeEnd, Probes};
 use super::random::Random;
 use super::restart::{Restarts, Waiting};
@@ -182,6 +182,16 @@ pub(super) struct Retry {
     pub cause: Cause,
     /// The spec with which it did not succeed, where that is known: another one is tried without waiting.
     pub spec: Option<Digest>,
+    /// The runtimes with which it did not, likewise.
+    pub runtimes: Option<Digest>,
+}
+
+impl Retry {
+    /// Whether what was seen may be another matter than what did not succeed.
+    pub(super) fn is_of(self, told: Option<&Told>) -> bool {
+        let same = |one: Option<Digest>, other: Option<Digest>| one.is_none() || other.is_none() || one == other;
+        told.is_none_or(|told| same(self.spec, told.spec) && same(self.runtimes, told.runtimes))
+    }
 }
 
 /// What may come next.

@@ -5,7 +5,6 @@ use super::pass::{MOST, PassEnd, Told, fault};
 use super::random::backoff;
 use super::settings::{DriftPolicy, MINUTE, Now, SECOND};
 use super::state::{Cause, DriftConflict, Failing, Fault, Mode, PassView, ProblemView};
-use crate::model::digest::Digest;
 use crate::model::problem::Severity;
 
 /// Within this time so many repairs of a path are enough.
@@ -81,7 +80,7 @@ impl Machine {
     }
 
     /// Counts a fault and says when the next attempt is.
-    fn failed(&mut self, now: Now, fault: Fault, spec: Option<Digest>, retry: Option<Mode>) {
+    fn failed(&mut self, now: Now, fault: Fault, told: Option<&Told>, retry: Option<Mode>) {
         let times = self.faults.get(&fault).map_or(1, |times| times.saturating_add(1));
         self.faults.insert(fault, times);
         let since = self.view.failing.filter(|failing| failing.kind == fault).map_or(now.wall, |failing| failing.since);
@@ -91,7 +90,8 @@ impl Machine {
             let wait = backoff(fault, times);
             // a server that is not there is missed by a whole fleet at the same time
             let at = now.mono + if fault == Fault::Unavailable { self.random.around(wait) } else { self.random.about(wait) };
-            self.retry = Some(Retry { at, mode, cause: Cause::Retry, spec });
+            let (spec, runtimes) = told.map_or((None, None), |told| (told.spec, told.runtimes));
+            self.retry = Some(Retry { at, mode, cause: Cause::Retry, spec, runtimes });
         }
     }
 
@@ -101,14 +101,13 @@ impl Machine {
     }
 
     fn looked(&mut self, now: Now, running: &Running, told: Option<&Told>, failed: Option<Fault>, out: &mut Vec<Action>) {
-        let of = told.and_then(|told| told.spec);
-        // that a spec can be had again is seen by a look as well
-        let was_without = self.view.failing.is_some_and(|failing| matches!(failing.kind, Fault::Unavailable | Fault::Spec));
-        if was_without && of.is_some() && failed.is_none() {
+        // that a spec can be had again, or nobody wants it to wait any more, is seen by a look as well
+        let was_kept = |failing: Failing| matches!(failing.kind, Fault::Unavailable | Fault::Spec | Fault::Paused);
+        if failed.is_none() && self.view.failing.is_some_and(was_kept) && told.is_some_and(|told| told.spec.is_some()) {
             self.retry = None;
         }
         // an attempt that has its time is not made sooner for what is only seen
-        let waits = self.retry.is_some_and(|retry| retry.mode != Mode::Look && (retry.spec.is_none() || of.is_none() || retry.spec == of));
+        let waits = self.retry.is_some_and(|retry| retry.mode != Mode::Look && retry.is_of(told));
         let Some(told) = told.filter(|told| told.spec.is_some()) else {
             if failed == Some(Fault::Unavailable) && self.may_repair_unseen() {
                 self.repair = Some(Repair { at: now.mono, cause: running.cause, tries: 0 });
@@ -122,7 +121,7 @@ impl Machine {
         }
         if told.spec != self.view.spec.applied {
             // a spec that was taken back waits for its retry, and there is none any more only after a reload
-            self.retry = Some(Retry { at: now.mono, mode: Mode::Apply, cause: Cause::Spec, spec: of });
+            self.retry = Some(Retry { at: now.mono, mode: Mode::Apply, cause: Cause::Spec, spec: told.spec, runtimes: told.runtimes });
             return;
         }
         if told.changes == 0 {
@@ -133,7 +132,7 @@ impl Machine {
             self.view.due.clone_from(&told.due);
             self.wait_for(now, told, true);
             if let Some(fault) = failed {
-                self.failed(now, fault, of, (!is_soft(fault)).then_some(Mode::Look));
+                self.failed(now, fault, Some(told), (!is_soft(fault)).then_some(Mode::Look));
             } else {
                 self.succeeded();
                 self.converged(now);
@@ -256,7 +255,7 @@ impl Machine {
         let waits_for_others = is_soft(failed) && told.spec.is_some();
         // what is not tried again is looked at: somebody may have done it by hand
         let again = if failed == Fault::FailedBefore { Mode::Look } else { Mode::Apply };
-        self.failed(now, failed, told.spec, (!waits_for_others).then_some(again));
+        self.failed(now, failed, Some(told), (!waits_for_others).then_some(again));
     }
 
     /// Without its source a look says nothing, but a pass that applies goes by the last good spec, and puts right what others have

@@ -171,6 +171,7 @@ fn a_server_that_wants_to_know_who_asks() {
     assert!(other.heads().is_empty() && node.hosts().contains(":5000/"), "{}", node.hosts());
     // at the same server it is followed; and a token that was renewed is read anew
     secret(&node, "token", "the-next-token");
+    wait(|| server.heads().iter().any(|head| head.contains("Bearer the-next-token\r\n"))).unwrap();
     server.serves("/real/fleet.toml", spec(5002));
     server.says("/fleet.toml", Answer::Whole(302, "Location: /real/fleet.toml\r\n".to_owned(), Vec::new()));
     node.until_port(5002);

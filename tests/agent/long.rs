@@ -53,3 +53,37 @@ fn it_always_converges() {
     }
     println!("{events} events: {counts:?}");
 }
+
+/// One that lives through ten thousand events holds no more in the end than in the beginning: all that it is, and what others read of it.
+#[test]
+fn memory_is_flat() {
+    let given = std::env::var("NODEPREP_TEST_SEED").ok().and_then(|seed| seed.parse().ok());
+    let seed = given.unwrap_or_else(nodeprep::node::agent::seed);
+    println!("NODEPREP_TEST_SEED={seed}");
+    let mut random = Random(seed);
+    let mut world = World::new(Settings { gate: true, poll: Some(5 * MINUTE), drift: DriftPolicy::RepairWithRestart, ..settings() });
+    let size = |world: &World| {
+        let machine = format!("{:?}", world.machine.as_ref().unwrap()).len();
+        (machine, serde_json::to_string(world.view()).unwrap().len())
+    };
+    let (mut at_rest, mut most) = (Vec::new(), (0, 0));
+    for _ in 0..20 {
+        for _ in 0..500 {
+            let kind = KINDS[usize::try_from(random.below(i64::try_from(KINDS.len()).unwrap())).unwrap()];
+            world.gate_shut = random.below(2) == 0;
+            world.fault(kind, &mut random);
+            world.pass(world.mono + random.below(MINUTE));
+            let (machine, view) = size(&world);
+            most = (most.0.max(machine), most.1.max(view));
+        }
+        world.settle();
+        world.passes.clear();
+        world.said.clear();
+        at_rest.push(size(&world));
+    }
+    println!("at most {most:?} bytes, at rest {at_rest:?}");
+    assert!(most.0 < 64 << 10 && most.1 < 16 << 10, "{most:?}");
+    // a counter may have some digits more, a name may be another one
+    let (first, last) = (at_rest[1], at_rest[19]);
+    assert!(last.0 < first.0 + 256 && last.1 < first.1 + 256, "{at_rest:?}");
+}

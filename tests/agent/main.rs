@@ -14,10 +14,14 @@
 mod server;
 
 mod bad;
+mod gate;
 mod https;
 mod long;
+mod manners;
 mod node;
+mod others;
 mod probing;
 mod process;
 mod tables;
+mod watched;
 mod world;

@@ -134,6 +134,15 @@ impl Node {
         told.recv_timeout(patience()).unwrap_or_else(|error| panic!("{error}\n{}", self.read("log")))
     }
 
+    /// Nothing more is told, by one that cannot.
+    pub fn silent(&self) {
+        let (_, told) = self.told.as_ref().unwrap();
+        // what was on the way
+        while told.recv_timeout(Duration::from_millis(100)).is_ok() {}
+        let heard = told.recv_timeout(Duration::from_secs(1));
+        assert!(heard.is_err(), "{heard:?}");
+    }
+
     /// Everything that systemd is told up to this.
     pub fn hear_until(&self, what: &str) -> Vec<String> {
         let mut heard = Vec::new();

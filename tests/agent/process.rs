@@ -3,9 +3,10 @@
 use std::fs;
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 use nodeprep::agent::state::{Cause, Fault, Mode, Phase};
 
@@ -206,7 +207,9 @@ fn slow(node: &mut Node) -> TcpListener {
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = silent.local_addr().unwrap().port();
     node.put("spec/spec.toml", &spec(0).replace("registry.example.com:0", &format!("127.0.0.1:{port}")));
-    node.start(&["--probe", "require"]);
+    let mut command = node.command(&["--probe", "require"]);
+    command.process_group(0);
+    node.run(command);
     silent
 }
 
@@ -218,7 +221,8 @@ fn told_to_end_it_ends_and_leaves_its_pass_alone() {
     let (held, _) = silent.accept().unwrap();
     let passes = node.processes("apply");
     assert_eq!(passes.len(), 1);
-    node.signal(Signal::SIGTERM);
+    // all of its group, as a terminal does it
+    killpg(Pid::from_raw(i32::try_from(node.pid()).unwrap()), Signal::SIGTERM).unwrap();
     assert!(node.ended().success());
     assert_eq!(node.processes("apply"), passes);
     assert!(node.read("log").contains("goes on to its end by itself"), "{}", node.read("log"));
@@ -238,29 +242,6 @@ fn a_pass_that_is_killed_is_made_again() {
     let state = node.until("a crash", |state| state.passes.contains_key("crashed"));
     assert!(state.passes["crashed"] == 1, "{state:#?}");
     node.until("another one", |state| state.last_pass.as_ref().is_some_and(|pass| pass.mode == Mode::Apply && pass.exit_code.is_some()));
-}
-
-/// Where the kernel gives no watches, the agent looks from time to time, and says so.
-#[test]
-fn without_watches_it_looks_from_time_to_time() {
-    let own = "echo 0 > /proc/sys/user/max_inotify_instances";
-    let can = Command::new("unshare").args(["--user", "--map-root-user", "sh", "-c", own]).stderr(Stdio::null()).status();
-    if !can.is_ok_and(|status| status.success()) {
-        eprintln!("skipped: there are no user namespaces here");
-        return;
-    }
-    let mut node = Node::new();
-    node.put("spec/spec.toml", &spec(5000));
-    let agent = node.command(&[]);
-    let mut command = Command::new("unshare");
-    command.args(["--user", "--map-root-user", "sh", "-c", &format!("{own} && exec \"$0\" \"$@\"")]);
-    command.arg(agent.get_program()).args(agent.get_args());
-    node.run(command);
-    let state = node.until("said", |state| state.converged && !state.watches.polling.is_empty());
-    assert!(state.watches.polling.contains("max_user_instances") && state.watches.count == 0, "{state:#?}");
-    assert!(node.read("log").contains("not everything can be watched"), "{}", node.read("log"));
-    node.put("spec/spec.toml", &spec(5001));
-    node.until_port(5001);
 }
 
 #[test]

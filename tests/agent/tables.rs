@@ -293,19 +293,21 @@ fn what_failed_before_is_waited_for() {
             "{}",
             view.says
         );
+        // rarely more often than everything is read again
+        assert!(world.passes.len() < 80, "{}", world.passes.len());
         assert!(!view.converged && view.rollbacks == 1 && view.phase == Phase::Waiting, "{view:#?}");
         world.passes.clear();
         world
     };
     let mut world = failed();
-    (world.seen, world.failed_before) = (Some(2), None);
+    (world.node, world.seen, world.failed_before) = (Some(2), Some(2), None);
     world.happen(Event::NodeChanged(vec![CONFIG.to_owned()]));
     world.pass(world.mono + MINUTE);
     assert!(world.view().converged && world.view().failing.is_none(), "{:#?}", world.view());
     assert!(world.passes.iter().all(|(_, mode, _)| *mode == Mode::Look), "{:?}", world.passes);
     // forgotten after a day, and well by then
     let mut world = failed();
-    (world.unhealthy, world.failed_before, world.node) = (None, None, Some(1));
+    (world.unhealthy, world.failed_before) = (None, None);
     world.pass(world.mono + 3 * HOUR);
     assert!(world.view().converged && world.seen == Some(2), "{:#?}", world.view());
     let mut world = failed();
@@ -348,6 +350,9 @@ fn a_fleet_asks_at_different_times() {
         let asked: Vec<i64> = world.passes.iter().map(|(at, ..)| *at).collect();
         let between: Vec<i64> = asked[1..].windows(2).map(|two| two[1] - two[0]).collect();
         assert!(between.iter().all(|time| *time <= 331 * SECOND), "{between:?}");
+        // those that were put in step by something do not stay so
+        let (least, most) = (between.iter().min().unwrap(), between.iter().max().unwrap());
+        assert!(most - least > 20 * SECOND, "{between:?}");
         asked[1]
     };
     let mut firsts: Vec<i64> = (0..300).map(|machine| first(machine) / MINUTE).collect();
@@ -375,4 +380,91 @@ fn a_pass_that_never_ends_is_ended() {
     assert_eq!(world.wake, Some(HOUR));
     world.pass(HOUR + MINUTE);
     assert!(world.passes.len() >= 2 && world.view().passes.contains_key("crashed"), "{:?}", world.passes);
+}
+
+/// A source that is back is seen by the next poll, however long the first attempt was to wait.
+#[test]
+fn a_source_that_is_back_is_not_waited_for() {
+    for broken in [false, true] {
+        let mut world = World::new(Settings { poll: Some(MINUTE), ..settings() });
+        (world.gone, world.broken) = (!broken, broken);
+        world.pass(HOUR);
+        assert!(!world.view().converged && world.node.is_none());
+        (world.gone, world.broken) = (false, false);
+        world.pass(HOUR + 67 * SECOND);
+        assert!(world.view().converged, "{:#?}", world.view());
+    }
+}
+
+/// Nor is a pause that somebody has ended.
+#[test]
+fn a_pause_that_is_over_is_not_waited_for() {
+    let mut world = converged(settings());
+    world.paused = true;
+    world.spec = 3;
+    world.happen(Event::SpecChanged);
+    touch(&mut world, HOSTS);
+    world.pass(world.mono + HOUR);
+    assert_eq!(world.view().failing.map(|failing| failing.kind), Some(Fault::Paused));
+    world.paused = false;
+    world.happen(Event::NodeChanged(vec!["/var/lib/nodeprep/pause.json".to_owned()]));
+    world.pass(world.mono + 10 * SECOND);
+    assert!(world.view().converged && world.node == Some(3) && world.drifted.is_empty(), "{:#?}", world.view());
+}
+
+/// What did not succeed with one version of a runtime is tried with another one at once, and with the same one it is not.
+#[test]
+fn another_version_is_tried_at_once() {
+    for upgraded in [false, true] {
+        let mut world = converged(Settings { splay: 0, budget: 60, ..settings() });
+        (world.spec, world.unhealthy) = (2, Some(2));
+        world.happen(Event::SpecChanged);
+        world.pass(world.mono + MINUTE);
+        assert_eq!(world.view().failing.map(|failing| failing.kind), Some(Fault::RolledBack));
+        world.unhealthy = None;
+        world.version += u32::from(upgraded);
+        world.happen(Event::NodeChanged(vec!["/usr/bin/containerd".to_owned()]));
+        world.pass(world.mono + MINUTE);
+        assert_eq!(world.view().converged, upgraded, "{:#?}", world.view());
+    }
+}
+
+/// A clock that steps moves nothing that is waited for, and makes no pass.
+#[test]
+fn a_clock_that_steps() {
+    for step in [-400 * 24 * HOUR, -HOUR, HOUR, 400 * 24 * HOUR] {
+        let mut world = converged(settings());
+        world.spec = 2;
+        world.happen(Event::SpecChanged);
+        world.pass(world.mono + SECOND);
+        let place = splay(settings().machine, Some(Digest::of(&2u64.to_be_bytes())), 30 * MINUTE);
+        let from = world.passes[0].0 + 40;
+        world.clock(step);
+        world.happen(Event::Tick);
+        world.pass(from + place + SECOND);
+        let restart = world.passes.iter().find(|(_, mode, _)| *mode == Mode::Restart).map(|(at, ..)| at - from);
+        assert_eq!(restart, Some(place), "{step}");
+        // the budget counts what was, not what the clock says
+        assert_eq!(world.view().restarts.len(), 1);
+        let before = world.passes.len();
+        world.clock(-step);
+        world.pass(world.mono + 9 * MINUTE - SECOND - place % MINUTE);
+        assert!(world.passes.len() <= before + 1, "{:?}", world.passes);
+        world.pass(world.mono + HOUR);
+        assert!(world.view().restarts.is_empty() && world.view().converged);
+    }
+}
+
+/// Who opens a gate tells the agent to read everything again, and need not wait.
+#[test]
+fn a_gate_is_asked_anew_after_a_reload() {
+    let mut world = converged(Settings { gate: true, splay: 0, ..settings() });
+    (world.gate_shut, world.spec) = (true, 2);
+    world.happen(Event::SpecChanged);
+    world.pass(world.mono + SECOND);
+    assert_eq!(world.view().restart.as_ref().map(|restart| restart.waits_for), Some(WaitsFor::Gate));
+    world.gate_shut = false;
+    world.happen(Event::Reload);
+    world.pass(world.mono + SECOND);
+    assert!(world.view().converged, "{:#?}", world.view());
 }

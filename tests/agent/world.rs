@@ -97,6 +97,8 @@ pub struct World {
     pub gate_shut: bool,
     /// The daemon does not come up with this spec.
     pub unhealthy: Option<u64>,
+    /// The version of the runtime.
+    pub version: u32,
     /// Whether what failed and was put back is written down, and what was.
     pub remembers: bool,
     pub failed_before: Option<u64>,
@@ -139,6 +141,7 @@ impl World {
             paused: false,
             gate_shut: false,
             unhealthy: None,
+            version: 1,
             remembers: false,
             failed_before: None,
             passes: Vec::new(),
@@ -286,7 +289,7 @@ impl World {
         let mut told = Told {
             outcome: "converged".into(),
             spec: Some(Digest::of(&spec.to_be_bytes())),
-            runtimes: Some(Digest::of(b"containerd")),
+            runtimes: Some(Digest::of(&self.version.to_be_bytes())),
             ..Told::default()
         };
         let unseen = spec.is_multiple_of(2) && self.seen != Some(spec) || self.drifted.contains("/etc/containerd/config.toml");
@@ -315,6 +318,9 @@ impl World {
                 told.due = due();
                 told.units = vec![unit("planned")];
             }
+            if self.paused {
+                return end(11, Told { outcome: "paused".into(), problems: problem("paused"), ..told });
+            }
             return end(if told.changes > 0 { 10 } else { 0 }, told);
         }
         if unseen && mode == Mode::Restart {
@@ -322,6 +328,8 @@ impl World {
             if self.unhealthy == Some(spec) {
                 told.units = vec![unit("failed")];
                 self.failed_before = self.remembers.then_some(spec);
+                // the first one needs no restart
+                self.node = Some(1);
                 return end(6, Told { outcome: "rolled-back".into(), ..told });
             }
             told.units = vec![unit("done")];
@@ -340,6 +348,11 @@ impl World {
             return end(9, Told { outcome: "due".into(), ..told });
         }
         end(if self.gone { 69 } else { 0 }, told)
+    }
+
+    /// The clock on the wall steps.
+    pub fn clock(&mut self, step: i64) {
+        self.step += step;
     }
 
     pub fn fault(&mut self, kind: Kind, random: &mut Random) {
