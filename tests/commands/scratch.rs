@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use nodeprep::model::digest::Digest;
 
 use crate::page::project;
 use crate::server::{Answer, Ca, Odd, Server, gateway};
@@ -32,6 +33,11 @@ impl Scratch {
         let ca = Ca::new();
         let server = Server::odd(&ca, Odd { name: Some("*.internal.example.com"), ..Odd::default() });
         server.says("/v2/", Answer::Whole(200, "Docker-Distribution-Api-Version: registry/2.0\r\n".to_owned(), b"{}".to_vec()));
+        // the same from a server: what is fetched is pinned
+        let line = "file = \"internal-root.pem\"";
+        let pinned = spec.replace(line, &format!("{line}\nsha256 = \"{}\"", Digest::of(ca.pem.as_bytes())));
+        server.serves("/nodeprep/spec.toml", pinned);
+        server.serves("/nodeprep/internal-root.pem", &ca.pem);
         let proxy = format!("http://{}", gateway(server.host.clone()));
         let scratch = Self { cwd: folder.path().to_owned(), folder, proxy, _server: server };
         scratch.put("spec.toml", spec);
@@ -98,6 +104,8 @@ impl Scratch {
         command.env_clear().env("PATH", path).env("HOME", self.folder.path()).env("HTTPS_PROXY", &self.proxy).current_dir(&self.cwd);
         // as on a node where these are the defaults
         command.env("NODEPREP_ROOT", self.path("node")).env("NODEPREP_SPEC", self.path("node/etc/nodeprep"));
+        // what does not answer is not there at all
+        command.env("NODEPREP_BOOTSTRAP_PATIENCE", "0");
         command
     }
 
