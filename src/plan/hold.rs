@@ -442,3 +442,20 @@ fn endpoint(source: &Source, image: &ImageRef, attempt: &Attempt, pull: Pull) ->
         attempt.timeout.filter(|limit| *limit != DIAL_TIMEOUT && limit.subsec_nanos() % 1_000_000 == 0 && TIMEOUTS.contains(limit));
     Ok(Endpoint { pull, timeout, guarded: !header.is_empty(), header, ..place })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spec::load::Draft;
+
+    #[test]
+    fn one_endpoint_that_answers_is_enough() {
+        let text = "version = 1\nfallback = \"never\"\n[[mirror]]\nsource = \"docker.io\"\nendpoints = [\"a.example\", \"b.example\"]\n";
+        let spec = Draft::open("spec.toml", text.as_bytes()).unwrap().close(&BTreeMap::new(), None).spec.unwrap();
+        let dead = |hosts: &[&str]| {
+            let silent = hosts.iter().map(|host| (Host::new(host).unwrap(), (String::new(), String::new()))).collect();
+            without_endpoint(&spec, &silent).count()
+        };
+        assert_eq!((dead(&[]), dead(&["a.example"]), dead(&["b.example"]), dead(&["a.example", "b.example"])), (0, 0, 0, 1));
+    }
+}

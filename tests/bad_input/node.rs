@@ -85,7 +85,7 @@ impl Node {
     /// `nodeprep WORDS --root ROOT`, with the spec for those who take one.
     pub fn run(&self, words: &str) -> Run {
         let mut words: Vec<String> = words.split_whitespace().map(str::to_owned).collect();
-        if !["revert", "status", "pause", "resume"].contains(&words[0].as_str())
+        if !["revert", "recover", "status", "pause", "resume"].contains(&words[0].as_str())
             && !words.iter().any(|word| word == "--spec")
             && (words[0] != "explain" || words.contains(&"--planned".into()))
         {

@@ -46,6 +46,17 @@ fn ledger_that_is_gone() {
     assert!(!node.picture(false).keys().any(|path| path.to_string_lossy().ends_with(".key")));
 }
 
+/// The program of a guardian whose run and node are gone, by a power cut, is not left lying about.
+#[test]
+fn a_guardian_that_is_left_over() {
+    let node = Node::new();
+    for command in ["apply", "revert", "recover"] {
+        let guardian = node.put("/var/lib/nodeprep/guardian", "program");
+        node.run(command).says(0, &[]);
+        assert!(!guardian.exists(), "{command}");
+    }
+}
+
 /// What is kept of the last spec is root's alone again, also where nothing else of it changes.
 #[test]
 fn kept_for_others_to_read() {

@@ -124,7 +124,15 @@ fn its_end_is_whole_lines() {
     let node = Node::new();
     let (root, state) = (Root::open(&node.root).unwrap(), NodePath::fixed("/var/lib/nodeprep"));
     append(&root, &state, "first\nsecond\nthird\n").unwrap();
-    for (most, said) in [(0, ""), (5, ""), (8, "third\n"), (14, "third\n"), (17, "second\nthird\n"), (19, "first\nsecond\nthird\n")] {
+    for (most, said) in [
+        (0, ""),
+        (5, ""),
+        (8, "third\n"),
+        (13, "third\n"),
+        (14, "second\nthird\n"),
+        (17, "second\nthird\n"),
+        (19, "first\nsecond\nthird\n"),
+    ] {
         assert_eq!(tail(&root, &state, most).unwrap(), said, "{most}");
     }
 }
