@@ -294,10 +294,6 @@ fn links_lead_somewhere() {
             if target.starts_with("http") {
                 continue;
             }
-            // the page on the DaemonSet is written at the same time as these lines: to be taken out when it is there
-            if target.ends_with("kubernetes.md") && !project("docs/kubernetes.md").exists() {
-                continue;
-            }
             let target = if target.is_empty() { page.clone() } else { page.parent().unwrap().join(target) };
             if !target.exists() {
                 wrong.push(format!("{}: {link} leads nowhere", page.display()));
