@@ -49,7 +49,7 @@ const STACK: usize = 256 << 10;
 pub struct Settings {
     /// The node's root, as it was given.
     pub root: PathBuf,
-    /// A unix socket, for root and its group: as it was given, and nowhere when that is empty; else [`SOCKET`] of the node.
+    /// A unix socket, for root and its group: as it was given, and nowhere when that is empty; else the default socket of the node.
     pub socket: Option<PathBuf>,
     /// An address: anybody who can reach it may ask.
     pub address: Option<SocketAddr>,

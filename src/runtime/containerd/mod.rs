@@ -36,6 +36,10 @@ use crate::model::tree::Tree;
 use crate::model::version::Version;
 use crate::runtime::FoundRuntime;
 
+/// The first version that reads hosts.toml (`runtime-semantics.md` 1.3). Those before it know nothing of `config_path`, and ask the
+/// internet without a word.
+pub const FIRST: Version = Version(1, 5, 0);
+
 /// Versions that read their files alike (`runtime-semantics.md` 1.1–1.8).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Dialect {

@@ -89,3 +89,20 @@ fn logins_are_for_both_versions() {
         assert_eq!(String::from_utf8_lossy(&keys.content.bytes).contains("configs"), in_config, "{running:?} {installed:?}");
     }
 }
+
+/// Before 1.5 nobody reads hosts.toml: to write it would look like a closed node. The one on disk counts, it is the next to run.
+#[test]
+fn a_version_that_reads_no_hosts_toml() {
+    let tree = tree(&[(CONFIG, "version = 2\n")]);
+    for (installed, refused) in [(Version(1, 4, 13), true), (Version(1, 2, 6), true), (Version(1, 5, 0), false)] {
+        let found = between(Version(1, 4, 13), installed);
+        let part = want(&simple(), &found, &tree, &dialects_of(&found, &tree));
+        let Some(Refusal::Cannot(problems)) = &part.refused else {
+            assert!(!refused && part.refused.is_none(), "{part:?}");
+            continue;
+        };
+        assert!(refused && part.wants.is_empty());
+        assert_eq!(problems[0].code, "too-old");
+        assert!(problems[0].what.contains(&format!("containerd {installed} does not read hosts.toml")), "{problems:?}");
+    }
+}
