@@ -164,7 +164,13 @@ fn not_loaded(scratch: &Scratch, root: &Root) -> Result<()> {
     };
     ensure!(error.to_string().contains("unknown service runtime.v1.RuntimeService"), "{error}");
     // what kubelet and crictl say of it (docs/troubleshooting.md)
-    let said = pull::answers(scratch)?.err().unwrap_or_default();
+    let said = loop {
+        let said = pull::answers(scratch)?.err().unwrap_or_default();
+        // it answers before it has read the question; curl shows that only when it has sent it by then
+        if !said.starts_with("curl: ") || Instant::now() >= deadline {
+            break said;
+        }
+    };
     ensure!(said.contains("unknown service runtime.v1.ImageService"), "{said}");
     let (code, said) = without_spec(&scratch.root(), "verify --without-spec")?;
     let line = "failed [runtime] containerd: /run/containerd/containerd.sock";
