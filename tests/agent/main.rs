@@ -9,7 +9,6 @@
     reason = "tests have effects, and their messages go to whoever runs them"
 )]
 
-#[allow(dead_code, reason = "the other half is for what is no agent")]
 #[path = "../source_cli/server.rs"]
 mod server;
 

@@ -1,9 +1,12 @@
 //! What comes over the net, and what is refused of it.
 
+use std::net::TcpListener;
+use std::thread::JoinHandle;
+
 use nodeprep::model::digest::Digest;
 
 use crate::node::{Node, SECRET, SPEC};
-use crate::server::{Answer, Ca, Link, Odd, Server, proxy};
+use crate::server::{Answer, Ca, Link, Odd, Server, connect};
 
 /// A node that knows the CA.
 fn node(ca: &Ca) -> Node {
@@ -241,6 +244,14 @@ fn tokens_and_client_certificates() {
     with(&["--spec-client-cert", "node.crt", "--spec-client-key", "node.key"]).says(0, &[]);
     with(&["--spec-client-cert", "node.crt", "--spec-client-key", "other.key"]).says(2, &["is not the key of that certificate"]);
     with(&["--spec-client-cert", "node.crt"]).says(2, &["--spec-client-key"]);
+}
+
+/// A proxy that answers so, once, and leads to `to`, whatever name it is asked for; and what it was asked.
+fn proxy(answer: &'static str, to: Option<String>) -> (String, JoinHandle<String>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let host = listener.local_addr().unwrap().to_string();
+    let asked = std::thread::spawn(move || connect(listener.accept().unwrap().0, answer, to));
+    (host, asked)
 }
 
 #[test]

@@ -224,14 +224,6 @@ fn head(stream: &mut impl Read) -> Option<String> {
     None
 }
 
-/// A proxy that answers so, once, and leads to `to`, whatever name it is asked for; and what it was asked.
-pub fn proxy(answer: &'static str, to: Option<String>) -> (String, std::thread::JoinHandle<String>) {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let host = listener.local_addr().unwrap().to_string();
-    let asked = std::thread::spawn(move || connect(listener.accept().unwrap().0, answer, to));
-    (host, asked)
-}
-
 /// A proxy for any name, which leads to `to`, as long as the test runs.
 pub fn gateway(to: String) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -245,7 +237,8 @@ pub fn gateway(to: String) -> String {
     host
 }
 
-fn connect(mut client: TcpStream, answer: &str, to: Option<String>) -> String {
+/// What a proxy does with a connection: answers so, and leads to `to`; what it was asked.
+pub fn connect(mut client: TcpStream, answer: &str, to: Option<String>) -> String {
     // byte by byte: what follows the head is not ours to take
     let mut head = Vec::new();
     let mut byte = [0];
