@@ -40,6 +40,12 @@ use crate::runtime::FoundRuntime;
 /// internet without a word.
 pub const FIRST: Version = Version(1, 5, 0);
 
+/// The version that will run, where it reads no hosts.toml: the one on disk.
+#[must_use]
+pub fn too_old(on: &FoundRuntime) -> Option<Version> {
+    on.installed.or_else(|| on.running.as_ref()?.version).filter(|version| *version < FIRST)
+}
+
 /// Versions that read their files alike (`runtime-semantics.md` 1.1–1.8).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Dialect {

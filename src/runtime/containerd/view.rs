@@ -5,10 +5,10 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
-use super::Dialect;
 use super::hosts::{Located, locate};
 use super::legacy;
 use super::want::DEFAULT_ROOT;
+use super::{Dialect, FIRST, too_old};
 use crate::format::config_toml::{Broken, Chain};
 use crate::format::hosts_toml::{Capabilities, HostConfig, Url};
 use crate::model::cert::{self, KeyMatch};
@@ -22,6 +22,7 @@ use crate::model::place::Place;
 use crate::model::resolution::{Attempt, Auth, End, FileVerdict, Ops, Resolution, Trust, Verdict};
 use crate::model::secret::Secret;
 use crate::model::tree::{Found, Tree};
+use crate::model::version::Version;
 use crate::runtime::FoundRuntime;
 
 /// A registry that has no folder of its own anywhere.
@@ -46,6 +47,8 @@ pub struct View {
     tree: Tree,
     config: NodePath,
     dialect: Dialect,
+    /// It reads no hosts.toml, whatever config_path says.
+    too_old: Option<Version>,
     chain: Result<Box<Chain>, Broken>,
     /// [`Chain::roots`].
     roots: (Vec<NodePath>, bool),
@@ -64,7 +67,7 @@ impl View {
         let chain = dialect.reads_config(tree, on).map(Box::new);
         let roots = chain.as_ref().map(|chain| chain.roots(dialect)).unwrap_or_default();
         let (cas, clients, last) = (RefCell::default(), RefCell::default(), RefCell::default());
-        Self { tree: tree.clone(), config: on.config.clone(), dialect, chain, roots, cas, clients, last }
+        Self { tree: tree.clone(), config: on.config.clone(), dialect, too_old: too_old(on), chain, roots, cas, clients, last }
     }
 
     /// Every registry that has a folder where this version looks, or in the usual place. `_default` stands in as a registry
@@ -141,6 +144,10 @@ impl View {
             return Err(broken(&error));
         }
         let value = chain.config_path(self.dialect);
+        if let Some(version) = self.too_old {
+            verdict(&self.config, Verdict::Ignored(format!("containerd {version} reads no hosts.toml, which began with {FIRST}")));
+            return Ok(legacy::hosts(chain, &image.host).into());
+        }
         if value.is_empty() {
             if self.tree.exists(&self.config) {
                 let legacy = !chain.mirrors.is_empty() || !chain.configs.is_empty();

@@ -105,4 +105,14 @@ fn a_version_that_reads_no_hosts_toml() {
         assert_eq!(problems[0].code, "too-old");
         assert!(problems[0].what.contains(&format!("containerd {installed} does not read hosts.toml")), "{problems:?}");
     }
+    // nor is what somebody else has written there taken for an answer
+    let written = [(CONFIG, "version = 2\n[plugins.'io.containerd.grpc.v1.cri'.registry]\nconfig_path = '/etc/containerd/certs.d'\n")];
+    let part = want(&simple(), &between(OLD, OLD), &super::tree(&written), &[Dialect::V1_6]);
+    let closed = overlay(&super::tree(&written), &part);
+    let image = ImageRef::parse("docker.io/library/nginx:1").unwrap();
+    let asks = |version| View::new(&closed, &between(version, version), Dialect::V1_6).resolve(&image);
+    assert!(asks(Version(1, 5, 0)).same(&intent(&simple(), &image)));
+    let open = asks(Version(1, 4, 13));
+    assert!(open.attempts.iter().any(|attempt| attempt.host.as_str() == "registry-1.docker.io"), "{open:?}");
+    assert!(format!("{open:?}").contains("containerd 1.4.13 reads no hosts.toml"), "{open:?}");
 }

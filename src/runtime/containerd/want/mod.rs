@@ -10,7 +10,7 @@ mod pki;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
-use super::{Dialect, FIRST, adopt, carry, give_way};
+use super::{Dialect, FIRST, adopt, carry, give_way, too_old};
 use crate::desired::{Part, Refusal, Target, Want, Whole};
 use crate::format::HEADER;
 use crate::format::hosts_toml::render::{Written, WrittenHost, check, check_default, render, render_open_default};
@@ -80,9 +80,7 @@ impl Known<'_> {
 #[must_use]
 pub fn want_knowing(spec: &Spec, found: &FoundRuntime, tree: &Tree, dialects: &[Dialect], known: Known<'_>) -> Part {
     let mut part = Part::new(Target::Containerd(found.config.clone()));
-    // what is on disk is what will run
-    let version = found.installed.or_else(|| found.running.as_ref()?.version);
-    if let Some(version) = version.filter(|version| *version < FIRST) {
+    if let Some(version) = too_old(found) {
         let what =
             format!("containerd {version} does not read hosts.toml, which began with {FIRST}: whatever is written, it asks the internet");
         return part.refuse(Refusal::Cannot(vec![Problem::error("too-old", what, "update containerd, then run this again")]));
